@@ -1,0 +1,165 @@
+"""Every default, once, with its unit and source.
+
+Sources: "paper" is the PersonaLive paper (CVPR 2026); "weights" is a fact of the released checkpoints;
+"ours" is a choice of this project. Model sizes given here are those of the released checkpoints; a folder
+with ``personalive/config.json`` overrides them (the bundled small model does).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from personalive.errors import CheckpointError
+
+PredictionType = Literal["epsilon", "sample"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionEncoderConfig:
+    """Face crop to motion tokens (weights: ``motion_encoder.pth``)."""
+
+    face_size_px: int = 224  # side of the face crop; a multiple of 8
+    width: int = 64  # channels after the first convolution; later stages have 2x and 4x
+    landmark_maps: int = 68  # heat maps before the token head
+    attention_width: int = 1024  # channels inside the three transformer inserts
+    attention_heads: int = 8
+    tokens: int = 32  # motion tokens per frame (paper: 1-D facial motion)
+    token_width: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionExtractorConfig:
+    """Frame to head pose and implicit keypoints (weights: ``motion_extractor.pth``)."""
+
+    input_size_px: int = 256
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    widths: tuple[int, ...] = (96, 192, 384, 768)
+    keypoints: int = 21
+    angle_bins: int = 66
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseGuiderConfig:
+    """Keypoint canvas to pose features (weights: ``pose_guider.pth``). Downsamples by 8."""
+
+    canvas_size_px: int = 512
+    widths: tuple[int, int, int, int] = (16, 32, 96, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Noise schedule (weights; note that beta_end is not Stable Diffusion's 0.012)."""
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.02
+    train_steps: int = 1000
+    levels: tuple[int, ...] = (0, 333, 666, 999)  # timesteps in flight, cleanest first
+    step: int = 333  # DDIM step length in timesteps
+    prediction: PredictionType = "epsilon"  # the bundled model predicts the clean sample (ours)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyframeConfig:
+    """Historical keyframes (paper: HKM)."""
+
+    threshold: float = 17.0  # L2 distance of flattened motion embeddings above which a frame is kept
+    maximum: int = 3  # stored keyframes, the portrait not counted
+    first_call: int = 10  # the first call (counted from 1) that may store one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything about a model that its diffusers/transformers config files do not say."""
+
+    image_size_px: int = 512
+    chunk_frames: int = 4  # M in the paper: frames that enter and leave per call
+    translation_gain: float = 0.5  # share of the driver's head shift that reaches the portrait (weights)
+    motion_encoder: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
+    motion_extractor: MotionExtractorConfig = field(default_factory=MotionExtractorConfig)
+    pose_guider: PoseGuiderConfig = field(default_factory=PoseGuiderConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
+
+    @property
+    def window_frames(self) -> int:
+        """Frames in flight (16 in the released model)."""
+        return self.chunk_frames * len(self.schedule.levels)
+
+    @property
+    def warmup_frames(self) -> int:
+        """Interpolated frames in flight before the first driving frame (12 in the released model)."""
+        return self.window_frames - self.chunk_frames
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ModelConfig:
+        """Build from the decoded ``personalive/config.json``.
+
+        Raises:
+            CheckpointError: a key that is not known, or a value of the wrong kind.
+        """
+        return _build(cls, raw, where="personalive/config.json")
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain dictionary that ``from_json`` reads back."""
+        return dataclasses.asdict(self)
+
+
+def _build(kind: type, raw: Any, where: str) -> Any:
+    if not isinstance(raw, Mapping):
+        raise CheckpointError(f"{where}: expected an object, found {type(raw).__name__}")
+    defaults = kind()
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name not in {f.name for f in dataclasses.fields(kind)}:
+            raise CheckpointError(f"{where}: unknown key {name!r}")
+        default = getattr(defaults, name)
+        if dataclasses.is_dataclass(default):
+            values[name] = _build(type(default), value, f"{where}: {name}")
+            continue
+        value = tuple(value) if isinstance(value, list) else value
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise CheckpointError(f"{where}: {name} should be like {default!r}, found {value!r}")
+        values[name] = value
+    return kind(**values)
+
+
+# --- framing and faces (ours unless stated) ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramingConfig:
+    """How a square is chosen around a head. Shares are of the detected face box's larger side."""
+
+    portrait_scale: float = 2.3  # side of the portrait's square: head room like a portrait photo
+    driving_scale: float = 2.3  # same, for the driving clip
+    up_shift: float = 0.12  # the square's centre lies this far above the face's centre
+    detect_side_px: int = 512  # pictures are shrunk to this longer side before detection
+    min_score: float = 0.6  # YuNet confidence
+    min_face_share: float = 0.04  # a face narrower than this share of the picture is ignored
+    scene_cut_level: float = 0.35  # histogram distance (0..1) between frames that means a cut
+
+
+# --- media (ours) -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaConfig:
+    """Limits and encoder settings."""
+
+    max_image_pixels: int = 100_000_000  # a 10,000 x 10,000 picture; larger ones are refused unread
+    min_image_side_px: int = 32
+    video_crf: int = 18  # x264 quality, lower is better
+    video_preset: str = "veryfast"
+    audio_bit_rate: int = 160_000
+    still_fps: int = 25  # frame rate given to a still used as a driving clip
+    still_seconds: float = 2.0
+
+
+# --- where weights live -------------------------------------------------------------------------------------
+
+TINY = "tiny"  # the name of the bundled model wherever a weights folder is asked for
+WEIGHTS_ENV = "PERSONALIVE_WEIGHTS"  # environment variable that names the weights folder
