@@ -1,0 +1,180 @@
+"""One U-Net family for both the reference net and the denoising net.
+
+Letters as in attention.py. Source: released weights (Stable Diffusion 1.5 shape, image-variation flavour),
+paper section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from personalive.models.attention import KV, SpatialTransformer
+from personalive.models.blocks import (
+    RESNET_NORM_EPS,
+    BlockInputs,
+    BlockSizes,
+    DownBlock,
+    MidBlock,
+    TimeEmbedding,
+    UpBlock,
+)
+
+TIME_EXPANSION = 4  # width of the time embedding over the first level's channels
+CROSS_ATTENTION_BLOCKS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Shape of a U-Net; defaults are the released one. Read from ``unet/config.json`` of the checkpoint."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    down_attends: tuple[bool, ...] = (True, True, True, False)
+    up_attends: tuple[bool, ...] = (False, True, True, True)
+    layers: int = 2  # resnets per level on the way down; one more on the way up
+    heads: int = 8
+    groups: int = 32
+    context_width: int = 768
+    motion_width: int = 16  # width of one motion token
+
+    @classmethod
+    def from_diffusers(cls, raw: Mapping[str, Any], motion_width: int = 16) -> UNetConfig:
+        """Read diffusers' ``UNet2DConditionModel`` config; its ``attention_head_dim`` means heads."""
+        return cls(
+            in_channels=raw["in_channels"],
+            out_channels=raw["out_channels"],
+            channels=tuple(raw["block_out_channels"]),
+            down_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["down_block_types"]),
+            up_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["up_block_types"]),
+            layers=raw["layers_per_block"],
+            heads=raw["attention_head_dim"],
+            groups=raw["norm_num_groups"],
+            context_width=raw["cross_attention_dim"],
+            motion_width=motion_width,
+        )
+
+
+class UNet(nn.Module):
+    """The trunk both nets share, with released key names."""
+
+    def __init__(self, config: UNetConfig, sizes: BlockSizes) -> None:
+        super().__init__()
+        channels = config.channels
+        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(channels[0], sizes.time_width)
+        inputs = (channels[0], *channels[:-1])
+        last = len(channels) - 1
+        self.down_blocks = nn.ModuleList(
+            DownBlock(f"down_blocks.{i}", (inputs[i], channels[i]), config.layers, attends, i == last, sizes)
+            for i, attends in enumerate(config.down_attends)
+        )
+        self.mid_block = MidBlock(channels[-1], sizes)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(f"up_blocks.{i}", resnets, attends, i == last, sizes)
+            for i, (resnets, attends) in enumerate(zip(_up_widths(config), config.up_attends, strict=True))
+        )
+
+    def trunk(self, x: Tensor, inputs: BlockInputs) -> Tensor:
+        """(B*F, C0, H, W) after ``conv_in`` -> (B*F, C0, H, W) before the output norm."""
+        skips = [x]
+        for block in self.down_blocks:
+            x, more = block(x, inputs)
+            skips += more
+        x = self.mid_block(x, inputs)
+        for block in self.up_blocks:
+            x = block(x, skips, inputs)
+        return x
+
+
+def _up_widths(config: UNetConfig) -> list[list[tuple[int, int]]]:
+    """(in, out) channels of every resnet on the way up: what comes from below plus one skip each."""
+    c = config.channels
+    pushed = [c[0]]  # channels of every skip, in the order the way down makes them
+    for i, out in enumerate(c):
+        pushed += [out] * (config.layers + (i < len(c) - 1))
+    levels = []
+    for below, out in pairwise((c[-1], *reversed(c))):
+        widths = [(below if j == 0 else out) for j in range(config.layers + 1)]
+        levels.append([(width + pushed.pop(), out) for width in widths])
+    return levels
+
+
+def _sizes(config: UNetConfig, motion_width: int | None) -> BlockSizes:
+    time_width = TIME_EXPANSION * config.channels[0]
+    return BlockSizes(config.heads, config.groups, time_width, config.context_width, motion_width)
+
+
+class ReferenceUNet(UNet):
+    """Reads a clean latent and gives what the denoising net attends to."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config, _sizes(config, None))
+
+    def forward(self, latent: Tensor, timesteps: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """(B, C, H, W), (B, 1), (B, 1, D) -> ``norm1`` outputs (B, N_i, C_i) by block name."""
+        inputs = BlockInputs(self.time_embedding(timesteps), context)
+        self.trunk(self.conv_in(latent), inputs)
+        return inputs.features
+
+
+class DenoisingUNet(UNet):
+    """Denoises every frame in flight, each at its own timestep."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config, _sizes(config, config.motion_width))
+        self.conv_norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=RESNET_NORM_EPS)
+        self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
+
+    def spatial_transformers(self) -> dict[str, SpatialTransformer]:
+        """The blocks that attend to reference tokens, by name."""
+        return {n: m for n, m in self.named_modules() if isinstance(m, SpatialTransformer)}
+
+    def project_reference(self, features: Mapping[str, Tensor]) -> dict[str, KV]:
+        """Keys and values of the reference features, each (B, N_i, C_i), once per portrait or keyframe."""
+        return {
+            name: module.block.attn1.project(features[name])
+            for name, module in self.spatial_transformers().items()
+        }
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        *,
+        context: Tensor,
+        motion: Tensor,
+        pose: Tensor,
+        reference: Mapping[str, KV] | None,
+        temporal: bool = True,
+    ) -> Tensor:
+        """One pass over all frames in flight.
+
+        Args:
+            latents: (B, C, F, H, W).
+            timesteps: (B, F) integers.
+            context: (B, 1, D) image embedding of the portrait.
+            motion: (B, F, T, token width).
+            pose: (B, C0, F, H, W) features of the pose guider, added after ``conv_in``.
+            reference: projected reference tokens by block name; None attends to the frame alone.
+            temporal: False leaves the temporal modules out.
+
+        Returns:
+            (B, C, F, H, W), the prediction (noise in the released model).
+        """
+        frames = latents.shape[2]
+        x = self.conv_in(rearrange(latents, "b c f h w -> (b f) c h w"))
+        x = x + rearrange(pose, "b c f h w -> (b f) c h w")
+        tokens = rearrange(motion, "b f t c -> (b f) t c")
+        inputs = BlockInputs(
+            self.time_embedding(timesteps), context, frames, tokens, reference, temporal=temporal
+        )
+        x = F.silu(self.conv_norm_out(self.trunk(x, inputs)))
+        return rearrange(self.conv_out(x), "(b f) c h w -> b c f h w", f=frames)
