@@ -50,6 +50,26 @@ class PoseGuiderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanvasConfig:
+    """Keypoint canvas and face box (weights). Fixed: the networks know these drawings and no others."""
+
+    points: tuple[int, ...] = (1, 2, 3, 4, 12, 15, 20)  # of the 21 keypoints, those that are drawn and boxed
+    colours: tuple[tuple[int, int, int], ...] = (  # 8-bit RGB, in the order of ``points``
+        (255, 0, 0),
+        (255, 255, 0),
+        (0, 255, 0),
+        (0, 255, 255),
+        (0, 0, 255),
+        (255, 0, 255),
+        (255, 0, 85),
+    )
+    radius_px: int = 4  # of a disc, at every canvas size
+    box_scale: float = 1.7  # half side of the face box over the height from its centre to its topmost point
+    box_before: float = 0.95  # share of the half side that lies left of and above the centre
+    box_after: float = 1.05  # share that lies right of and below it
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """Noise schedule (weights; note that beta_end is not Stable Diffusion's 0.012)."""
 
@@ -157,6 +177,40 @@ class MediaConfig:
     audio_bit_rate: int = 160_000
     still_fps: int = 25  # frame rate given to a still used as a driving clip
     still_seconds: float = 2.0
+    background_grey: int = 128  # 0..255: what shows through a transparent picture
+    animation_default_ms: int = 100  # shown time of a GIF frame that asks for less than 20 ms, as browsers do
+    unspecified_hd_height_px: int = 576  # untagged video taller than this is BT.709, else BT.601, as players do
+    default_fps: int = 25  # for clips that state no rate
+    default_ticks_per_s: int = 90_000  # time stamps of a film written without a source's time base
+    clock_restart_s: float = 1.0  # time stamps that jump back further than this start a new count
+    missing_end_s: float = 1.0  # a clip that ends this much before its header says is reported as cut off
+    audio_gap_s: float = 0.01  # re-encoded sound is moved when its time stamps are off by more than this
+    audio_preroll_s: float = 0.25  # sound is read from this long before a cut
+
+
+# --- weight files (ours unless stated) ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFilesConfig:
+    """Reading and naming weight files."""
+
+    max_config_bytes: int = 1 << 20  # a larger config.json is refused unread
+    keys_shown: int = 3  # keys of each kind named in an error line; the rest is counted
+    identity_samples: int = 16  # places of a large file that enter its identity
+    identity_sample_bytes: int = 1 << 20  # bytes read at each; files up to the product are read whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """Fetching weights from the Hugging Face hub or a mirror of it."""
+
+    endpoint: str = "https://huggingface.co"
+    chunk_bytes: int = 1 << 20
+    timeout_s: float = 30.0  # without a single byte, or for one reply about a repository
+    retries: int = 5  # reconnections in a row that brought nothing before giving up
+    retry_pause_s: float = 2.0
+    report_interval_s: float = 0.2  # least time between two progress reports on one file
 
 
 # --- where weights live -------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Frames and tensors: keypoint geometry, canvas and face box, crops, framing."""

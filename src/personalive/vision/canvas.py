@@ -1,0 +1,69 @@
+"""The keypoint canvas for the pose guider and the face box for the motion encoder (weights).
+
+Axis letters: F frames, K keypoints (21), P drawn keypoints (7), S picture side in pixels.
+Keypoints are those of ``transform_keypoints``: x and y from -1 to 1 across the picture.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from personalive.config import CanvasConfig
+
+_CANVAS = CanvasConfig()
+
+
+def draw_canvas(keypoints: Tensor, size_px: int) -> Tensor:
+    """Seven coloured discs per frame on black; overlaps add and clamp, what lies outside is cut off.
+
+    Args:
+        keypoints: (F, K, 3).
+        size_px: S, side of the canvas.
+
+    Returns:
+        (F, 3, S, S) float32 in [0, 1].
+    """
+    index, inside = _disc_pixels(_pixels(keypoints, size_px), size_px)
+    colours = torch.tensor(_CANVAS.colours, dtype=torch.float32, device=keypoints.device) / 255
+    ink = colours.T[None, :, :, None] * inside[:, None]  # (F, 3, P, offsets)
+    canvas = torch.zeros(len(keypoints), 3, size_px * size_px, device=keypoints.device)
+    canvas.scatter_add_(2, index.flatten(1)[:, None].expand(-1, 3, -1), ink.flatten(2))
+    return canvas.clamp_(max=1).view(-1, 3, size_px, size_px)
+
+
+def face_box(keypoints: Tensor, size_px: int) -> Tensor:
+    """The square around the face, cut to the picture.
+
+    Centre = mean of the seven truncated points; the side is measured from the centre up to the topmost one.
+
+    Args:
+        keypoints: (F, K, 3), the frame's own (not retargeted).
+        size_px: S, side of the picture.
+
+    Returns:
+        (F, 4) int64 boxes (x1, y1, x2, y2), each in 0..S-1; x2 and y2 are exclusive. A face outside the
+        picture gives an empty box, which ``crop_faces`` accepts.
+    """
+    points = _pixels(keypoints, size_px).float()
+    centre = points.mean(dim=1)
+    half = _CANVAS.box_scale * (centre[:, 1] - points[:, :, 1].amin(dim=1))[:, None]
+    box = torch.cat([centre - _CANVAS.box_before * half, centre + _CANVAS.box_after * half], dim=1)
+    return box.clamp(0, size_px - 1).to(torch.int64)
+
+
+def _pixels(keypoints: Tensor, size_px: int) -> Tensor:
+    """Pixel positions of the drawn keypoints, truncated towards zero: (F, P, 2) int64."""
+    chosen = keypoints[:, list(_CANVAS.points), :2].float()
+    return ((chosen * 0.5 + 0.5) * size_px).to(torch.int64)
+
+
+def _disc_pixels(centres: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+    """Flat pixel numbers under each disc and whether they lie on the canvas: two (F, P, offsets)."""
+    reach = torch.arange(-_CANVAS.radius_px, _CANVAS.radius_px + 1, device=centres.device)
+    offsets = torch.cartesian_prod(reach, reach)
+    offsets = offsets[offsets.square().sum(dim=1) <= _CANVAS.radius_px**2]
+    pixels = centres[:, :, None] + offsets
+    inside = ((pixels >= 0) & (pixels < size_px)).all(dim=-1)
+    index = pixels[..., 1] * size_px + pixels[..., 0]
+    return torch.where(inside, index, 0), inside

@@ -1,0 +1,144 @@
+"""Head poses and the 21 implicit keypoints they move. Pure tensor functions, all differentiable.
+
+Axis letters: B poses (frames), K keypoints (21). Keypoints live in a square picture whose x (right) and
+y (down) run from -1 to 1; z is depth and matters only to the rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadPose:
+    """B head poses: whose head (``kp``, ``scale``) and how it is held (angles, ``t``); all floating point."""
+
+    kp: Tensor  # (B, K, 3) canonical keypoints, before rotation
+    yaw: Tensor  # (B,) degrees, about y
+    pitch: Tensor  # (B,) degrees, about x
+    roll: Tensor  # (B,) degrees, about z
+    t: Tensor  # (B, 3) shift in half picture sides; z is carried but never used
+    scale: Tensor  # (B, 1)
+
+    def __len__(self) -> int:
+        return self.kp.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor) -> HeadPose:
+        """The chosen poses; the batch axis always stays, so ``pose[0]`` and ``pose[-1]`` hold one pose."""
+        if isinstance(index, int):
+            index = range(len(self))[index]  # IndexError when out of range, as for a list
+            index = slice(index, index + 1)
+        return self._map(lambda value: value[index])
+
+    @staticmethod
+    def cat(poses: Sequence[HeadPose]) -> HeadPose:
+        """All poses, one after another."""
+        parts = {f.name: torch.cat([getattr(pose, f.name) for pose in poses]) for f in fields(HeadPose)}
+        return HeadPose(**parts)
+
+    def detach(self) -> HeadPose:
+        """The same numbers, cut from the autograd graph."""
+        return self._map(Tensor.detach)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HeadPose:
+        """The same poses on another device, in another number format, or both."""
+        return self._map(lambda value: value.to(device=device, dtype=dtype))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> HeadPose:
+        return HeadPose(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+
+
+def rotation_matrix(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
+    """(R_z(roll) · R_y(yaw) · R_x(pitch))ᵀ of angles in degrees (weights): row vectors times it are rotated.
+
+    Args:
+        pitch, yaw, roll: (B,) degrees.
+
+    Returns:
+        (B, 3, 3), orthogonal with determinant 1.
+    """
+    (sx, cx), (sy, cy), (sz, cz) = (_sin_cos(angle) for angle in (pitch, yaw, roll))
+    rows = [
+        (cz * cy, sz * cy, -sy),
+        (cz * sy * sx - sz * cx, sz * sy * sx + cz * cx, cy * sx),
+        (cz * sy * cx + sz * sx, sz * sy * cx - cz * sx, cy * cx),
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def _sin_cos(degrees: Tensor) -> tuple[Tensor, Tensor]:
+    radians = torch.deg2rad(degrees)
+    return torch.sin(radians), torch.cos(radians)
+
+
+def transform_keypoints(pose: HeadPose) -> Tensor:
+    """Where the keypoints are in the picture: scale · (kp · R), x and y shifted by t (weights).
+
+    Returns:
+        (B, K, 3) in picture units (see the top of this file).
+    """
+    turned = pose.kp @ rotation_matrix(pose.pitch, pose.yaw, pose.roll)
+    shift = torch.cat([pose.t[:, :2], torch.zeros_like(pose.t[:, 2:])], dim=1)
+    return pose.scale[:, :, None] * turned + shift[:, None]
+
+
+def retarget(portrait: HeadPose, driving: HeadPose, first: HeadPose, *, gain: float) -> HeadPose:
+    """The driver's pose on the portrait's head (weights).
+
+    Keypoints and scale are the portrait's, angles the driver's; the portrait's place is moved by ``gain``
+    times the driver's way since its first frame.
+
+    Args:
+        portrait: 1 or B poses.
+        driving: B poses.
+        first: the pose of the first driving frame, 1 or B.
+        gain: share of the driver's shift (``ModelConfig.translation_gain``; 0.5 in the released model).
+    """
+    count = len(driving)
+    return HeadPose(
+        kp=portrait.kp.expand(count, -1, -1),
+        yaw=driving.yaw,
+        pitch=driving.pitch,
+        roll=driving.roll,
+        t=portrait.t + gain * (driving.t - first.t),
+        scale=portrait.scale.expand(count, -1),
+    )
+
+
+def interpolate(start: HeadPose, end: HeadPose, weights: Tensor) -> HeadPose:
+    """Poses on the straight line from ``start`` (weight 0) to ``end`` (weight 1).
+
+    Angles, t and scale are blended; the keypoints stay those of ``start``, because they say whose head it is.
+
+    Args:
+        start, end: one pose each.
+        weights: (B,).
+    """
+    column = weights[:, None]
+    return HeadPose(
+        kp=start.kp.expand(len(weights), -1, -1),
+        yaw=torch.lerp(start.yaw, end.yaw, weights),
+        pitch=torch.lerp(start.pitch, end.pitch, weights),
+        roll=torch.lerp(start.roll, end.roll, weights),
+        t=torch.lerp(start.t, end.t, column),
+        scale=torch.lerp(start.scale, end.scale, column),
+    )
+
+
+def interpolated_start(portrait: HeadPose, first: HeadPose, count: int) -> HeadPose:
+    """The ``count`` poses before the first driving frame (paper: motion-interpolated start).
+
+    Weights 0/count ... (count-1)/count on the way from the portrait's own pose to the driver's first pose as
+    the portrait takes it: the angles turn, the portrait's place and scale stay (weights).
+
+    Args:
+        portrait, first: one pose each; ``first`` is the driver's.
+        count: poses wanted (``ModelConfig.warmup_frames``).
+    """
+    weights = torch.arange(count, device=portrait.t.device, dtype=portrait.t.dtype) / count
+    end = retarget(portrait, first, first, gain=0.0)  # relative to itself: any gain gives no shift
+    return interpolate(portrait, end, weights)
