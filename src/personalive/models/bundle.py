@@ -1,0 +1,31 @@
+"""The networks of one model, together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from personalive.config import ModelConfig
+from personalive.models.motion_encoder import MotionEncoder
+from personalive.models.motion_extractor import MotionExtractor
+from personalive.models.pose_guider import PoseGuider
+from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
+
+if TYPE_CHECKING:  # both take seconds to import
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from transformers import CLIPVisionModelWithProjection
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Networks:
+    """All networks, on one device in one number format. A plain container: it moves and changes nothing."""
+
+    config: ModelConfig
+    unet_config: UNetConfig
+    vae: AutoencoderKL
+    clip: CLIPVisionModelWithProjection
+    reference_unet: ReferenceUNet
+    denoising_unet: DenoisingUNet
+    motion_encoder: MotionEncoder
+    motion_extractor: MotionExtractor
+    pose_guider: PoseGuider

@@ -1,0 +1,1 @@
+"""The stream: schedule, conditioning, keyframes, and the one engine that every door uses."""

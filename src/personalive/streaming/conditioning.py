@@ -1,0 +1,131 @@
+"""From pictures to what the networks are conditioned on.
+
+Letters as in state.py; S image side, F frames. Source: paper section 3 (hybrid motion control, MII).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from personalive.models.bundle import Networks
+from personalive.streaming.state import Conditioning, Reference, StreamState
+from personalive.vision.canvas import draw_canvas, face_box
+from personalive.vision.crop import crop_faces
+from personalive.vision.keypoints import HeadPose, interpolated_start, retarget, transform_keypoints
+from personalive.vision.resize import frames_to_tensor, resize_frames, resize_portrait
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # weights: CLIP's own preprocessing
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Conditioner:
+    """Runs the encoders. Holds the networks and nothing of any stream."""
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.config = networks.config
+        self.device = networks.denoising_unet.conv_in.weight.device
+        self.dtype = networks.denoising_unet.conv_in.weight.dtype
+
+    # --- the portrait ---------------------------------------------------------------------------------
+
+    def reference(self, portrait: np.ndarray) -> tuple[Reference, Tensor]:
+        """Everything that is computed once per portrait.
+
+        Args:
+            portrait: (H, W, 3) uint8, square.
+
+        Returns:
+            The reference, and the portrait's own motion embedding (1, 1, T, K).
+        """
+        whole = self._image(resize_portrait(portrait, self.config.image_size_px))
+        small = resize_portrait(portrait, self.config.motion_extractor.input_size_px)
+        pose = self.networks.motion_extractor(frames_to_tensor(small, "unit", **self._place()))
+        context = self.context(portrait)
+        latent = self.encode(whole)
+        features = self.features(latent, context)
+        kv = self.networks.denoising_unet.project_reference(features)
+        return Reference(context, latent, kv, pose), self.motion_tokens(whole, pose)
+
+    def context(self, portrait: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 1, D) image embedding; square, so CLIP's centre crop removes nothing."""
+        side = self.networks.clip.config.image_size
+        small = np.asarray(Image.fromarray(portrait).resize((side, side), Image.Resampling.BICUBIC))
+        pixels = frames_to_tensor(small, "unit", device=self.device)
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+        pixels = ((pixels - mean) / std).to(self.dtype)
+        return self.networks.clip(pixel_values=pixels).image_embeds[:, None]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(F, 3, S, S) in [-1, 1] -> (F, C, h, w) latents: the posterior mean, scaled (weights)."""
+        vae = self.networks.vae
+        return vae.encode(images).latent_dist.mean * vae.config.scaling_factor
+
+    def features(self, latent: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """(1, C, h, w), (1, 1, D) -> what the reference net keeps, (1, N, C_i) by block, at timestep 0."""
+        clean = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        return self.networks.reference_unet(latent.to(self.dtype), clean, context)
+
+    # --- the driver -----------------------------------------------------------------------------------
+
+    def drive(self, state: StreamState, window: np.ndarray) -> Conditioning:
+        """What (F, H, W, 3) uint8 square driving frames say; in the first call also the interpolated start."""
+        frames = self._image(window)
+        own = self.extract(frames)
+        motion = self.motion_tokens(frames, own)
+        if state.driver is None:
+            return self._first(state, own, motion)
+        return Conditioning(motion, self.pose_features(self._follow(state, own, state.driver)), state.driver)
+
+    def repeat_last(self, state: StreamState) -> Conditioning:
+        """One chunk of the newest frame's conditioning again, to drain the window."""
+        count = self.config.chunk_frames
+        return Conditioning(
+            state.motion[:, -1:].expand(-1, count, -1, -1),
+            state.pose[:, :, -1:].expand(-1, -1, count, -1, -1),
+            state.driver,
+        )
+
+    def extract(self, frames: Tensor) -> HeadPose:
+        """(F, 3, S, S) in [-1, 1] -> F head poses."""
+        small = resize_frames(frames, self.config.motion_extractor.input_size_px)
+        return self.networks.motion_extractor((small / 2 + 0.5).clamp(0, 1))
+
+    def motion_tokens(self, frames: Tensor, own: HeadPose) -> Tensor:
+        """(F, 3, S, S) in [-1, 1] and the poses found in them -> (1, F, T, K)."""
+        boxes = face_box(transform_keypoints(own), frames.shape[-1])
+        faces = crop_faces(frames, boxes, self.config.motion_encoder.face_size_px)
+        return self.networks.motion_encoder(faces)[None]
+
+    def pose_features(self, poses: HeadPose) -> Tensor:
+        """F poses on the portrait -> (1, C0, F, h, w)."""
+        canvas = draw_canvas(transform_keypoints(poses), self.config.pose_guider.canvas_size_px)
+        return rearrange(self.networks.pose_guider(canvas.to(self.dtype)), "f c h w -> 1 c f h w")
+
+    def _follow(self, state: StreamState, own: HeadPose, first: HeadPose) -> HeadPose:
+        gains = {"gain": self.config.translation_gain, "scale_gain": self.config.scale_gain}
+        return retarget(state.reference.pose, own, first, **gains)
+
+    def _first(self, state: StreamState, own: HeadPose, motion: Tensor) -> Conditioning:
+        """Warm-up frames on a straight line from the portrait to the first driving frame, then the frames."""
+        count = self.config.warmup_frames
+        weights = torch.arange(count, device=self.device, dtype=motion.dtype)[None, :, None, None] / count
+        warmup = torch.lerp(state.bank[:, :1], motion[:, :1], weights)
+        poses = HeadPose.cat(
+            [interpolated_start(state.reference.pose, own[0], count), self._follow(state, own, own[0])]
+        )
+        return Conditioning(torch.cat([warmup, motion], dim=1), self.pose_features(poses), own[0])
+
+    # --- pictures to tensors --------------------------------------------------------------------------
+
+    def _place(self) -> dict:
+        return {"device": self.device, "dtype": self.dtype}
+
+    def _image(self, pictures: np.ndarray) -> Tensor:
+        """uint8 (F, H, W, 3) or (H, W, 3), square -> (F, 3, S, S) in [-1, 1]."""
+        frames = frames_to_tensor(pictures, "signed", **self._place())
+        return resize_frames(frames, self.config.image_size_px)

@@ -1,0 +1,223 @@
+"""The one engine: every film, live stream, export and training roll-out goes through ``Engine.advance``.
+
+Letters as in state.py. Source: paper section 3.3 (micro-chunk streaming) and the released weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from personalive.config import KeyframeConfig
+from personalive.errors import InputError
+from personalive.models.bundle import Networks
+from personalive.streaming.conditioning import Conditioner
+from personalive.streaming.keyframes import extend, is_keyframe
+from personalive.streaming.schedule import Schedule
+from personalive.streaming.state import Conditioning, StreamState, draw_noise
+
+
+class Engine:
+    """Networks and a schedule. Knows nothing of any stream: states go in and come out as values."""
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.config = networks.config
+        self.conditioner = Conditioner(networks)
+        self.schedule = Schedule(self.config.schedule)
+        self.device = self.conditioner.device
+        self.dtype = self.conditioner.dtype
+        self._timesteps = self.schedule.timesteps(self.config.chunk_frames).to(self.device)  # (1, F)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the frames this model makes."""
+        return self.config.image_size_px
+
+    @property
+    def chunk_frames(self) -> int:
+        """Driving frames per step, and frames per result."""
+        return self.config.chunk_frames
+
+    @property
+    def warmup_frames(self) -> int:
+        """Frames of ease-in that leave before the first driving frame does."""
+        return self.config.warmup_frames
+
+    # --- the stream -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start(
+        self,
+        portrait: np.ndarray,
+        *,
+        seed: int = 0,
+        noise: Tensor | None = None,
+        keyframe_threshold: float = KeyframeConfig.threshold,
+    ) -> StreamState:
+        """Begin a stream.
+
+        Args:
+            portrait: (H, W, 3) uint8 RGB, square and already framed.
+            seed: decides all noise of the stream that is not given.
+            noise: (1, C, warm-up frames, h, w) instead of the engine's own draw.
+            keyframe_threshold: motion distance above which a leaving frame becomes a keyframe (tau); infinity
+                turns keyframes off.
+
+        Raises:
+            InputError: a portrait or noise of the wrong shape or kind, or a threshold that is no number.
+        """
+        _check_square(portrait, (3,), "portrait")
+        if seed < 0:
+            raise InputError(f"seed {seed}: give a whole number from 0 up")
+        if math.isnan(keyframe_threshold) or keyframe_threshold < 0:
+            raise InputError(f"keyframe threshold {keyframe_threshold}: give a number from 0 up, or infinity")
+        reference, motion = self.conditioner.reference(portrait)
+        clean = reference.latent.float()[:, :, None].expand(-1, -1, self.warmup_frames, -1, -1)
+        noise = self._noise(noise, seed, 0, clean.shape)
+        return StreamState(
+            reference=reference,
+            latents=self.schedule.add_noise(clean, noise, self._timesteps[:, : self.warmup_frames]),
+            motion=motion[:, :0],
+            pose=self._no_pose(reference.latent),
+            driver=None,
+            bank=motion,
+            keyframe_threshold=keyframe_threshold,
+            seed=seed,
+            call=0,
+        )
+
+    @torch.no_grad()
+    def step(
+        self, state: StreamState, window: np.ndarray, noise: Tensor | None = None
+    ) -> tuple[StreamState, Tensor]:
+        """Take one chunk of driving frames in and give one chunk of finished frames out.
+
+        The frames that leave were driven by the window three calls ago; the first three chunks of a stream
+        are the ease-in from the portrait.
+
+        Args:
+            window: (4, H, W, 3) uint8 RGB, square and already framed.
+            noise: (1, C, 4, h, w) instead of the engine's own draw.
+
+        Returns:
+            The next state, and frames (4, S, S, 3) uint8 on the CPU.
+
+        Raises:
+            InputError: a window or noise of the wrong shape or kind.
+        """
+        _check_square(window, (self.chunk_frames, 3), "window")
+        state, latents = self.advance(state, self.conditioner.drive(state, window), noise)
+        return state, self.decode(latents)
+
+    @torch.no_grad()
+    def flush(self, state: StreamState) -> Iterator[Tensor]:
+        """Drain the window: the chunks still in flight, each (4, S, S, 3) uint8; nothing before a first step."""
+        if state.driver is None:
+            return
+        for _ in range(self.warmup_frames // self.chunk_frames):
+            state, latents = self.advance(state, self.conditioner.repeat_last(state))
+            yield self.decode(latents)
+
+    def advance(
+        self, state: StreamState, conditioning: Conditioning, noise: Tensor | None = None
+    ) -> tuple[StreamState, Tensor]:
+        """One call of the denoiser over all frames in flight; differentiable, latents only.
+
+        Returns:
+            The next state, and the clean latents that leave, (1, C, 4, h, w) float32.
+        """
+        count = self.chunk_frames
+        motion = torch.cat([state.motion, conditioning.motion], dim=1)
+        pose = torch.cat([state.pose, conditioning.pose], dim=2)
+        latents = torch.cat([state.latents, self._enter(state, noise)], dim=2)
+        prediction = self.networks.denoising_unet(
+            latents.to(self.dtype),
+            self._timesteps,
+            context=state.reference.context,
+            motion=motion,
+            pose=pose,
+            reference=state.reference.kv,
+        )
+        stepped = self.schedule.step(prediction.float(), latents, self._timesteps)
+        leaving = stepped.original[:, :, :count]
+        reference, bank = self._remember(state, motion[:, :1], leaving[:, :, 0])
+        following = StreamState(
+            reference=reference,
+            latents=stepped.previous[:, :, count:],
+            motion=motion[:, count:],
+            pose=pose[:, :, count:],
+            driver=conditioning.driver,
+            bank=bank,
+            keyframe_threshold=state.keyframe_threshold,
+            seed=state.seed,
+            call=state.call + 1,
+        )
+        return following, leaving
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(1, C, F, h, w) clean latents -> frames (F, S, S, 3) uint8 on the CPU."""
+        images = self.decode_images(rearrange(latents, "1 c f h w -> f c h w"))
+        bytes_ = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return rearrange(bytes_, "f c h w -> f h w c").contiguous().cpu()
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        """(F, C, h, w) clean latents -> (F, 3, S, S) about [-1, 1], differentiable."""
+        vae = self.networks.vae
+        return vae.decode((latents / vae.config.scaling_factor).to(self.dtype)).sample
+
+    # --- parts of a call ------------------------------------------------------------------------------
+
+    def _enter(self, state: StreamState, noise: Tensor | None) -> Tensor:
+        """The fresh chunk: the portrait's latent with noise of the highest level (weights)."""
+        count = self.chunk_frames
+        clean = state.reference.latent.float()[:, :, None].expand(-1, -1, count, -1, -1)
+        noise = self._noise(noise, state.seed, state.call + 1, clean.shape)
+        return self.schedule.add_noise(clean, noise, self._timesteps[:, -count:])
+
+    def _remember(self, state: StreamState, motion: Tensor, latent: Tensor):
+        """Reference and bank, with the leaving frame added where it is a keyframe."""
+        if not is_keyframe(
+            self.config.keyframes,
+            bank=state.bank,
+            leaving=motion,
+            call=state.call + 1,
+            threshold=state.keyframe_threshold,
+        ):
+            return state.reference, state.bank
+        features = self.conditioner.features(latent, state.reference.context)
+        kv = self.networks.denoising_unet.project_reference(features)
+        return extend(state.reference, kv), torch.cat([state.bank, motion], dim=1)
+
+    def _noise(self, given: Tensor | None, seed: int, call: int, shape: torch.Size) -> Tensor:
+        if given is None:
+            return draw_noise(seed, call, tuple(shape), self.device)
+        if given.shape != shape:
+            raise InputError(f"noise of shape {tuple(given.shape)}: this model needs {tuple(shape)} here")
+        return given.to(self.device, torch.float32)
+
+    def _no_pose(self, latent: Tensor) -> Tensor:
+        width = self.networks.denoising_unet.conv_in.out_channels
+        return latent.new_zeros(1, width, 0, *latent.shape[-2:])
+
+
+def _check_square(pictures: np.ndarray, ends: tuple[int, ...], what: str) -> None:
+    """``ends`` is (3,) for one picture or (frames, 3) for several."""
+    wanted = ("S", "S", 3) if len(ends) == 1 else (ends[0], "S", "S", 3)
+    fine = (
+        isinstance(pictures, np.ndarray)
+        and pictures.dtype == np.uint8
+        and pictures.ndim == len(wanted)
+        and pictures.shape[-1] == 3
+        and pictures.shape[-2] == pictures.shape[-3] > 0
+        and pictures.shape[:-3] == ends[:-1]
+    )
+    if not fine:
+        found = f"{getattr(pictures, 'dtype', type(pictures).__name__)} {getattr(pictures, 'shape', '')}".strip()
+        shape = f"({', '.join(map(str, wanted))})"
+        raise InputError(f"{what} must be uint8 RGB of shape {shape}, found {found}: frame it first")

@@ -1,0 +1,37 @@
+"""Historical keyframes: which leaving frames become further reference pictures (paper: HKM)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from personalive.config import KeyframeConfig
+from personalive.models.attention import KV
+from personalive.streaming.state import Reference
+
+
+def is_keyframe(config: KeyframeConfig, *, bank: Tensor, leaving: Tensor, call: int, threshold: float) -> bool:
+    """Whether the leaving frame is far from everything stored and there is room for it.
+
+    Args:
+        bank: (1, R, T, K) motion embeddings of the portrait and the keyframes so far.
+        leaving: (1, 1, T, K) motion embedding of the first frame in flight.
+        call: number of this call, counted from 1.
+        threshold: L2 distance of flattened embeddings (tau in the paper; infinity keeps none).
+    """
+    if call < config.first_call or bank.shape[1] > config.maximum:
+        return False
+    distances = torch.linalg.vector_norm((bank - leaving).flatten(2).float(), dim=-1)
+    return bool(distances.min() > threshold)
+
+
+def extend(reference: Reference, kv: Mapping[str, KV]) -> Reference:
+    """The reference with one more picture's keys and values (1, N, C_i) behind those it has."""
+    joined = {
+        name: KV(torch.cat([old.key, kv[name].key], dim=1), torch.cat([old.value, kv[name].value], dim=1))
+        for name, old in reference.kv.items()
+    }
+    return dataclasses.replace(reference, kv=joined)

@@ -1,0 +1,66 @@
+"""The values a stream is made of. The engine keeps none of them.
+
+Letters: C latent channels, h w latent height and width, C0 first U-Net width, T motion tokens, K token width,
+R reference pictures (the portrait and its keyframes), N tokens of a spatial block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from personalive.models.attention import KV
+from personalive.vision.keypoints import HeadPose
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Built once per portrait, extended by each keyframe."""
+
+    context: Tensor  # (1, 1, D) image embedding
+    latent: Tensor  # (1, C, h, w)
+    kv: Mapping[str, KV]  # by spatial block: projected keys and values, (1, R*N, C_i)
+    pose: HeadPose  # the portrait's own, one row
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Everything one stream knows between two calls."""
+
+    reference: Reference
+    latents: Tensor  # (1, C, warm-up frames, h, w) float32, in flight, cleanest first
+    motion: Tensor  # (1, warm-up frames, T, K); no frames before the first call
+    pose: Tensor  # (1, C0, warm-up frames, h, w); no frames before the first call
+    driver: HeadPose | None  # the first driving frame: later motion is relative to it
+    bank: Tensor  # (1, R, T, K) motion embeddings of the portrait and the keyframes
+    keyframe_threshold: float
+    seed: int
+    call: int  # finished calls
+
+    @property
+    def keyframes(self) -> int:
+        """Stored keyframes, the portrait not counted."""
+        return self.bank.shape[1] - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the frames that enter with one call are driven by; n is 4, and 16 in the first call."""
+
+    motion: Tensor  # (1, n, T, K)
+    pose: Tensor  # (1, C0, n, h, w)
+    driver: HeadPose | None  # the first driving frame of the stream
+
+
+def draw_noise(seed: int, call: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """The engine's own noise for one call: it depends on (seed, call) alone, on every device.
+
+    ``call`` 0 is the start. Drawn on the CPU in float32, then moved.
+    """
+    mixed = np.random.SeedSequence((seed, call)).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
+    return torch.randn(shape, generator=generator).to(device)
