@@ -1,0 +1,19 @@
+"""Procedural talking heads with ground truth: pictures, keypoints, pose, expression and masks."""
+
+from personalive.synthetic.identity import HAIR_STYLES, IDENTITY_VECTOR_SIZE, Identity
+from personalive.synthetic.model import KEYPOINT_NAMES
+from personalive.synthetic.motion import EXPRESSION_NAMES, Motion
+from personalive.synthetic.performance import Performance
+from personalive.synthetic.renderer import Render, render
+
+__all__ = [
+    "EXPRESSION_NAMES",
+    "HAIR_STYLES",
+    "IDENTITY_VECTOR_SIZE",
+    "KEYPOINT_NAMES",
+    "Identity",
+    "Motion",
+    "Performance",
+    "Render",
+    "render",
+]
