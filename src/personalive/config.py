@@ -97,6 +97,7 @@ class ModelConfig:
     image_size_px: int = 512
     chunk_frames: int = 4  # M in the paper: frames that enter and leave per call
     translation_gain: float = 0.5  # share of the driver's head shift that reaches the portrait (weights)
+    scale_gain: float = 0.0  # power of the driver's change of size that does (weights: none)
     motion_encoder: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
     motion_extractor: MotionExtractorConfig = field(default_factory=MotionExtractorConfig)
     pose_guider: PoseGuiderConfig = field(default_factory=PoseGuiderConfig)

@@ -1,0 +1,160 @@
+"""Tensors out of weight files, safely: nothing in a file is ever run.
+
+A file is recognised by its content, not by its suffix. Safetensors and zip-format pickles are memory-mapped,
+so reading costs memory only for what is then copied; pickles of torch before 1.6 are read whole.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from personalive.errors import CheckpointError
+
+Format = Literal["safetensors", "zip", "pickle"]
+
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_AGAIN = "download it again from its publisher"
+# what torch.load and safetensors raise on damaged files, as met in practice
+_DAMAGE = (
+    SafetensorError,
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Shape and number format of a tensor on disk."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weight file, on the CPU, in the file's number formats.
+
+    Tensors may be views of the mapped file: copy what is kept longer than the file stays in place.
+
+    Raises:
+        CheckpointError: missing, empty, damaged, not a weight file, or holding anything but named tensors.
+    """
+    kind = sniff_format(path)
+    try:
+        if kind == "safetensors":
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        return _named_tensors(_load_pickle(path, mmap=kind == "zip", map_location="cpu"), path)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def read_infos(path: Path) -> dict[str, TensorInfo]:
+    """Shapes and number formats of all tensors of a weight file, without reading their values.
+
+    Raises:
+        CheckpointError: as ``read_tensors``.
+    """
+    kind = sniff_format(path)
+    try:
+        if kind == "safetensors":
+            return _header_infos(path)
+        tensors = _named_tensors(_load_pickle(path, mmap=False, map_location="meta"), path)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    return {key: TensorInfo(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
+
+
+def sniff_format(path: Path) -> Format:
+    """Recognise a weight file by its first bytes.
+
+    Raises:
+        CheckpointError: unreadable, empty, or something else (a git-lfs pointer, a web page, text).
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}): {_AGAIN}") from error
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty: {_AGAIN}")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path}: this is a git-lfs pointer, not the weights: fetch the real file (git lfs pull)"
+        )
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{path}: this is a web page, not weights (a failed download?): {_AGAIN}")
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if head[8:9] == b"{":  # eight bytes of header length, then the header
+        return "safetensors"
+    if head[:1] == b"\x80":
+        return "pickle"
+    raise CheckpointError(f"{path}: not a weight file (neither safetensors nor PyTorch): {_AGAIN}")
+
+
+def _load_pickle(path: Path, mmap: bool, map_location: str) -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of unusual pickles: they are read or refused
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: damaged, or holds more than tensors; refused, nothing in it was run: "
+            f"{_AGAIN} or get it as .safetensors"
+        ) from error
+
+
+def _named_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(loaded, dict) and list(loaded) == ["state_dict"]:
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: expected named tensors, found {type(loaded).__name__}: {_AGAIN}")
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise CheckpointError(
+                f"{path}: entry {key!r:.80} is not a plain named tensor: save only the model's state_dict"
+            )
+    return {key: value.detach() for key, value in loaded.items()}
+
+
+def _header_infos(path: Path) -> dict[str, TensorInfo]:
+    infos = {}
+    with safe_open(path, framework="pt", device="cpu") as file:
+        for key in file.keys():  # noqa: SIM118 (not a mapping)
+            view = file.get_slice(key)
+            infos[key] = TensorInfo(tuple(view.get_shape()), SAFETENSORS_DTYPES[view.get_dtype()])
+    return infos
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    first_line = (str(error).splitlines() or [""])[0]
+    return CheckpointError(
+        f"{path}: damaged or cut off ({type(error).__name__}: {first_line:.100}): {_AGAIN}"
+    )

@@ -1,0 +1,75 @@
+"""Which files make up a weights folder. Source: the released repositories; safetensors first is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+SUFFIXES = (".safetensors", ".bin", ".pth")  # in order of preference where several exist
+
+MODEL_CONFIG = "personalive/config.json"  # absent from the released folder, which means the released sizes
+UNET_CONFIG = "sd-image-variations-diffusers/unet/config.json"
+CLIP_CONFIG = "sd-image-variations-diffusers/image_encoder/config.json"
+VAE_CONFIG = "sd-vae-ft-mse/config.json"
+REQUIRED_CONFIGS = (UNET_CONFIG, CLIP_CONFIG, VAE_CONFIG)
+CONFIGS = (MODEL_CONFIG, *REQUIRED_CONFIGS)
+
+FACE_DETECTOR = "face_detection_yunet/face_detection_yunet_2023mar.onnx"  # not a network of ours: kept beside
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One weight file of a part: its path without suffix, and other paths it may have."""
+
+    stem: str
+    other_stems: tuple[str, ...] = ()
+    required: bool = True
+
+    def find(self, root: Path) -> Path | None:
+        """The file to read under ``root``, or None. Safetensors wins over .bin, .bin over .pth."""
+        for suffix in SUFFIXES:
+            for stem in (self.stem, *self.other_stems):
+                path = root / f"{stem}{suffix}"
+                if path.is_file():
+                    return path
+        return None
+
+
+PARTS: Mapping[str, tuple[WeightFile, ...]] = MappingProxyType(
+    {
+        "vae": (WeightFile("sd-vae-ft-mse/diffusion_pytorch_model"),),
+        "clip": (
+            WeightFile(
+                "sd-image-variations-diffusers/image_encoder/model",
+                other_stems=("sd-image-variations-diffusers/image_encoder/pytorch_model",),
+            ),
+        ),
+        "reference_unet": (WeightFile("personalive/reference_unet"),),
+        # any split of the keys over the two is accepted, so the second may be absent altogether
+        "denoising_unet": (
+            WeightFile("personalive/denoising_unet"),
+            WeightFile("personalive/temporal_module", required=False),
+        ),
+        "motion_encoder": (WeightFile("personalive/motion_encoder"),),
+        "motion_extractor": (WeightFile("personalive/motion_extractor"),),
+        "pose_guider": (WeightFile("personalive/pose_guider"),),
+    }
+)
+
+
+def find_part(root: Path, part: str) -> tuple[Path, ...]:
+    """The weight files of ``part`` that exist under ``root``, in loading order."""
+    return tuple(path for file in PARTS[part] if (path := file.find(root)) is not None)
+
+
+def missing_files(root: Path) -> Iterator[str]:
+    """Names of required files that are absent under ``root``; weights are named without suffix."""
+    for config in REQUIRED_CONFIGS:
+        if not (root / config).is_file():
+            yield config
+    for files in PARTS.values():
+        for file in files:
+            if file.required and file.find(root) is None:
+                yield f"{file.stem}(.safetensors|.bin|.pth)"

@@ -1,0 +1,129 @@
+"""All networks of a folder, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from personalive.checkpoints.build import build_part, unet_config
+from personalive.checkpoints.files import TensorInfo
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.key_map import KEY_RULES
+from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG
+from personalive.checkpoints.strict import load_files, module_infos
+from personalive.checkpoints.write import whole_folder, write_config, write_safetensors
+from personalive.errors import DeviceError
+from personalive.models.bundle import Networks
+from personalive.models.unet import UNetConfig
+
+_TEMPORAL = ".temporal_modules."  # keys that the released layout keeps in temporal_module
+
+
+def load_networks(
+    folder: CheckpointFolder, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Networks:
+    """Load every network of ``folder`` for inference: on ``device``, in ``dtype``, no gradients, eval mode.
+
+    Each is built without values and filled straight in the wanted format, one file open at a time.
+
+    Raises:
+        CheckpointError: files that are damaged, unsafe, or not the weights of this model.
+        DeviceError: the device is not there or its memory is not enough.
+    """
+    parts = {part: load_part(folder, part, device=device, dtype=dtype) for part in PARTS}
+    return Networks(config=folder.config, unet_config=unet_config(folder), **cast(dict[str, Any], parts))
+
+
+def load_part(
+    folder: CheckpointFolder,
+    part: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Load one network ("vae", "clip", "reference_unet", ...) as ``load_networks`` does.
+
+    Raises:
+        CheckpointError, DeviceError: as ``load_networks``.
+    """
+    module = build_part(folder, part)
+    try:
+        load_files(module, folder.files(part), rules=KEY_RULES[part], device=device, dtype=dtype)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{device}: not enough memory for {part} of {folder.name} in {dtype}: "
+            "use a half-precision format or a smaller model"
+        ) from error
+    return module.eval().requires_grad_(False)
+
+
+def save_networks(networks: Networks, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write ``networks`` as a folder in the released layout: configs, and safetensors in ``dtype``.
+
+    The folder appears when it is whole.
+
+    Raises:
+        OutputError: the folder exists or cannot be written.
+    """
+    with whole_folder(folder) as temporary:
+        write_config(temporary / MODEL_CONFIG, networks.config.to_json())
+        write_config(temporary / UNET_CONFIG, unet_to_diffusers(networks.unet_config))
+        write_config(temporary / VAE_CONFIG, _public(networks.vae.config) | {"_class_name": "AutoencoderKL"})
+        write_config(temporary / CLIP_CONFIG, _public(networks.clip.config.to_diff_dict()))
+        for part in PARTS:
+            _save_part(getattr(networks, part), part, temporary, dtype)
+
+
+def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
+    """What ``UNetConfig.from_diffusers`` reads; the motion width is in ``personalive/config.json``."""
+    down = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
+    up = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "block_out_channels": list(config.channels),
+        "down_block_types": [down[attends] for attends in config.down_attends],
+        "up_block_types": [up[attends] for attends in config.up_attends],
+        "layers_per_block": config.layers,
+        "attention_head_dim": config.heads,
+        "norm_num_groups": config.groups,
+        "cross_attention_dim": config.context_width,
+    }
+
+
+def _save_part(module: nn.Module, part: str, root: Path, dtype: torch.dtype) -> None:
+    state = module.state_dict()
+    infos = {
+        key: TensorInfo(info.shape, dtype if info.dtype.is_floating_point else info.dtype)
+        for key, info in module_infos(module).items()
+    }
+    for file, keys in split_keys(part, infos).items():
+        path = root / f"{file}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        chosen = {key: infos[key] for key in keys}
+        write_safetensors(path, chosen, lambda key: state[key].to(infos[key].dtype))
+
+
+def split_keys(part: str, keys: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Which keys of a part go to which of its files (paths without suffix)."""
+    first, *rest = (file.stem for file in PARTS[part])
+    if not rest:
+        return {first: list(keys)}
+    return {
+        first: [key for key in keys if _TEMPORAL not in key],
+        rest[0]: [key for key in keys if _TEMPORAL in key],
+    }
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A library's config without its private entries: paths and versions of the writing machine."""
+    return {
+        key: value
+        for key, value in config.items()
+        if not key.startswith("_") and key != "transformers_version"
+    }

@@ -1,0 +1,177 @@
+"""Strict loading: every key of a file belongs to the module and every key of the module is in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from personalive.checkpoints.files import TensorInfo, read_infos, read_tensors
+from personalive.checkpoints.key_map import NO_RULES, KeyRules
+from personalive.config import WeightFilesConfig
+from personalive.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDifference:
+    """What keeps files from being the weights of a module. ``misshapen`` entries tell both shapes."""
+
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    misshapen: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+    def __str__(self) -> str:
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen))
+        return ", ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds if keys)
+
+
+def _first(keys: Sequence[str]) -> str:
+    shown = WeightFilesConfig().keys_shown
+    return ", ".join(keys[:shown]) + (", ..." if len(keys) > shown else "")
+
+
+def module_infos(module: nn.Module) -> dict[str, TensorInfo]:
+    """Shapes and number formats of a module's state dict; the module may be on the meta device."""
+    return {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in module.state_dict().items()}
+
+
+def canonical_infos(found: Mapping[str, TensorInfo], rules: KeyRules) -> dict[str, TensorInfo]:
+    """A file's infos under the module's names and shapes."""
+    renamed = {rules.canonical(key): info for key, info in found.items()}
+    return {key: TensorInfo(rules.canonical_shape(key, i.shape), i.dtype) for key, i in renamed.items()}
+
+
+def compare(
+    wanted: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], rules: KeyRules
+) -> KeyDifference:
+    """Compare a module's infos with canonical infos of its files."""
+    both = [key for key in wanted if key in found]
+    return KeyDifference(
+        missing=tuple(k for k in wanted if k not in found and not rules.allows_missing(k)),
+        unexpected=tuple(k for k in found if k not in wanted and not rules.ignores(k)),
+        misshapen=tuple(
+            f"{k}: file {_describe(found[k])}, model {_describe(wanted[k])}"
+            for k in both
+            if found[k].shape != wanted[k].shape or _kind(found[k].dtype) != _kind(wanted[k].dtype)
+        ),
+    )
+
+
+def merge_infos(files: Iterable[tuple[Path, Mapping[str, TensorInfo]]]) -> dict[str, TensorInfo]:
+    """The union of the files of one part; a key in two files must have one shape.
+
+    Raises:
+        CheckpointError: a key has different shapes in two files.
+    """
+    union: dict[str, TensorInfo] = {}
+    for path, infos in files:
+        for key, info in infos.items():
+            if key in union and union[key].shape != info.shape:
+                raise CheckpointError(
+                    f"{path}: {key} is {_describe(info)} here but {_describe(union[key])} in the file beside "
+                    "it: the two come from different models, download both again"
+                )
+            union[key] = info
+    return union
+
+
+def load_strict(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    file_label: str,
+    *,
+    rules: KeyRules = NO_RULES,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Put ``tensors`` into ``module``, in place of the parameters and buffers it has.
+
+    The module may be on the meta device, except for buffers that are not in its state dict. Tensors are
+    copied one by one straight to ``device`` and ``dtype`` (floating ones; None keeps the module's formats):
+    no second copy in another format exists. At the end the whole module is on ``device`` in ``dtype``.
+
+    Raises:
+        CheckpointError: any missing, unexpected or misshapen key that ``rules`` does not exempt.
+    """
+    found = {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in tensors.items()}
+    difference = compare(module_infos(module), canonical_infos(found, rules), rules)
+    if difference:
+        raise mismatch(file_label, difference)
+    _assign(module, tensors, rules, device, dtype)
+    _finish(module, file_label, device, dtype)
+
+
+def load_files(
+    module: nn.Module,
+    paths: Sequence[Path],
+    *,
+    rules: KeyRules = NO_RULES,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """``load_strict`` from the union of ``paths``, one open at a time; of equal keys the later file's wins.
+
+    All shapes are checked before the first value is read.
+
+    Raises:
+        CheckpointError: as ``load_strict`` and ``read_tensors``.
+    """
+    label = " + ".join(str(path) for path in paths)
+    infos = merge_infos((path, canonical_infos(read_infos(path), rules)) for path in paths)
+    difference = compare(module_infos(module), infos, rules)
+    if difference:
+        raise mismatch(label, difference)
+    for path in paths:
+        _assign(module, read_tensors(path), rules, device, dtype)
+    _finish(module, label, device, dtype)
+
+
+def mismatch(label: str, difference: KeyDifference) -> CheckpointError:
+    """The error for weights that are not this module's."""
+    return CheckpointError(
+        f"{label}: not the weights of this model: {difference}: "
+        "check that the file and the config beside it belong together, or download them again"
+    )
+
+
+def _assign(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    rules: KeyRules,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+) -> None:
+    own = module_infos(module)
+    ready = {}
+    for key, tensor in tensors.items():
+        name = rules.canonical(key)
+        if name in own:
+            kept = dtype if dtype is not None and own[name].dtype.is_floating_point else own[name].dtype
+            # always a copy: a mapped file that is later replaced must not reach into a running model
+            copy = tensor.to(device=device, dtype=kept, copy=True).reshape(own[name].shape)
+            ready[name] = copy.contiguous()
+    module.load_state_dict(ready, strict=False, assign=True)
+
+
+def _finish(module: nn.Module, label: str, device: torch.device | str, dtype: torch.dtype | None) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise CheckpointError(
+                f"{label}: {name} has no value in the file nor of its own: download it again"
+            )
+    # for what the file does not hold: tables, counters; a library's own .to() may warn of half precision
+    nn.Module.to(module, device=device, dtype=dtype)
+
+
+def _kind(dtype: torch.dtype) -> str:
+    return "float" if dtype.is_floating_point else "complex" if dtype.is_complex else "integer"
+
+
+def _describe(info: TensorInfo) -> str:
+    return f"{'x'.join(map(str, info.shape)) or 'scalar'} {_kind(info.dtype)}"
