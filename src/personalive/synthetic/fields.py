@@ -122,6 +122,7 @@ def _mouth_fields(p: np.ndarray, side: np.ndarray) -> dict[str, np.ndarray]:
     mouth = bump(a, y, (0, MOUTH_Y), (0.33, 0.15)) * smoothstep(-0.3, -0.5, z)
     inside = np.sqrt(np.clip(1.0 - (a / SLIT_MOUTH) ** 2, 0.0, 1.0))
     lip_row = np.exp(-(((y - MOUTH_Y) / 0.11) ** 2)) * inside * smoothstep(-0.3, -0.5, z)
+    thin = bump(a, y, (0, MOUTH_Y), (0.30, 0.13)) * smoothstep(-0.3, -0.5, z)
     out = {
         "jawOpen": jaw_rotation(p, jaw),
         "jawLeft": _vec(0.10 * jaw, 0, 0, p),
@@ -131,7 +132,7 @@ def _mouth_fields(p: np.ndarray, side: np.ndarray) -> dict[str, np.ndarray]:
         + _vec(0, np.where(lower > 0, 0.055, -0.045) * lip_row, 0, p),
         "mouthUpperUp": _vec(0, -0.075 * lip_row * (1 - lower), -0.01 * lip_row * (1 - lower), p),
         "mouthLowerDown": _vec(0, 0.085 * lip_row * lower, 0, p),
-        "mouthPress": _vec(0, 0, 0.030 * mouth, p),
+        "mouthPress": _vec(0, -0.42 * (y + ROW_BEND * x**2 - MOUTH_Y) * thin, 0.022 * mouth, p),
     }
     for name, s in (("Left", 1.0), ("Right", -1.0)):
         half = smoothstep(-0.06, 0.20, s * x) * smoothstep(-0.2, -0.45, z)
