@@ -209,8 +209,9 @@ class MediaConfig:
     still_seconds: float = 2.0
     background_grey: int = 128  # 0..255: what shows through a transparent picture
     animation_default_ms: int = 100  # shown time of a GIF frame that asks for less than 20 ms, as browsers do
-    unspecified_hd_height_px: int = 576  # untagged video taller than this is BT.709, else BT.601, as players do
-    default_fps: int = 25  # for clips that state no rate
+    unspecified_hd_height_px: int = 576  # untagged video taller than this is BT.709, else BT.601
+    default_fps: int = 25  # for clips that state no rate or, like browser recordings, an absurd one
+    max_plausible_fps: int = 300
     default_ticks_per_s: int = 90_000  # time stamps of a film written without a source's time base
     clock_restart_s: float = 1.0  # time stamps that jump back further than this start a new count
     missing_end_s: float = 1.0  # a clip that ends this much before its header says is reported as cut off

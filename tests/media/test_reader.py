@@ -84,6 +84,30 @@ def test_cuts_keep_the_frames_that_begin_inside(
     assert reader.info.estimated_frames is not None
 
 
+def test_browser_recording_without_duration_rate_or_index(tmp_path: Path) -> None:
+    """What a MediaRecorder saves: variable rate, nothing stated, no way to seek."""
+    path = tmp_path / "live.webm"
+    pts = np.cumsum(np.random.default_rng(0).integers(30, 38, 60)).tolist()
+    with av.open(str(path), "w", container_options={"live": "1"}) as out:
+        stream = out.add_stream("libvpx", rate=1000, width=64, height=48, time_base=Fraction(1, 1000))
+        stream.options.update({"deadline": "realtime", "cpu-used": "8"})
+        stream.gop_size = 1000
+        for tick in pts:
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = tick, Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    reader, frames = _read(path)
+    assert [frame.time for frame in frames] == [Fraction(tick - pts[0], 1000) for tick in pts]
+    assert frames[-1].duration == Fraction(pts[-1] - pts[-2], 1000)
+    assert reader.info.duration_s is None
+    assert reader.info.estimated_frames is None
+    assert reader.info.average_fps == MediaConfig().default_fps
+    _, cut = _read(path, 1.0, 1.5)
+    inside = [tick for tick in pts if 1000 <= tick - pts[0] < 1500]
+    assert [frame.time for frame in cut] == [Fraction(tick - inside[0], 1000) for tick in inside]
+
+
 _TURNS = {
     "none": ((65536, 0, 0, 0, 65536, 0, 0, 0, 2**30), lambda a: a),
     "left": ((0, -65536, 0, 65536, 0, 0, 0, 0, 2**30), lambda a: np.rot90(a, 1)),

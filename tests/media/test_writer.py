@@ -133,19 +133,19 @@ _SOUNDS = [
 
 
 @pytest.mark.parametrize("sound", _SOUNDS)
-@pytest.mark.parametrize(("cut", "fps"), [((None, None), 60), ((0.7, None), 25), ((0.7, 1.3), 60)])
+@pytest.mark.parametrize(("cut", "fps"), [((None, None), 60), ((0.4, None), 25), ((0.4, 0.9), 60)])
 def test_sound_stays_in_sync_and_ends_with_the_cut(
     clip: Callable[..., Path], film, sound: tuple[str, str, str], cut: tuple, fps: int
 ) -> None:
     name, codec, expected = sound
     video = "libvpx" if name.endswith("webm") else "libx264"
-    options = {"pts": range(2 * fps), "time_base": Fraction(1, fps), "codec": video}
-    source = clip(name, **options, audio=codec, rate=48_000, seconds=2.0, beep_s=1.0)
+    options = {"pts": range(6 * fps // 5), "time_base": Fraction(1, fps), "codec": video}
+    source = clip(name, **options, audio=codec, rate=48_000, seconds=1.2, beep_s=0.6)
     writer = _copy(source, source.with_name("out.mp4"), *cut)
     before, out = film(source), film(writer.path)
     assert out.audio_codec == expected
     assert writer.warnings == []
-    first = next(i for i, t in enumerate(before.times) if t - before.times[0] >= (cut[0] or 0))
+    first = next(i for i, t in enumerate(before.times) if t - before.times[0] >= Fraction(str(cut[0] or 0)))
     shift = float(before.times[first])  # the picture that is at second 0 of the film
     assert abs(out.beep_s() - (before.beep_s() - shift)) < 0.002
     end = float(before.audio_end) if cut[1] is None else cut[1] + float(before.times[0])
@@ -341,7 +341,7 @@ def test_memory_does_not_grow_with_length(clip: Callable[..., Path]) -> None:
     """2,000 frames that would take 115 MB if kept, without help from the garbage collector."""
     turned = (0, 65536, 0, -65536, 0, 0, 0, 0, 2**30)
     source = clip(
-        "long.mp4", pts=range(2000), size=(160, 120), codec="mpeg4", matrix=turned, audio="aac", seconds=80.0
+        "long.mp4", pts=range(2000), size=(160, 120), codec="mpeg4", matrix=turned, audio="aac", seconds=20.0
     )
     gc.collect()
     gc.disable()

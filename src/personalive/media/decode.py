@@ -121,11 +121,17 @@ class VideoFileSource:
             duration = Fraction(container.duration, av.time_base)
         return SourceInfo(
             time_base=time_base,
-            average_fps=stream.average_rate or stream.guessed_rate or Fraction(self._config.default_fps),
+            average_fps=self._plausible_rate(),
             duration_s=duration,
             origin_pts=stream.start_time or 0,
             has_audio=container.streams.best("audio") is not None,
         )
+
+    def _plausible_rate(self) -> Fraction:
+        for rate in (self._stream.average_rate, self._stream.guessed_rate):
+            if rate and rate <= self._config.max_plausible_fps:
+                return rate
+        return Fraction(self._config.default_fps)
 
     # --- decoding --------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ class Frame:
     image: np.ndarray  # uint8 (H, W, 3) RGB, upright, writable
     time: Fraction  # seconds after the first frame read, exactly pts * time_base
     pts: int  # strictly increasing, 0 for the first frame read
-    duration: Fraction  # seconds it stays on screen, as the file states or its nominal rate says
+    duration: Fraction  # seconds it stays on screen, as the file states, else like the frame before
 
 
 def open_video(
@@ -138,13 +138,16 @@ class VideoReader:
 
     def _read(self, from_pts: int | None, cut_end: bool) -> Iterator[Frame]:
         base = self._source.info.time_base
-        timeline: Timeline | None = None
+        nominal = max(ticks(1 / self._source.info.average_fps, base), 1)
+        timeline = Timeline(nominal, ticks(self._config.clock_restart_s, base))
         self._last_seen: Fraction | None = None
         first_pts: int | None = None
+        step: int | None = None
+        previous: int | None = None
         for raw in self._source.frames(from_pts):
-            step = raw.duration or max(ticks(1 / self._source.info.average_fps, base), 1)
-            timeline = timeline or Timeline(step, ticks(self._config.clock_restart_s, base))
             pts = timeline.place(raw.pts)
+            step = self._step(raw, pts, previous) or step or nominal
+            previous = pts
             self._repaired = timeline.repaired
             self._last_seen = (pts + step - self._source.info.origin_pts) * base
             if from_pts is not None and pts < from_pts:
@@ -154,6 +157,12 @@ class VideoReader:
             if cut_end and self._end_pts is not None and pts >= self._end_pts:
                 return
             yield self._frame(raw, pts - first_pts, step * base)
+
+    def _step(self, raw: RawFrame, pts: int, previous: int | None) -> int | None:
+        """Ticks that a frame is shown: as stated where that is plausible, else like the frame before."""
+        if raw.duration and raw.duration * self._source.info.time_base * self._config.max_plausible_fps >= 1:
+            return raw.duration
+        return None if previous is None else pts - previous
 
     def _frame(self, raw: RawFrame, pts: int, duration: Fraction) -> Frame:
         return Frame(raw.image(), pts * self._source.info.time_base, pts, duration)
