@@ -114,8 +114,8 @@ def _beard_share(x, y, z, ym, u):
 
 
 @njit(**_K)
-def head_colour(x, y, z, edge, ao, u):
-    """Skin with its drawing; ``edge`` is the distance below the hair's edge (negative: under the hair)."""
+def head_colour(x, y, z, u):
+    """Skin with its drawing; template coordinates."""
     r, g, b = u[SKIN], u[SKIN + 1], u[SKIN + 2]
     gloss, power = 0.10, 14.0
     front = z < -0.2

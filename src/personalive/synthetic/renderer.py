@@ -155,7 +155,7 @@ def render(who: Identity, motion: Motion, size_px: int = 256, supersample: int =
     image, masks = np.empty((size_px, size_px, 3), np.uint8), np.empty((size_px, size_px), np.uint8)
     back = _background(who, size_px)
     shade(
-        *(ids, model.triangles, model.kinds, pixels, normals, model.rest, model.occlusion, model.cut),
+        *(ids, model.triangles, model.kinds, pixels, normals, model.rest, model.occlusion),
         *(u, back, supersample, image, masks),
     )
     keypoints = project(model.keypoints, motion).astype(np.float32)

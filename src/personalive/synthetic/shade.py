@@ -3,7 +3,7 @@
 numba's cache looks at this file alone: after a change in ``paint`` or ``palette``, touch this file.
 """
 
-# ruff: noqa: PLR0917, SIM109, PLR1714, PLR0912, PLR0915 -- compiled functions take flat arguments
+# ruff: noqa: PLR0917, SIM109, PLR1714 -- compiled functions take flat arguments
 from __future__ import annotations
 
 import numpy as np
@@ -56,45 +56,54 @@ def _hair_light(n, u, strand, gloss):
 
 
 @njit(cache=True, fastmath=True)
-def _sample(kind, n, q, occlusion, edge, facing, u, out):
+def _surface(kind, q, u):
+    """Colour, gloss, its exponent (hair: the strand value), glow, wrap of red, green and blue light."""
+    if kind == HEAD:
+        r, g, b, gloss, power = head_colour(q[0], q[1], q[2], u)
+        return r, g, b, gloss, power, 0.0, 0.42, 0.27, 0.22
+    if kind == EYE:
+        r, g, b, glow, power = eye_colour(q[0], q[1], q[2], u)
+        return r, g, b, 0.0, power, glow, 0.20, 0.20, 0.20
+    if kind == EAR:
+        return u[SKIN] * 1.02, u[SKIN + 1] * 0.90, u[SKIN + 2] * 0.88, 0.08, 14.0, 0.0, 0.5, 0.3, 0.25
+    if kind == HAIR:
+        r, g, b, gloss, power = hair_colour(q[0], q[1], q[2], u)
+    elif kind == TORSO:
+        r, g, b, gloss, power = torso_colour(q[0], q[1], q[2], u)
+    elif kind == TEETH:
+        r, g, b, gloss, power = teeth_colour(q[0], q[1], q[2])
+    elif kind == TONGUE:
+        r, g, b, gloss, power = 0.42, 0.11, 0.12, 0.12, 20.0
+    else:
+        r, g, b, gloss, power = u[FRAME], u[FRAME + 1], u[FRAME + 2], 0.5, 30.0
+    return r, g, b, gloss, power, 0.0, 0.20, 0.20, 0.20
+
+
+@njit(cache=True, fastmath=True)
+def _mask_bits(kind, q):
+    if kind == EYE:
+        return FACE_BIT | EYES_BIT
+    if kind in (TEETH, TONGUE):
+        return FACE_BIT | MOUTH_BIT
+    if kind != HEAD or q[2] >= -0.1 or q[1] >= 1.02:
+        return 0
+    if lip_share(q[0], q[1] + 0.2816 * q[0] * q[0]) > 0.5:
+        return FACE_BIT | MOUTH_BIT
+    return FACE_BIT
+
+
+@njit(cache=True, fastmath=True)
+def _sample(kind, n, q, occlusion, facing, u, out):
     """Linear colour of one sample into ``out``; returns mask bits."""
-    bits = 0
     if n[2] > 0.0 and kind != HEAD:
         n[0], n[1], n[2] = -n[0], -n[1], -n[2]
-    wrap_r, wrap_g, wrap_b = 0.20, 0.20, 0.20
-    glow = 0.0
     if kind == HEAD and not facing:
         if q[1] > 0.25:
             out[0], out[1], out[2] = 0.060, 0.014, 0.014
             return FACE_BIT | MOUTH_BIT
         out[0], out[1], out[2] = 0.36, 0.27, 0.25  # the corner of the eye, behind the eyeball's edge
         return FACE_BIT | EYES_BIT
-    if kind == HEAD:
-        r, g, b, gloss, power = head_colour(q[0], q[1], q[2], edge, occlusion, u)
-        wrap_r, wrap_g, wrap_b = 0.42, 0.27, 0.22
-        if q[2] < -0.1 and q[1] < 1.02:
-            bits = FACE_BIT
-            if lip_share(q[0], q[1] + 0.2816 * q[0] * q[0]) > 0.5:
-                bits |= MOUTH_BIT
-    elif kind == EYE:
-        r, g, b, glow, power = eye_colour(q[0], q[1], q[2], u)
-        gloss = 0.0
-        bits = FACE_BIT | EYES_BIT
-    elif kind == HAIR:
-        r, g, b, gloss, power = hair_colour(q[0], q[1], q[2], u)
-    elif kind == TORSO:
-        r, g, b, gloss, power = torso_colour(q[0], q[1], q[2], u)
-    elif kind == EAR:
-        r, g, b, gloss, power = u[SKIN] * 1.02, u[SKIN + 1] * 0.90, u[SKIN + 2] * 0.88, 0.08, 14.0
-        wrap_r, wrap_g, wrap_b = 0.5, 0.3, 0.25
-    elif kind == TEETH:
-        r, g, b, gloss, power = teeth_colour(q[0], q[1], q[2])
-        bits = FACE_BIT | MOUTH_BIT
-    elif kind == TONGUE:
-        r, g, b, gloss, power = 0.42, 0.11, 0.12, 0.12, 20.0
-        bits = FACE_BIT | MOUTH_BIT
-    else:
-        r, g, b, gloss, power = u[FRAME], u[FRAME + 1], u[FRAME + 2], 0.5, 30.0
+    r, g, b, gloss, power, glow, wrap_r, wrap_g, wrap_b = _surface(kind, q, u)
     key = _dot(n, u, KEY_DIR)
     fill = max(_dot(n, u, FILL_DIR), 0.0)
     sky = 0.5 - 0.5 * n[1]
@@ -121,7 +130,7 @@ def _sample(kind, n, q, occlusion, edge, facing, u, out):
     out[0] = r * lr + spec * (tint + own * 4.0 * r) + glow + lift
     out[1] = g * lg + spec * (tint + own * 4.0 * g) + glow + lift
     out[2] = b * lb + spec * (tint + own * 4.0 * b) + glow + lift
-    return bits
+    return _mask_bits(kind, q)
 
 
 @njit(cache=True, fastmath=True)
@@ -141,7 +150,7 @@ def _plain(ids, kinds, px, py):
 
 
 @njit(cache=True, fastmath=True)
-def shade(ids, triangles, kinds, pixels, normals, rest, occlusion, cut, u, back, step, image, masks):
+def shade(ids, triangles, kinds, pixels, normals, rest, occlusion, u, back, step, image, masks):
     """Average ``step`` x ``step`` samples per pixel into image (S, S, 3) uint8 and masks (S, S) uint8."""
     size = image.shape[0]
     n = np.zeros(3, np.float32)
@@ -179,8 +188,7 @@ def shade(ids, triangles, kinds, pixels, normals, rest, occlusion, cut, u, back,
                 inv = 1.0 / (np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]) + 1e-9)
                 n[0], n[1], n[2] = n[0] * inv, n[1] * inv, n[2] * inv
                 ao = w0 * occlusion[i0] + w1 * occlusion[i1] + w2 * occlusion[i2]
-                edge = w0 * cut[i0] + w1 * cut[i1] + w2 * cut[i2]
-                bits = _sample(kinds[t], n, q, ao, edge, area > 0.0, u, colour)
+                bits = _sample(kinds[t], n, q, ao, area > 0.0, u, colour)
                 r += colour[0]
                 g += colour[1]
                 b += colour[2]
