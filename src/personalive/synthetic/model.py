@@ -51,8 +51,9 @@ KEYPOINT_NAMES: tuple[str, ...] = (
 )
 """The 21 canonical keypoints; right is the character's own and lies left in a frontal picture. All are points
 of the neutral face's surface (``brow_*`` lie on the forehead above the brows, ``ear_*`` at the ears).
-The eyes' points are the fronts of the eyeballs; the mouth's corners leave out the slight resting smile, so the
-drawn corners lie up to 1.5 pixels of 256 higher."""
+``eye_*`` are the fronts of the eyeballs. The seven drawn points lie on the surface exactly; the corners of the
+mouth leave out the slight resting smile (1 pixel of 256) and the outer corners of the eyes the lid's bulge over
+the eyeball (at most 4, in depth)."""
 
 _KEYPOINT_PLACES = np.array(  # template x, y; z < 0 unless the third value says otherwise
     [
