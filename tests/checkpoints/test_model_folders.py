@@ -15,9 +15,12 @@ from torch import Tensor
 from personalive.checkpoints import folder as folder_module
 from personalive.checkpoints.build import build_part
 from personalive.checkpoints.check import check_folder
+from personalive.checkpoints.files import TensorInfo
 from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG
 from personalive.checkpoints.networks import load_networks, load_part, save_networks
+from personalive.checkpoints.strict import compare, module_infos
 from personalive.config import ModelConfig
 from personalive.errors import CheckpointError, OutputError
 
@@ -185,9 +188,32 @@ def test_saving_never_overwrites(small_model: Any, tmp_path: Path) -> None:
 def test_a_folder_without_our_config_is_the_released_model(small_model: Any) -> None:
     (small_model.root / MODEL_CONFIG).unlink()
     folder = CheckpointFolder.open(small_model.root)
-    assert folder.config.motion_encoder == ModelConfig().motion_encoder
+    assert folder.config == ModelConfig()
     with pytest.raises(CheckpointError, match="not the weights of this model"):
         load_part(folder, "motion_encoder")
+
+
+def test_without_our_config_the_picture_has_the_size_that_the_networks_say(small_model: Any) -> None:
+    (small_model.root / MODEL_CONFIG).unlink()
+    edit(small_model.root / UNET_CONFIG, sample_size=32)  # latents; the VAE of this folder has a stride of 2
+    config = CheckpointFolder.open(small_model.root).config
+    assert config.image_size_px == config.pose_guider.canvas_size_px == 64
+
+
+def test_released_keys_and_shapes_are_those_of_our_modules(tmp_path: Path) -> None:
+    """The manifest lists every tensor of the released layout, at small widths."""
+    manifest = json.loads((Path(__file__).parents[1] / "golden/manifest_small.json").read_text())
+    for name, config in manifest["configs"].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(config))
+    folder = CheckpointFolder.from_configs(tmp_path, name="small")
+    stems = {file.removesuffix(".pth").removesuffix(".bin"): keys for file, keys in manifest["files"].items()}
+    for part, files in PARTS.items():
+        found = {}
+        for stem in (s for file in files for s in (file.stem, *file.other_stems) if s in stems):
+            found |= {k: TensorInfo(tuple(s), getattr(torch, d)) for k, (s, d) in stems.pop(stem).items()}
+        assert str(compare(module_infos(build_part(folder, part)), found, KEY_RULES[part])) == "", part
+    assert stems == {}
 
 
 def test_missing_folders_and_files_are_named_with_the_next_step(small_model: Any, tmp_path: Path) -> None:
