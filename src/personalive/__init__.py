@@ -1,1 +1,75 @@
-"""PersonaLive."""
+"""PersonaLive: one portrait and one driving face become an endless video of that portrait performing.
+
+    import personalive
+    engine = personalive.load_engine("tiny")
+    personalive.animate("portrait.png", "driving.mp4", "film.mp4", engine=engine)
+
+Names are imported when first used, because torch takes seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from personalive.errors import (
+        CheckpointError,
+        DeviceError,
+        DownloadError,
+        FaceNotFoundError,
+        InputError,
+        OutputError,
+        PersonaLiveError,
+    )
+    from personalive.streaming.animate import AnimateOptions, AnimateReport, Progress, animate
+    from personalive.streaming.engine import Engine
+    from personalive.streaming.load import load_engine
+    from personalive.streaming.state import StreamState
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointError": "personalive.errors",
+    "DeviceError": "personalive.errors",
+    "DownloadError": "personalive.errors",
+    "FaceNotFoundError": "personalive.errors",
+    "InputError": "personalive.errors",
+    "OutputError": "personalive.errors",
+    "PersonaLiveError": "personalive.errors",
+    "AnimateOptions": "personalive.streaming.animate",
+    "AnimateReport": "personalive.streaming.animate",
+    "Progress": "personalive.streaming.animate",
+    "animate": "personalive.streaming.animate",
+    "Engine": "personalive.streaming.engine",
+    "StreamState": "personalive.streaming.state",
+    "load_engine": "personalive.streaming.load",
+}
+
+__all__ = [
+    "AnimateOptions",
+    "AnimateReport",
+    "CheckpointError",
+    "DeviceError",
+    "DownloadError",
+    "Engine",
+    "FaceNotFoundError",
+    "InputError",
+    "OutputError",
+    "PersonaLiveError",
+    "Progress",
+    "StreamState",
+    "__version__",
+    "animate",
+    "load_engine",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'personalive' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -8,8 +8,10 @@ with ``personalive/config.json`` overrides them (the bundled small model does).
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from personalive.errors import CheckpointError
@@ -98,6 +100,7 @@ class ModelConfig:
     chunk_frames: int = 4  # M in the paper: frames that enter and leave per call
     translation_gain: float = 0.5  # share of the driver's head shift that reaches the portrait (weights)
     scale_gain: float = 0.0  # power of the driver's change of size that does (weights: none)
+    framing_scale: float = 1.9  # side of the square around the head, in sides of the detected face box (ours)
     motion_encoder: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
     motion_extractor: MotionExtractorConfig = field(default_factory=MotionExtractorConfig)
     pose_guider: PoseGuiderConfig = field(default_factory=PoseGuiderConfig)
@@ -140,11 +143,11 @@ def _build(kind: type, raw: Any, where: str) -> Any:
         if dataclasses.is_dataclass(default):
             values[name] = _build(type(default), value, f"{where}: {name}")
             continue
-        value = tuple(value) if isinstance(value, list) else value
+        given = tuple(value) if isinstance(value, list) else value
         wanted = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise CheckpointError(f"{where}: {name} should be like {default!r}, found {value!r}")
-        values[name] = value
+        if not isinstance(given, wanted) or isinstance(given, bool):
+            raise CheckpointError(f"{where}: {name} should be like {default!r}, found {given!r}")
+        values[name] = given
     return kind(**values)
 
 
@@ -244,7 +247,26 @@ class DownloadConfig:
     report_interval_s: float = 0.2  # least time between two progress reports on one file
 
 
+# --- one film (ours) ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContactSheetConfig:
+    """The picture that shows a whole film at a glance."""
+
+    columns: int = 8  # moments of the film
+    cell_px: int = 192  # side of one picture
+    gap_px: int = 6
+    background_grey: int = 255
+
+
 # --- where weights live -------------------------------------------------------------------------------------
 
 TINY = "tiny"  # the name of the bundled model wherever a weights folder is asked for
 WEIGHTS_ENV = "PERSONALIVE_WEIGHTS"  # environment variable that names the weights folder
+
+
+def default_weights_folder() -> Path:
+    """Where `personalive weights download` puts the weights unless told otherwise."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "personalive" / "weights"

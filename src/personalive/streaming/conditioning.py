@@ -72,14 +72,23 @@ class Conditioner:
 
     # --- the driver -----------------------------------------------------------------------------------
 
-    def drive(self, state: StreamState, window: np.ndarray) -> Conditioning:
-        """What (F, H, W, 3) uint8 square driving frames say; in the first call also the interpolated start."""
+    def drive(self, state: StreamState, window: np.ndarray, cut: int | None = None) -> Conditioning:
+        """What (F, H, W, 3) uint8 square driving frames say; in the first call also the interpolated start.
+
+        ``cut`` is the frame of the window that begins a new shot: the driver's place is measured anew from it.
+        """
         frames = self._image(window)
         own = self.extract(frames)
         motion = self.motion_tokens(frames, own)
         if state.driver is None:
             return self._first(state, own, motion)
-        return Conditioning(motion, self.pose_features(self._follow(state, own, state.driver)), state.driver)
+        if cut is None:
+            poses, driver = self._follow(state, own, state.driver), state.driver
+        else:
+            driver = own[cut]
+            after = self._follow(state, own[cut:], driver)
+            poses = HeadPose.cat([self._follow(state, own[:cut], state.driver), after]) if cut else after
+        return Conditioning(motion, self.pose_features(poses), driver)
 
     def repeat_last(self, state: StreamState) -> Conditioning:
         """One chunk of the newest frame's conditioning again, to drain the window."""

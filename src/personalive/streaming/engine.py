@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,8 +26,15 @@ from personalive.streaming.state import Conditioning, StreamState, draw_noise
 class Engine:
     """Networks and a schedule. Knows nothing of any stream: states go in and come out as values."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, *, name: str = "", folder: Path | None = None) -> None:
+        """
+        Args:
+            networks: all on one device, in eval mode.
+            name: which weights these are, for reports.
+            folder: where they came from; a face detector may lie beside them.
+        """
         self.networks = networks
+        self.name, self.folder = name, folder
         self.config = networks.config
         self.conditioner = Conditioner(networks)
         self.schedule = Schedule(self.config.schedule)
@@ -94,7 +102,7 @@ class Engine:
 
     @torch.no_grad()
     def step(
-        self, state: StreamState, window: np.ndarray, noise: Tensor | None = None
+        self, state: StreamState, window: np.ndarray, noise: Tensor | None = None, *, cut: int | None = None
     ) -> tuple[StreamState, Tensor]:
         """Take one chunk of driving frames in and give one chunk of finished frames out.
 
@@ -104,6 +112,8 @@ class Engine:
         Args:
             window: (4, H, W, 3) uint8 RGB, square and already framed.
             noise: (1, C, 4, h, w) instead of the engine's own draw.
+            cut: number of the window's frame that begins a new shot of the driver, if one does: from there on
+                the driver's place is measured from that frame.
 
         Returns:
             The next state, and frames (4, S, S, 3) uint8 on the CPU.
@@ -112,7 +122,7 @@ class Engine:
             InputError: a window or noise of the wrong shape or kind.
         """
         _check_square(window, (self.chunk_frames, 3), "window")
-        state, latents = self.advance(state, self.conditioner.drive(state, window), noise)
+        state, latents = self.advance(state, self.conditioner.drive(state, window, cut), noise)
         return state, self.decode(latents)
 
     @torch.no_grad()

@@ -25,9 +25,7 @@ class Schedule:
 
     def __init__(self, config: ScheduleConfig) -> None:
         self.config = config
-        roots = torch.linspace(
-            config.beta_start**0.5, config.beta_end**0.5, config.train_steps, dtype=torch.float64
-        )
+        roots = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_steps, dtype=torch.float64)
         self.alphas_cumprod = torch.cumprod(1.0 - roots**2, dim=0).float()  # (train_steps,) CPU float32
 
     def timesteps(self, chunk_frames: int) -> Tensor:

@@ -86,7 +86,9 @@ def transform_keypoints(pose: HeadPose) -> Tensor:
     return pose.scale[:, :, None] * turned + shift[:, None]
 
 
-def retarget(portrait: HeadPose, driving: HeadPose, first: HeadPose, *, gain: float) -> HeadPose:
+def retarget(
+    portrait: HeadPose, driving: HeadPose, first: HeadPose, *, gain: float, scale_gain: float = 0.0
+) -> HeadPose:
     """The driver's pose on the portrait's head (weights).
 
     Keypoints and scale are the portrait's, angles the driver's; the portrait's place is moved by ``gain``
@@ -97,6 +99,8 @@ def retarget(portrait: HeadPose, driving: HeadPose, first: HeadPose, *, gain: fl
         driving: B poses.
         first: the pose of the first driving frame, 1 or B.
         gain: share of the driver's shift (``ModelConfig.translation_gain``; 0.5 in the released model).
+        scale_gain: power of the driver's change of size that reaches the portrait
+            (``ModelConfig.scale_gain``; 0, none, in the released model).
     """
     count = len(driving)
     return HeadPose(
@@ -105,8 +109,14 @@ def retarget(portrait: HeadPose, driving: HeadPose, first: HeadPose, *, gain: fl
         pitch=driving.pitch,
         roll=driving.roll,
         t=portrait.t + gain * (driving.t - first.t),
-        scale=portrait.scale.expand(count, -1),
+        scale=_followed_scale(portrait, driving, first, scale_gain),
     )
+
+
+def _followed_scale(portrait: HeadPose, driving: HeadPose, first: HeadPose, gain: float) -> Tensor:
+    if gain == 0.0:
+        return portrait.scale.expand(len(driving), -1)
+    return portrait.scale * (driving.scale / first.scale).clamp(min=1e-3) ** gain
 
 
 def interpolate(start: HeadPose, end: HeadPose, weights: Tensor) -> HeadPose:

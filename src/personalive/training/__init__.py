@@ -1,0 +1,1 @@
+"""Training of the bundled model on synthetic heads: data, stages, one loop."""

@@ -1,0 +1,91 @@
+"""What the frozen networks say of every training frame, computed once: latents, poses, face crops, thumbnails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from personalive.models.bundle import Networks
+from personalive.training.data import PEOPLE, RenderedSet
+from personalive.training.extractor import extract_all
+from personalive.training.vae import encode_all
+from personalive.vision.canvas import face_box
+from personalive.vision.crop import crop_faces
+from personalive.vision.keypoints import HeadPose, transform_keypoints
+
+CHUNK = 64
+
+
+class FrameCache:
+    """Memory maps over all N = G * P * K frames, in the order of the rendered set."""
+
+    def __init__(self, folder: Path, data: RenderedSet, networks: Networks) -> None:
+        config = data.config
+        self.shape = (config.groups, PEOPLE, config.frames)
+        count = int(np.prod(self.shape))
+        channels, side = networks.unet_config.in_channels, config.size_px // _stride(networks)
+        face, thumb = networks.config.motion_encoder.face_size_px, networks.clip.config.image_size
+        self.folder = folder
+        self.sizes = {
+            "latents.f16": (np.float16, (count, channels, side, side)),
+            "faces.u8": (np.uint8, (count, face, face, 3)),
+            "thumbs.u8": (np.uint8, (count, thumb, thumb, 3)),
+        }
+
+    def open(self) -> FrameCache:
+        """Map the finished files."""
+        self.latents, self.faces, self.thumbs = (
+            np.memmap(self.folder / name, dtype, "r", shape=shape) for name, (dtype, shape) in self.sizes.items()
+        )
+        with np.load(self.folder / "poses.npz") as file:
+            self.pose = HeadPose(**{f.name: torch.from_numpy(file[f.name]) for f in fields(HeadPose)})
+        return self
+
+    def index(self, group: int, person: int, frame: int) -> int:
+        """Row of one frame."""
+        return (group * self.shape[1] + person) * self.shape[2] + frame
+
+    def fill(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
+        """Compute everything; latents come scaled."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        maps = [
+            np.memmap(self.folder / name, dtype, "w+", shape=shape) for name, (dtype, shape) in self.sizes.items()
+        ]
+        images = data.images.reshape(-1, *data.images.shape[3:])
+        device = next(networks.vae.parameters()).device
+        poses = []
+        for start in range(0, len(images), CHUNK):
+            part = slice(start, min(start + CHUNK, len(images)))
+            pose = extract_all(
+                networks.motion_extractor, images[part], networks.config.motion_extractor.input_size_px
+            )
+            poses.append(pose)
+            scaling = networks.vae.config.scaling_factor
+            maps[0][part] = (encode_all(networks.vae, images[part], device).float() * scaling).numpy()
+            maps[1][part] = faces_of(images[part], pose, maps[1].shape[1])
+            maps[2][part] = np.stack([_thumb(image, maps[2].shape[1]) for image in images[part]])
+            progress(part.stop)
+        found = HeadPose.cat(poses)
+        np.savez(self.folder / "poses.npz", **{f.name: getattr(found, f.name).numpy() for f in fields(HeadPose)})
+
+
+def faces_of(images: np.ndarray, pose: HeadPose, size_px: int) -> np.ndarray:
+    """(N, S, S, 3) uint8 and their poses -> face crops (N, s, s, 3) uint8, cut as the engine cuts them."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    boxes = face_box(transform_keypoints(pose), images.shape[1])
+    crops: Tensor = crop_faces(pixels, boxes, size_px)
+    return crops.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def _thumb(image: np.ndarray, size_px: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC))
+
+
+def _stride(networks: Networks) -> int:
+    return 2 ** (len(networks.vae.config.block_out_channels) - 1)

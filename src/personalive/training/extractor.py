@@ -1,0 +1,84 @@
+"""Stage 2 of the bundled model: head pose and keypoints, supervised by the ground truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from personalive.models.motion_extractor import MotionExtractor
+from personalive.training.augment import jitter_colours
+from personalive.training.data import RenderedSet
+from personalive.training.loop import Losses
+from personalive.vision.keypoints import HeadPose, transform_keypoints
+from personalive.vision.resize import resize_frames
+
+BIN_DEGREES = 3.0
+KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 10.0, 10.0, 0.05
+
+
+class ExtractorStage:
+    """Cross-entropy on angle bins, L1 on angles, shift, scale, canonical and projected keypoints."""
+
+    def __init__(self, extractor: MotionExtractor, data: RenderedSet, size_px: int, batch: int) -> None:
+        self.extractor, self.data, self.size_px, self.batch = extractor, data, size_px, batch
+        self.device = next(extractor.parameters()).device
+
+    def __call__(self, step: int, done: float) -> Losses:
+        rng = np.random.default_rng([step, 2])
+        images, truth = self._batch(rng)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            heads = self.extractor.heads(images)
+        pose = self.extractor.pose(heads)
+        angle = sum((_bin_loss(logits, target) for logits, target in _angle_pairs(heads, truth)), torch.zeros(()))
+        degrees = sum(F.l1_loss(getattr(pose, a), getattr(truth, a)) for a in ("yaw", "pitch", "roll"))
+        kp = F.l1_loss(pose.kp, truth.kp)
+        projected = F.l1_loss(transform_keypoints(pose)[..., :2], transform_keypoints(truth)[..., :2])
+        place = F.l1_loss(pose.t[:, :2], truth.t[:, :2]) + F.l1_loss(pose.scale, truth.scale)
+        loss = angle + ANGLE_WEIGHT * degrees + KEYPOINT_WEIGHT * (kp + projected) + PLACE_WEIGHT * place
+        yaw = F.l1_loss(pose.yaw, truth.yaw).detach()
+        return {"loss": loss, "yaw_deg": yaw, "keypoints": projected.detach(), "place": place.detach()}
+
+    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, HeadPose]:
+        config = self.data.config
+        picks = [tuple(int(rng.integers(n)) for n in (config.groups, 2, config.frames)) for _ in range(self.batch)]
+        images = torch.from_numpy(np.stack([self.data.images[pick] for pick in picks])).to(self.device)
+        images = jitter_colours(images.permute(0, 3, 1, 2).float() / 255, rng)
+        return resize_frames(images, self.size_px), true_pose(self.data, picks).to(self.device)
+
+
+def true_pose(data: RenderedSet, picks: list[tuple[int, int, int]]) -> HeadPose:
+    """Ground truth of frames (group, person, frame)."""
+    pose = torch.from_numpy(np.stack([data.truth.pose[g, k] for g, _, k in picks]))
+    kp = torch.from_numpy(np.stack([data.truth.keypoints[g, p] for g, p, _ in picks]))
+    yaw, pitch, roll, scale, tx, ty = pose.unbind(1)
+    t = torch.stack([tx, ty, torch.zeros_like(tx)], dim=1)
+    return HeadPose(kp=kp.float(), yaw=yaw, pitch=pitch, roll=roll, t=t, scale=scale[:, None])
+
+
+def _angle_pairs(heads, truth: HeadPose) -> list[tuple[Tensor, Tensor]]:
+    return [(heads.yaw, truth.yaw), (heads.pitch, truth.pitch), (heads.roll, truth.roll)]
+
+
+def _bin_loss(logits: Tensor, degrees: Tensor) -> Tensor:
+    """Cross-entropy against the two bins that a (B,) angle lies between."""
+    bins = logits.shape[1]
+    place = (degrees / BIN_DEGREES + (bins - 1) / 2).clamp(0, bins - 1.001)
+    low = place.long()
+    share = (place - low)[:, None]
+    target = (1 - share) * F.one_hot(low, bins) + share * F.one_hot(low + 1, bins)
+    return F.cross_entropy(logits.float(), target)
+
+
+@torch.no_grad()
+def extract_all(extractor: nn.Module, images: np.ndarray, size_px: int, batch: int = 64) -> HeadPose:
+    """Poses found in (N, S, S, 3) uint8 pictures, on the CPU."""
+    device = next(extractor.parameters()).device
+    poses = []
+    for start in range(0, len(images), batch):
+        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
+        pixels = resize_frames(pixels.permute(0, 3, 1, 2).float() / 255, size_px)
+        with torch.autocast(device.type, torch.bfloat16):
+            poses.append(extractor(pixels).to("cpu"))
+    return HeadPose.cat(poses)

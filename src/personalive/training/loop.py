@@ -1,0 +1,113 @@
+"""One optimisation loop for every stage: schedule, averaging, log, and what ends it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from personalive.errors import PersonaLiveError
+from personalive.training.presets import StageConfig
+
+Losses = dict[str, Tensor]
+LOG_EVERY_STEPS = 20
+FINAL_LR_SHARE = 0.05
+
+
+class TrainingError(PersonaLiveError):
+    """Training cannot go on; what was reached is kept."""
+
+
+class Average:
+    """Exponential moving average of parameters and buffers, warmed up so that early steps do not linger."""
+
+    def __init__(self, module: nn.Module, half_life_steps: int) -> None:
+        self.module = module
+        self.average = copy.deepcopy(module).requires_grad_(False)
+        self.decay = 0.5 ** (1 / half_life_steps)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the module."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
+        for mean, value in pairs:
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+
+def train(
+    name: str,
+    module: nn.Module,
+    loss_of: Callable[[int, float], Losses],
+    config: StageConfig,
+    log: Path,
+    snapshot: Callable[[nn.Module, int], None] | None = None,
+    snapshot_minutes: float = 5.0,
+) -> nn.Module:
+    """Minimise ``loss_of(step, progress)["loss"]`` over the trainable parameters of ``module``.
+
+    Args:
+        loss_of: gives named scalars; "loss" carries the gradient. ``progress`` runs from 0 to 1.
+        log: JSON-lines file, one line every few steps.
+        snapshot: called with the averaged module every few minutes and at the end.
+
+    Returns:
+        The averaged module.
+
+    Raises:
+        TrainingError: the loss is not a number.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    average = Average(module, config.ema_half_life_steps)
+    begun, shown, step = time.monotonic(), time.monotonic(), 0
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as lines:
+        while (done := progress(config, step, time.monotonic() - begun)) < 1:
+            set_lr(optimiser, config, step, done)
+            losses = loss_of(step, done)
+            if not math.isfinite(losses["loss"].item()):
+                raise TrainingError(f"{name}: the loss is not a number at step {step}: lower the learning rate")
+            optimiser.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            optimiser.step()
+            average.update(step)
+            step += 1
+            if step % LOG_EVERY_STEPS == 0:
+                row = {"stage": name, "step": step, "seconds": round(time.monotonic() - begun, 1)}
+                row |= {key: round(value.item(), 5) for key, value in losses.items()}
+                lines.write(json.dumps(row | {"norm": round(norm.item(), 4)}) + "\n")
+                lines.flush()
+            if snapshot and time.monotonic() - shown > 60 * snapshot_minutes:
+                snapshot(average.average, step)
+                shown = time.monotonic()
+    if snapshot:
+        snapshot(average.average, step)
+    return average.average
+
+
+def progress(config: StageConfig, step: int, seconds: float) -> float:
+    """Share of the stage that is done, by steps or by time, whichever is further."""
+    return max(step / config.steps, seconds / (60 * config.minutes))
+
+
+def set_lr(optimiser: torch.optim.Optimizer, config: StageConfig, step: int, done: float) -> None:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    cosine = FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    for group in optimiser.param_groups:
+        group["lr"] = config.lr * cosine * min(1.0, (step + 1) / config.warmup_steps)
+
+
+def trainable(modules: Iterable[nn.Module]) -> nn.ModuleList:
+    """Modules set to train together."""
+    return nn.ModuleList([module.train().requires_grad_(True) for module in modules])

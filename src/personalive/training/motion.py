@@ -1,0 +1,183 @@
+"""Stage 4 of the bundled model: image-level hybrid motion, then the same through several denoising levels.
+
+Letters: B portraits, F driving frames each, C latent channels, h w latent sides, T K motion tokens and width.
+Source: paper section 3 (stages 1 and 2), with cross-identity driving from the synthetic ground truth (ours).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from personalive.models.attention import KV
+from personalive.models.bundle import Networks
+from personalive.streaming.conditioning import CLIP_MEAN, CLIP_STD
+from personalive.streaming.schedule import Schedule
+from personalive.training.cache import FrameCache
+from personalive.training.data import RenderedSet
+from personalive.training.loop import Losses
+from personalive.training.tokens import TokenReader, expression_loss, load_faces
+from personalive.vision.canvas import draw_canvas
+from personalive.vision.keypoints import HeadPose, transform_keypoints
+
+MASK_WEIGHTS = (1.0, 6.0, 8.0)  # face, eyes, mouth: on top of 1 everywhere
+CROSS_SHARE = 0.5  # of the drivers that are the other person
+SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference pictures, as keyframes do
+FIRST_FRAME_SHARE = 0.5  # of the references that are the group's first frame
+ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model's own steps
+READING_WEIGHT = 0.1
+
+
+class Batch(NamedTuple):
+    """One step's material."""
+
+    target: Tensor  # (B, C, F, h, w) clean latents
+    weight: Tensor  # (B, 1, F, h, w)
+    references: list[Tensor]  # (B, C, h, w) each
+    thumbs: Tensor  # (B, 3, s, s), normalised for the image encoder
+    canvas: Tensor  # (B*F, 3, S, S)
+    faces: Tensor  # (B*F, 3, s, s)
+    expression: Tensor  # (B*F, E)
+
+
+class MotionModules(nn.Module):
+    """What this stage trains."""
+
+    def __init__(self, networks: Networks, reader: TokenReader) -> None:
+        super().__init__()
+        self.clip, self.reference_unet = networks.clip, networks.reference_unet
+        self.denoising_unet, self.pose_guider = networks.denoising_unet, networks.pose_guider
+        self.reader = reader
+
+
+class MotionStage:
+    """Weighted squared error of the predicted clean latent."""
+
+    def __init__(
+        self,
+        modules: MotionModules,
+        networks: Networks,
+        data: RenderedSet,
+        cache: FrameCache,
+        batch: int,
+        frames: int,
+    ) -> None:
+        self.modules, self.config, self.data, self.cache = modules, networks.config, data, cache
+        self.batch, self.frames = batch, frames
+        self.schedule = Schedule(networks.config.schedule)
+        self.device = next(modules.parameters()).device
+
+    def __call__(self, step: int, done: float) -> Losses:
+        self.modules.reader.encoder.eval()  # stored batch statistics, as in use
+        rng = np.random.default_rng([step, 4])
+        batch = self.load(rng)
+        noise = torch.Generator().manual_seed(step)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            conditions, read = self.condition(batch)
+            latents, levels = self._inputs(batch, conditions, noise, rng, done)
+            clean = self.predict(latents, levels, conditions)
+        error = batch.weight * (clean - batch.target).square()
+        loss, reading = error.mean(), expression_loss(read.float(), batch.expression)
+        top = levels == self.config.schedule.levels[-1]
+        return {
+            "loss": loss + READING_WEIGHT * reading,
+            "latent": (clean - batch.target).detach().square().mean(),
+            "top": error.detach().mean(dim=(1, 3, 4))[top].mean() if top.any() else error.new_zeros(()),
+            "reading": reading.detach(),
+        }
+
+    def load(self, rng: np.random.Generator) -> Batch:
+        """Draw people, references and driving frames."""
+        config, cache = self.data.config, self.cache
+        rows, drivers, expressions, masks, refs = [], [], [], [], ([], [])
+        for g in rng.choice(config.groups, self.batch, replace=False):
+            person = int(rng.integers(2))
+            for extra in refs:
+                first = rng.random() < FIRST_FRAME_SHARE
+                extra.append(cache.index(g, person, 0 if first else int(rng.integers(config.frames))))
+            for k in rng.choice(config.frames, self.frames, replace=False):
+                driver = 1 - person if rng.random() < CROSS_SHARE else person
+                rows.append(cache.index(g, person, k))
+                drivers.append(cache.index(g, driver, k))
+                expressions.append(self.data.truth.expression[g, k])
+                masks.append(self.data.truth.masks[g, person, k])
+        return Batch(
+            target=self._latents(rows),
+            weight=self._weights(np.stack(masks)),
+            references=[self._latents(r)[:, :, 0] for r in refs[: 1 + (rng.random() < SECOND_REFERENCE_SHARE)]],
+            thumbs=self._thumbs(refs[0]),
+            canvas=self._canvas(refs[0], rows),
+            faces=load_faces(cache, drivers, rng, self.device),
+            expression=torch.from_numpy(np.stack(expressions)).to(self.device),
+        )
+
+    def condition(self, batch: Batch) -> tuple[dict, Tensor]:
+        """Arguments of the denoising net, and the expression read from the tokens."""
+        B = len(batch.thumbs)
+        context = self.modules.clip(pixel_values=batch.thumbs).image_embeds[:, None]
+        clean = torch.zeros(B, 1, dtype=torch.long, device=self.device)
+        parts = [
+            self.modules.denoising_unet.project_reference(self.modules.reference_unet(z, clean, context))
+            for z in batch.references
+        ]
+        kv = {n: KV(*(torch.cat(ts, 1) for ts in zip(*(p[n] for p in parts), strict=True))) for n in parts[0]}
+        tokens, read = self.modules.reader(batch.faces)
+        pose = rearrange(self.modules.pose_guider(batch.canvas), "(b f) c h w -> b c f h w", b=B)
+        motion = rearrange(tokens, "(b f) t k -> b f t k", b=B)
+        return {"context": context, "reference": kv, "motion": motion, "pose": pose, "temporal": False}, read
+
+    def predict(self, latents: Tensor, levels: Tensor, conditions: dict) -> Tensor:
+        """(B, C, F, h, w) at (B, F) levels -> clean latents, float32."""
+        prediction = self.modules.denoising_unet(latents, levels, **conditions).float()
+        return self.schedule.step(prediction, latents, levels).original
+
+    def _inputs(
+        self, batch: Batch, conditions: dict, noise: torch.Generator, rng: np.random.Generator, done: float
+    ) -> tuple[Tensor, Tensor]:
+        """Noised truth at mixed levels at first; later what the model itself makes of pure noise."""
+        target = batch.target
+        B, _, F = target.shape[:3]
+        levels = self.config.schedule.levels
+        draw = torch.randn(target.shape, generator=noise).to(self.device)
+        top = torch.full((B, F), levels[-1], device=self.device)
+        entering = batch.references[0][:, :, None].expand_as(target)  # as the engine begins a frame
+        if done < ROLLOUT_FROM:
+            chances = [0.5 / (len(levels) - 1)] * (len(levels) - 1) + [0.5]
+            picked = torch.from_numpy(rng.choice(levels, (B, F), p=chances)).to(self.device)
+            clean = torch.where((picked == levels[-1])[:, None, :, None, None], entering, target)
+            return self.schedule.add_noise(clean, draw, picked), picked
+        sample, current = self.schedule.add_noise(entering, draw, top), top
+        with torch.no_grad():
+            for _ in range(int(rng.integers(len(levels)))):
+                prediction = self.modules.denoising_unet(sample, current, **conditions).float()
+                sample = self.schedule.step(prediction, sample, current).previous
+                current = current - self.config.schedule.step
+        return sample, current
+
+    # --- cache rows to tensors ------------------------------------------------------------------------
+
+    def _latents(self, rows: list[int]) -> Tensor:
+        latents = torch.from_numpy(np.stack([self.cache.latents[row] for row in rows])).float()
+        return rearrange(latents.to(self.device), "(b f) c h w -> b c f h w", b=self.batch)
+
+    def _weights(self, masks: np.ndarray) -> Tensor:
+        shares = torch.from_numpy(masks).to(self.device).float() / 255
+        weight = 1 + sum(w * shares[:, i] for i, w in enumerate(MASK_WEIGHTS))
+        weight = rearrange(torch.as_tensor(weight), "(b f) h w -> b 1 f h w", b=self.batch)
+        return weight / weight.mean()
+
+    def _thumbs(self, rows: list[int]) -> Tensor:
+        pixels = torch.from_numpy(np.stack([self.cache.thumbs[row] for row in rows])).to(self.device)
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+        return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+    def _canvas(self, references: list[int], rows: list[int]) -> Tensor:
+        """The driving pose on the reference's head; both are one person, so place and size are the target's."""
+        found = self.cache.pose[torch.tensor(rows)]
+        own = self.cache.pose[torch.tensor(references).repeat_interleave(len(rows) // len(references))]
+        pose = HeadPose(kp=own.kp, yaw=found.yaw, pitch=found.pitch, roll=found.roll, t=found.t, scale=found.scale)
+        return draw_canvas(transform_keypoints(pose).to(self.device), self.config.pose_guider.canvas_size_px)

@@ -1,0 +1,126 @@
+"""The shape of the bundled model and the defaults of its training stages (ours).
+
+The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. The model
+predicts the clean latent instead of the noise: at the highest level the signal is 1.5 % of the sample, and a
+noise prediction would have to be exact to three digits before anything could be seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from personalive.config import (
+    KeyframeConfig,
+    ModelConfig,
+    MotionEncoderConfig,
+    MotionExtractorConfig,
+    PoseGuiderConfig,
+    ScheduleConfig,
+)
+from personalive.models.unet import UNetConfig
+
+LATENT_CHANNELS = 16
+CONTEXT_WIDTH = 64
+
+
+def _vae() -> dict[str, Any]:
+    return {
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": ["DownEncoderBlock2D"] * 5,
+        "up_block_types": ["UpDecoderBlock2D"] * 5,
+        "block_out_channels": [16, 16, 32, 64, 96],
+        "layers_per_block": 1,
+        "latent_channels": LATENT_CHANNELS,
+        "norm_num_groups": 8,
+        "sample_size": 256,
+        "act_fn": "silu",
+        "scaling_factor": 1.0,  # set from the data when the VAE is trained
+    }
+
+
+def _clip() -> dict[str, Any]:
+    return {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "projection_dim": CONTEXT_WIDTH,
+        "image_size": 64,
+        "patch_size": 8,
+        "hidden_act": "quick_gelu",
+    }
+
+
+_MODEL = ModelConfig(
+    image_size_px=256,
+    translation_gain=1.0,
+    scale_gain=1.0,
+    framing_scale=2.2,
+    motion_encoder=MotionEncoderConfig(
+        face_size_px=96, width=32, landmark_maps=32, attention_width=128, attention_heads=8
+    ),
+    motion_extractor=MotionExtractorConfig(input_size_px=128, depths=(2, 2, 4, 2), widths=(32, 64, 128, 256)),
+    pose_guider=PoseGuiderConfig(canvas_size_px=128, widths=(16, 32, 64, 96)),
+    schedule=ScheduleConfig(prediction="sample"),
+    keyframes=KeyframeConfig(),
+)
+_UNET = UNetConfig(
+    in_channels=LATENT_CHANNELS,
+    out_channels=LATENT_CHANNELS,
+    channels=(64, 128),
+    down_attends=(True, True),
+    up_attends=(True, True),
+    layers=1,
+    heads=4,
+    groups=16,
+    context_width=CONTEXT_WIDTH,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyPreset:
+    """Everything that decides the shape of the bundled model."""
+
+    model: ModelConfig = _MODEL
+    unet: UNetConfig = _UNET
+    vae: dict[str, Any] = field(default_factory=_vae)
+    clip: dict[str, Any] = field(default_factory=_clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """How one stage is optimised. A stage ends at ``steps`` or after ``minutes``, whichever comes first."""
+
+    steps: int
+    minutes: float = float("inf")
+    batch: int  # pictures, crops or portraits per step
+    frames: int = 1  # driving frames per portrait
+    lr: float = 1e-3  # AdamW, cosine to a twentieth after a short warm-up
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_half_life_steps: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The rendered training set: groups of two people who give the same performance."""
+
+    groups: int = 1500
+    frames: int = 10  # per person and group
+    frame_gap: int = 17  # performance frames between two of a group
+    first_seed: int = 0
+    size_px: int = 256
+
+
+HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
+
+STAGES: dict[str, StageConfig] = {
+    "vae": StageConfig(steps=8000, batch=8, lr=1e-3, warmup_steps=50),
+    "extractor": StageConfig(steps=4000, batch=48, lr=1e-3),
+    "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
+    "motion": StageConfig(steps=20000, batch=4, frames=8, lr=1e-3),
+    "temporal": StageConfig(steps=2000, batch=2, frames=28, lr=5e-4),
+}

@@ -1,0 +1,216 @@
+"""A training run: a folder, and the stages that fill it one after another."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from personalive.checkpoints.networks import save_networks
+from personalive.errors import InputError
+from personalive.models.bundle import Networks
+from personalive.training.build import build_networks
+from personalive.training.cache import FrameCache
+from personalive.training.data import RenderedSet, render_set
+from personalive.training.extractor import ExtractorStage
+from personalive.training.loop import train, trainable
+from personalive.training.motion import MotionModules, MotionStage
+from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
+from personalive.training.temporal import TemporalStage, temporal_only
+from personalive.training.tokens import TokenReader, TokenStage
+from personalive.training.vae import VaeStage, encode_all
+
+STEPS = ("render", "vae", "extractor", "cache", "tokens", "motion", "temporal", "export")
+PROGRESS_SECONDS = 10.0
+SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
+PARTS = (
+    "vae",
+    "clip",
+    "reference_unet",
+    "denoising_unet",
+    "motion_encoder",
+    "motion_extractor",
+    "pose_guider",
+)
+
+
+class Run:
+    """Networks being trained, their data, and what is on disk of both."""
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        *,
+        steps: int | None,
+        minutes: float | None,
+        groups: int,
+        say: Callable[[str], None],
+        preset: TinyPreset | None = None,
+        stages: dict[str, StageConfig] | None = None,
+    ) -> None:
+        self.folder, self.device, self.say = folder, torch.device(device), say
+        self.overrides = {"steps": steps, "minutes": minutes}
+        self.stages = stages or STAGES
+        self.data_config = DataConfig(groups=groups)
+        self.networks = build_networks(preset or TinyPreset())
+        motion = self.networks.config.motion_encoder
+        self.reader = TokenReader(self.networks.motion_encoder, motion.tokens, motion.token_width)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def do(self, name: str) -> None:
+        """Run one step by name."""
+        getattr(self, name)()
+
+    # --- steps ----------------------------------------------------------------------------------------
+
+    def render(self) -> None:
+        """Render the training set."""
+        total = self.data_config.groups
+        render_set(self.folder / "data", self.data_config, self._progress("render", total))
+
+    def vae(self) -> None:
+        """Train the autoencoder and measure its scaling factor."""
+        data = self._data()
+        vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        config = self._config("vae")
+        modules = trainable([vae])
+        average = self._train("vae", modules, VaeStage(vae, data, config.batch, self.device))
+        vae.load_state_dict(average[0].state_dict())
+        pictures = data.images.reshape(-1, *data.images.shape[3:])
+        rows = np.linspace(0, len(pictures) - 1, SCALING_SAMPLE).astype(int)
+        scaling = 1 / encode_all(vae.eval(), pictures[rows], self.device).float().std().item()
+        vae.register_to_config(scaling_factor=scaling)
+        self._save("vae", vae, scaling=scaling)
+
+    def extractor(self) -> None:
+        """Train the motion extractor."""
+        extractor = self.networks.motion_extractor.to(self.device)
+        size, batch = self.networks.config.motion_extractor.input_size_px, self._config("extractor").batch
+        loss = ExtractorStage(extractor, self._data(), size, batch)
+        average = self._train("extractor", trainable([extractor]), loss)
+        self._save("motion_extractor", average[0])
+
+    def cache(self) -> None:
+        """Compute latents, poses, crops and thumbnails of every training frame."""
+        self._load("vae", "motion_extractor")
+        data = self._data()
+        cache = FrameCache(self.folder / "cache", data, self.networks)
+        cache.fill(data, self.networks, self._progress("cache", int(np.prod(cache.shape))))
+
+    def tokens(self) -> None:
+        """Train the motion encoder on the expression."""
+        self._load("vae", "motion_extractor")
+        reader = self.reader.to(self.device)
+        loss = TokenStage(reader, self._data(), self._cache(), self._config("tokens").batch)
+        average = self._train("tokens", trainable([reader]), loss)
+        self._save("reader", average[0])
+
+    def motion(self) -> None:
+        """Train image-level motion."""
+        self._load("vae", "motion_extractor", "reader")
+        modules = MotionModules(self.networks, self.reader).to(self.device)
+        config = self._config("motion")
+        if (self.folder / "motion.safetensors").exists():
+            self._load("motion")
+        trained = trainable([modules])
+        for parameter in temporal_only(self.networks.denoising_unet):
+            parameter.requires_grad_(False)
+        loss = MotionStage(modules, self.networks, self._data(), self._cache(), config.batch, config.frames)
+        average = self._train("motion", trained, loss, lambda m, step: self._save("motion", m[0]))
+        self._save("motion", average[0])
+
+    def temporal(self) -> None:
+        """Train the temporal modules on streams."""
+        self._load("vae", "motion_extractor", "reader", "motion")
+        self._to_device()
+        unet = self.networks.denoising_unet
+        unet.requires_grad_(False)
+        for parameter in temporal_only(unet):
+            parameter.requires_grad_(True)
+        config = self._config("temporal")
+        loss = TemporalStage(self.networks, config.batch, config.frames)
+        average = self._train("temporal", nn.ModuleList([unet]), loss)
+        self._save("temporal", average[0])
+
+    def export(self) -> None:
+        """Write the half-precision folder with everything that has been trained so far."""
+        self.load_all()
+        save_networks(self.networks, self.folder / f"tiny-{time.strftime('%H%M%S')}", dtype=torch.float16)
+
+    def load_all(self) -> Networks:
+        """The networks as far as they are trained, in eval mode on the CPU."""
+        names = ("vae", "motion_extractor", "reader", "motion", "temporal")
+        self._load(*(name for name in names if (self.folder / f"{name}.safetensors").exists()))
+        for part in PARTS:
+            getattr(self.networks, part).eval().requires_grad_(False)
+        return self.networks
+
+    # --- files and loops ------------------------------------------------------------------------------
+
+    def _train(self, name: str, module: nn.Module, loss, snapshot=None) -> nn.Module:
+        config = self._config(name)
+        self.say(f"{name}: {sum(p.numel() for p in module.parameters() if p.requires_grad):,} parameters, {config}")
+        return train(name, module, loss, config, self.folder / "log.jsonl", snapshot)
+
+    def _config(self, name: str) -> StageConfig:
+        given = {key: value for key, value in self.overrides.items() if value is not None}
+        return dataclasses.replace(self.stages[name], **given)
+
+    def _data(self) -> RenderedSet:
+        return RenderedSet(self.folder / "data")
+
+    def _cache(self) -> FrameCache:
+        return FrameCache(self.folder / "cache", self._data(), self.networks).open()
+
+    def _to_device(self) -> None:
+        for part in PARTS:
+            getattr(self.networks, part).to(self.device)
+
+    def _save(self, name: str, module: nn.Module, scaling: float | None = None) -> None:
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
+        path = self.folder / f"{name}.safetensors"
+        partial_path = path.with_suffix(".partial")
+        save_file(tensors, partial_path, metadata={} if scaling is None else {"scaling_factor": repr(scaling)})
+        partial_path.replace(path)
+
+    def _load(self, *names: str) -> None:
+        homes = {
+            "vae": self.networks.vae,
+            "motion_extractor": self.networks.motion_extractor,
+            "reader": self.reader,
+            "motion": MotionModules(self.networks, self.reader),
+            "temporal": self.networks.denoising_unet,
+        }
+        for name in names:
+            path = self.folder / f"{name}.safetensors"
+            if not path.exists():
+                raise InputError(f"{path}: not there yet: run the stage that trains it first")
+            homes[name].load_state_dict(load_file(path))
+            homes[name].eval()
+            if name == "vae":
+                self.networks.vae.register_to_config(scaling_factor=_scaling(path))
+
+    def _progress(self, name: str, total: int) -> Callable[[int], None]:
+        begun, shown = time.monotonic(), [time.monotonic()]
+
+        def report(done: int) -> None:
+            now = time.monotonic()
+            if now - shown[0] > PROGRESS_SECONDS or done == total:
+                shown[0] = now
+                rate = done / (now - begun)
+                self.say(f"{name}: {done}/{total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+
+        return report
+
+
+def _scaling(path: Path) -> float:
+    with safe_open(path, framework="pt") as file:
+        return float(file.metadata()["scaling_factor"])

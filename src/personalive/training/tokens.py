@@ -1,0 +1,78 @@
+"""Stage 3 of the bundled model: motion tokens that say the expression and not the person.
+
+The ground truth allows what no real data does: the same performance on two people. The tokens of both are
+pulled together, and a linear reading of them (dropped after training) must give the expression.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from personalive.models.motion_encoder import MotionEncoder
+from personalive.synthetic import EXPRESSION_NAMES
+from personalive.training.augment import jitter_colours, jitter_place
+from personalive.training.cache import FrameCache
+from personalive.training.data import RenderedSet
+from personalive.training.loop import Losses
+
+IMPORTANT = {"jawOpen": 4.0, "eyeBlinkLeft": 2.0, "eyeBlinkRight": 2.0, "eyeLookX": 2.0, "eyeLookY": 2.0}
+AGREEMENT_WEIGHT, SPREAD_WEIGHT = 0.3, 0.1
+
+
+class TokenReader(nn.Module):
+    """Motion encoder and the linear reading of its tokens."""
+
+    def __init__(self, encoder: MotionEncoder, tokens: int, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.read = nn.Linear(tokens * width, len(EXPRESSION_NAMES))
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, s, s) in [-1, 1] -> tokens (B, T, K), expression (B, E)."""
+        tokens = self.encoder(faces).float()
+        return tokens, self.read(tokens.flatten(1))
+
+
+def expression_loss(read: Tensor, truth: Tensor) -> Tensor:
+    """Weighted squared error of (B, E) expressions."""
+    weights = torch.tensor([IMPORTANT.get(name, 1.0) for name in EXPRESSION_NAMES], device=read.device)
+    return (weights * (read - truth).square()).mean()
+
+
+def load_faces(cache: FrameCache, rows: list[int], rng: np.random.Generator, device: torch.device) -> Tensor:
+    """Augmented face crops of cache rows, (B, 3, s, s) in [-1, 1]."""
+    faces = torch.from_numpy(np.stack([cache.faces[row] for row in rows])).to(device)
+    faces = faces.permute(0, 3, 1, 2).float() / 255
+    return jitter_place(jitter_colours(faces, rng), rng) * 2 - 1
+
+
+class TokenStage:
+    """Expression reading, agreement between the two people, tokens of spread one."""
+
+    def __init__(self, reader: TokenReader, data: RenderedSet, cache: FrameCache, batch: int) -> None:
+        self.reader, self.data, self.cache, self.batch = reader, data, cache, batch
+        self.device = next(reader.parameters()).device
+
+    def __call__(self, step: int, done: float) -> Losses:
+        rng = np.random.default_rng([step, 3])
+        config = self.data.config
+        picks = [(int(rng.integers(config.groups)), int(rng.integers(config.frames))) for _ in range(self.batch // 2)]
+        rows = [self.cache.index(g, p, k) for p in range(2) for g, k in picks]
+        truth = np.stack([self.data.truth.expression[g, k] for g, k in picks])
+        truth = torch.from_numpy(np.concatenate([truth, truth])).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            tokens, read = self.reader(load_faces(self.cache, rows, rng, self.device))
+        reading = expression_loss(read.float(), truth)
+        one, other = tokens.chunk(2)
+        agreement = F.mse_loss(one, other)
+        spread = (tokens.flatten(1).std() - 1).square()
+        jaw = EXPRESSION_NAMES.index("jawOpen")
+        return {
+            "loss": reading + AGREEMENT_WEIGHT * agreement + SPREAD_WEIGHT * spread,
+            "reading": reading.detach(),
+            "jaw": F.l1_loss(read[:, jaw], truth[:, jaw]).detach(),
+            "agreement": agreement.detach(),
+        }

@@ -1,0 +1,71 @@
+"""Stage 1 of the bundled model: a small autoencoder of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from personalive.training.data import CELLS, RenderedSet
+from personalive.training.loop import Losses
+
+CROP_PX = 128
+EDGE_WEIGHT = 1.0
+KL_WEIGHT = 1e-4
+LATENT_NOISE = 0.08  # of the latents' spread: the decoder must forgive what the denoiser gets slightly wrong
+
+
+class VaeStage:
+    """Losses on random crops; half of them around the face, where people look."""
+
+    def __init__(self, vae: nn.Module, data: RenderedSet, batch: int, device: torch.device) -> None:
+        self.vae, self.data, self.batch, self.device = vae, data, batch, device
+
+    def __call__(self, step: int, done: float) -> Losses:
+        rng = np.random.default_rng([step, 1])
+        images = torch.stack([torch.from_numpy(self._crop(rng)) for _ in range(self.batch)]).to(self.device)
+        images = (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            posterior = self.vae.encode(images).latent_dist
+            mean = posterior.mean.float()
+            noisy = mean + LATENT_NOISE * mean.detach().std() * torch.randn_like(mean)
+            output = self.vae.decode(noisy).sample.float()
+        pixel, edge = F.l1_loss(output, images), edge_loss(output, images)
+        kl = posterior.kl().mean() / mean[0].numel()
+        return {
+            "loss": pixel + EDGE_WEIGHT * edge + KL_WEIGHT * kl,
+            "l1": pixel.detach() / 2,
+            "edge": edge.detach(),
+        }
+
+    def _crop(self, rng: np.random.Generator) -> np.ndarray:
+        config = self.data.config
+        g, p, k = (int(rng.integers(n)) for n in (config.groups, 2, config.frames))
+        room = config.size_px - CROP_PX
+        y, x = rng.integers(0, room + 1, 2)
+        if rng.random() < 0.5:
+            rows, columns = np.nonzero(self.data.truth.masks[g, p, k, 1:].sum(axis=0))
+            if len(rows):
+                pick, cell = int(rng.integers(len(rows))), config.size_px // CELLS
+                jitter = rng.integers(-CROP_PX // 3, CROP_PX // 3, 2)
+                y = np.clip(rows[pick] * cell - CROP_PX // 2 + jitter[0], 0, room)
+                x = np.clip(columns[pick] * cell - CROP_PX // 2 + jitter[1], 0, room)
+        return np.ascontiguousarray(self.data.images[g, p, k, y : y + CROP_PX, x : x + CROP_PX])
+
+
+def edge_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 between horizontal and vertical differences of (B, 3, H, W): keeps edges sharp."""
+    return F.l1_loss(output.diff(dim=3), target.diff(dim=3)) + F.l1_loss(output.diff(dim=2), target.diff(dim=2))
+
+
+@torch.no_grad()
+def encode_all(vae: nn.Module, images: np.ndarray, device: torch.device, batch: int = 32) -> Tensor:
+    """Unscaled posterior means of (N, S, S, 3) uint8 pictures -> (N, C, h, w) float16."""
+    means = []
+    for start in range(0, len(images), batch):
+        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
+        pixels = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            means.append(vae.encode(pixels).latent_dist.mean.half().cpu())
+    return torch.cat(means)
