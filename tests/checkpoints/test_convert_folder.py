@@ -79,6 +79,7 @@ def test_every_value_is_the_rounded_original(small_model: Any, tmp_path: Path, d
     (small_model.root / FACE_DETECTOR).write_bytes(b"onnx")
     target = convert_folder(small_model.root, tmp_path / "deep" / "half", dtype=dtype)
     assert nothing_but(target.parent, "half")
+    assert target.stat().st_mode == target.parent.stat().st_mode  # readable as any new folder is
     for part, values in small_model.values.items():
         union: dict[str, Tensor] = {}
         for path in CheckpointFolder.open(target).files(part):
@@ -95,12 +96,6 @@ def test_every_value_is_the_rounded_original(small_model: Any, tmp_path: Path, d
     load_networks(CheckpointFolder.open(target), dtype=dtype)
 
 
-def test_the_copy_is_readable_as_any_new_folder_is(small_model: Any, tmp_path: Path) -> None:
-    (tmp_path / "plain").mkdir()
-    target = convert_folder(small_model.root, tmp_path / "half")
-    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
 def test_old_names_become_current_ones(small_model: Any, tmp_path: Path) -> None:
     path = small_model.root / "sd-vae-ft-mse/diffusion_pytorch_model.bin"
     state = torch.load(path, weights_only=True)
@@ -109,9 +104,7 @@ def test_old_names_become_current_ones(small_model: Any, tmp_path: Path) -> None
     torch.save(old, path)
     target = convert_folder(small_model.root, tmp_path / "half")
     converted = read_infos(target / "sd-vae-ft-mse/diffusion_pytorch_model.safetensors")
-    assert {key: info.shape for key, info in converted.items()} == {
-        k: tuple(v.shape) for k, v in state.items()
-    }
+    assert {key: info.shape for key, info in converted.items()} == {k: tuple(v.shape) for k, v in state.items()}
 
 
 def test_progress_grows_to_the_whole(small_model: Any, tmp_path: Path) -> None:
@@ -130,19 +123,35 @@ def test_nothing_is_overwritten(small_model: Any, tmp_path: Path) -> None:
     assert list((tmp_path / "half").iterdir()) == []
 
 
-def test_values_too_large_for_the_format_are_refused_and_nothing_is_left(
-    small_model: Any, tmp_path: Path
-) -> None:
+def test_values_too_large_for_the_format_are_refused_and_nothing_is_left(small_model: Any, tmp_path: Path) -> None:
     path = small_model.root / "personalive/pose_guider.pth"
     state = torch.load(path, weights_only=True)
     state["conv_in.bias"][0] = 1e6
     torch.save(state, path)
-    with pytest.raises(
-        CheckpointError, match=r"conv_in.bias has values beyond .*float16: convert to bfloat16"
-    ):
+    with pytest.raises(CheckpointError, match=r"conv_in.bias has values beyond .*float16: convert to bfloat16"):
         convert_folder(small_model.root, tmp_path / "half")
     assert nothing_but(tmp_path, "weights")
     convert_folder(small_model.root, tmp_path / "brain", dtype=torch.bfloat16)
+
+
+def test_values_that_are_not_lost_are_kept(small_model: Any, tmp_path: Path) -> None:
+    path = small_model.root / "personalive/pose_guider.pth"
+    state = torch.load(path, weights_only=True)
+    special = {  # layer -> value; 65510 rounds to the largest half, 65504
+        "conv_in": float("inf"),
+        "blocks.0": float("-inf"),
+        "blocks.1": float("nan"),
+        "blocks.2": 65510.0,
+        "blocks.3": -65510.0,
+    }
+    for layer, value in special.items():
+        state[f"{layer}.bias"][1] = value
+    torch.save(state, path)
+    target = convert_folder(small_model.root, tmp_path / "half")
+    written = load_file(target / "personalive/pose_guider.safetensors")
+    for layer, value in special.items():
+        kept, expected = written[f"{layer}.bias"][1], torch.tensor(value).half()
+        assert torch.equal(kept, expected) or (kept.isnan() and expected.isnan()), layer
 
 
 def test_an_unsound_source_is_refused_before_anything_is_written(small_model: Any, tmp_path: Path) -> None:

@@ -250,9 +250,7 @@ def test_a_mirror_gets_no_token_unless_told(hub: Any, tmp_path: Path) -> None:
     assert hub.requests[-1][1]["authorization"] == "Bearer hf_for_the_mirror"
 
 
-def test_a_full_disk_is_one_line_and_resumable(
-    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_line_and_resumable(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append = download_module._Partial.append
 
     def full(self: Any, chunk: bytes) -> None:
@@ -268,9 +266,7 @@ def test_a_full_disk_is_one_line_and_resumable(
     assert (tmp_path / "personalive/net.pth").read_bytes() == CONTENT
 
 
-def test_too_little_space_is_said_before_fetching(
-    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_space_is_said_before_fetching(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(download_module.shutil, "disk_usage", lambda path: usage(9, 0, 9))
     assert "still to fetch" in refusal(hub, tmp_path)
@@ -313,7 +309,5 @@ def test_the_released_list_is_fetched_as_it_stands(hub: Any, tmp_path: Path) -> 
             hub.files.setdefault(source.repo, {})[source.paths[-1]] = json.dumps(source.paths).encode()
     open_ones = [source for source in RELEASED if source.sha256 is None]
     paths = fetch(hub, tmp_path, *open_ones)
-    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
-        s.destinations[-1] for s in open_ones
-    ]
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [s.destinations[-1] for s in open_ones]
     assert list(missing_files(tmp_path)) == []

@@ -128,9 +128,7 @@ def test_listed_exceptions_of_the_released_files(small_model: Any) -> None:
     extra = {
         "personalive/reference_unet.pth": {"conv_norm_out.weight": 8, "conv_out.bias": 4},
         "personalive/motion_extractor.pth": {"idx_tensor": 66, "detector.fc_exp.bias": 63},
-        "sd-image-variations-diffusers/image_encoder/pytorch_model.bin": {
-            "vision_model.embeddings.position_ids": 5
-        },
+        "sd-image-variations-diffusers/image_encoder/pytorch_model.bin": {"vision_model.embeddings.position_ids": 5},
     }
     for name, keys in extra.items():
         rewrite(root / name, lambda state, keys=keys: state | {k: torch.ones(n) for k, n in keys.items()})
@@ -221,9 +219,7 @@ def test_missing_folders_and_files_are_named_with_the_next_step(small_model: Any
         CheckpointFolder.open(tmp_path / "nowhere")
     (small_model.root / "personalive/pose_guider.pth").unlink()
     (small_model.root / VAE_CONFIG).unlink()
-    with pytest.raises(
-        CheckpointError, match=r"2 files missing \(sd-vae.*config.json, personalive/pose_guider"
-    ):
+    with pytest.raises(CheckpointError, match=r"2 files missing \(sd-vae.*config.json, personalive/pose_guider"):
         CheckpointFolder.open(small_model.root)
     outer = small_model.root.parent
     with pytest.raises(CheckpointError, match=f"did you mean {small_model.root}"):
@@ -299,9 +295,7 @@ def test_check_counts_what_is_there(small_model: Any) -> None:
 
 def test_check_reports_everything_that_is_wrong(small_model: Any) -> None:
     root = small_model.root
-    rewrite(
-        root / "personalive/reference_unet.pth", lambda s: {k: v for k, v in s.items() if k != "conv_in.bias"}
-    )
+    rewrite(root / "personalive/reference_unet.pth", lambda s: {k: v for k, v in s.items() if k != "conv_in.bias"})
     rewrite(
         root / "personalive/denoising_unet.pth",
         lambda s: s | {"conv_in.bias": torch.ones(9), "new": torch.ones(1)},
@@ -334,9 +328,7 @@ def test_identity_follows_the_content(small_model: Any) -> None:
     assert len({first, second, folder.identity()}) == 3
 
 
-def test_identity_of_a_large_file_reads_all_over_it(
-    small_model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_of_a_large_file_reads_all_over_it(small_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = folder_module.WeightFilesConfig(identity_samples=4, identity_sample_bytes=8)
     monkeypatch.setattr(folder_module, "WeightFilesConfig", lambda: settings)
     path = small_model.root / "big"
