@@ -132,9 +132,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime", "blue")]
     for name in ("a.gif", "a.webp", "a.png"):
-        frames[0].save(
-            tmp_path / name, save_all=True, append_images=frames[1:], duration=80, **_lossless(name)
-        )
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=80, **_lossless(name))
         assert (load_still(tmp_path / name) == (255, 0, 0)).all()
         assert not is_still(tmp_path / name)
 

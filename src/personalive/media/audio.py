@@ -142,9 +142,7 @@ def _decoded(
 class _Encoder:
     """Decoded sound to AAC packets, sample-exact at both ends of the cut."""
 
-    def __init__(
-        self, source: AudioStream, container: OutputContainer, cut: AudioCut, config: MediaConfig
-    ) -> None:
+    def __init__(self, source: AudioStream, container: OutputContainer, cut: AudioCut, config: MediaConfig) -> None:
         rate = source.codec_context.sample_rate
         self._rate = rate if rate in _AAC_RATES else _AAC_RATES[-1]
         layout = "mono" if source.codec_context.layout.nb_channels == 1 else "stereo"

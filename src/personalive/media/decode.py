@@ -169,9 +169,7 @@ class VideoFileSource:
                 packet = next(packets, None)
             except FFmpegError as error:
                 packet = None
-                self.warnings.append(
-                    f"{self._path}: is truncated ({_cause(error)}); what came before is used"
-                )
+                self.warnings.append(f"{self._path}: is truncated ({_cause(error)}); what came before is used")
             self._note_order(packet)
             try:
                 yield from map(self._ordered, self._stream.decode(packet))  # None drains the decoder

@@ -176,9 +176,7 @@ class VideoReader:
             until = min(source.duration_s, end)
         duration = None if until is None else max(until - (start or 0), Fraction(0))
         count = None if duration is None else max(round(duration * source.average_fps), 1)
-        return VideoInfo(
-            width, height, source.average_fps, duration, count, source.has_audio, source.time_base
-        )
+        return VideoInfo(width, height, source.average_fps, duration, count, source.has_audio, source.time_base)
 
     def _nothing_read(self, start: Fraction | None, end: Fraction | None) -> str:
         if self._last_seen is None:

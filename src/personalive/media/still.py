@@ -118,9 +118,7 @@ def check_size(path: Path, width: int, height: int, config: MediaConfig) -> None
         limit = config.max_image_pixels // 1_000_000
         raise InputError(f"{path}: is {width} x {height}, more than {limit} million pixels; shrink it first")
     if min(width, height) < config.min_image_side_px:
-        raise InputError(
-            f"{path}: is {width} x {height}; each side needs at least {config.min_image_side_px} pixels"
-        )
+        raise InputError(f"{path}: is {width} x {height}; each side needs at least {config.min_image_side_px} pixels")
 
 
 def _not_a_picture(path: Path) -> str:
@@ -141,9 +139,7 @@ def picture_array(path: Path, picture: Image.Image, config: MediaConfig) -> np.n
         picture.load()
         return np.array(_rgb(_upright(picture), config.background_grey))
     except DECODE_ERRORS as error:
-        raise InputError(
-            f"{path}: is damaged or cut off ({reason(error)}); export or copy it again"
-        ) from None
+        raise InputError(f"{path}: is damaged or cut off ({reason(error)}); export or copy it again") from None
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -173,9 +169,7 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         full_scale = 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
     else:  # "I" holds 8-bit values in some files, 16-bit ones in most
         full_scale = 255.0 if picture.mode == "I" and values.max(initial=0.0) <= 255.0 else 65535.0
-    return Image.fromarray(
-        (np.nan_to_num(values / full_scale).clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
-    )
+    return Image.fromarray((np.nan_to_num(values / full_scale).clip(0.0, 1.0) * 255.0).round().astype(np.uint8))
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None, mode: str) -> Image.Image:

@@ -109,9 +109,7 @@ class VideoWriter:
         context.colorspace = Colorspace.ITU709
         context.color_primaries = ColorPrimaries.BT709
         context.color_trc = ColorTrc.BT709
-        context.max_b_frames = (
-            0  # mp4 keeps durations in order of decoding: reordering would blur the last one
-        )
+        context.max_b_frames = 0  # mp4 keeps durations in order of decoding: reordering would blur the last one
         context.flags |= Flags.frame_duration
         return stream
 
@@ -142,6 +140,8 @@ class VideoWriter:
             raise ValueError(f"a frame at {time} s cannot follow the one at tick {self._last_pts}")
         length = self._length(pts, duration)
         try:
+            # The header comes first: an interruption while it is written must not cost the first key frame.
+            self._container.start_encoding()
             self._mux(self._encodable(image, pts, length))
             self._last_pts, self._end = pts, (pts + length) * self._time_base
             self.frames_written += 1
@@ -176,9 +176,7 @@ class VideoWriter:
         deque(map(self._container.mux, map(self._stream.encode, (frame,))), maxlen=0)
 
     def _failure(self, error: BaseException) -> OutputError:
-        return OutputError(
-            f"{self.path}: could not be written ({reason(error)}); check the free space and try again"
-        )
+        return OutputError(f"{self.path}: could not be written ({reason(error)}); check the free space and try again")
 
     # --- the end ---------------------------------------------------------------------------------------
 
