@@ -1,0 +1,182 @@
+"""Both U-Nets against the recorded networks, and how their frames and reference tokens depend on each other."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from personalive.models.attention import KV
+from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
+from support import golden, keyseeded, recorded_unets
+
+TOLERANCE = 1e-3  # absolute; other CPU kernels moved the original's own results by less than 1e-4
+NARROW = UNetConfig(
+    channels=(8, 16),
+    down_attends=(True, False),
+    up_attends=(False, True),
+    layers=1,
+    heads=2,
+    groups=4,
+    context_width=12,
+)
+FRAMES = 4
+
+
+def recorded_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, np.ndarray]:
+    return recorded_arrays(golden.FOLDER / "unets_small.npz")
+
+
+@pytest.fixture(scope="module")
+def pictures(recorded: Mapping[str, Any]) -> list[recorded_unets.Features]:
+    return recorded_unets.features(recorded_unets.reference_unet(golden.manifest()), recorded)
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> DenoisingUNet:
+    return recorded_unets.denoising_unet(golden.manifest())
+
+
+# --- the recorded networks ----------------------------------------------------------------------------------
+
+
+def test_reference_features_equal_the_recorded_ones(recorded, pictures):
+    found = recorded_unets.first_tokens(pictures[0], recorded)
+    torch.testing.assert_close(found, torch.from_numpy(recorded["bank_first_tokens"]), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("keyframes", [0, 1, 2])
+def test_noise_equals_the_recorded_one(recorded, pictures, denoiser, keyframes: int):
+    found = recorded_unets.noise(denoiser, recorded, pictures[: 1 + keyframes])[..., ::2, ::2]
+    wanted = torch.from_numpy(recorded[recorded_unets.NOISES[keyframes]])
+    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+
+
+def test_a_keyframe_changes_the_noise_by_far_more_than_the_tolerance(recorded):
+    none, one, two = (torch.from_numpy(recorded[name]) for name in recorded_unets.NOISES)
+    assert (none - one).abs().mean() > 10 * TOLERANCE
+    assert (one - two).abs().mean() > 10 * TOLERANCE
+
+
+def test_other_weights_load_strictly_and_give_other_noise(recorded, pictures):
+    salted = recorded_unets.denoising_unet(golden.manifest(), salt="other")
+    found = recorded_unets.noise(salted, recorded, pictures[:1])[..., ::2, ::2]
+    assert found.isfinite().all()
+    assert (found - torch.from_numpy(recorded["noise_no_keyframe"])).abs().mean() > 0.1
+
+
+@pytest.mark.full
+def test_full_size_networks_equal_the_recorded_ones():
+    """Needs 10 GB of memory and, in ``PERSONALIVE_PARITY_DIR``, manifest_full.json and unets_full.npz."""
+    folder = Path(os.environ["PERSONALIVE_PARITY_DIR"])
+    manifest = json.loads((folder / "manifest_full.json").read_text())
+    full = recorded_arrays(folder / "unets_full.npz")
+    kept = recorded_unets.features(recorded_unets.reference_unet(manifest), full)  # freed before the next is built
+    found = recorded_unets.first_tokens(kept[0], full)
+    torch.testing.assert_close(found, torch.from_numpy(full["bank_first_tokens"]), atol=TOLERANCE, rtol=0)
+    network = recorded_unets.denoising_unet(manifest)
+    for keyframes, name in enumerate(recorded_unets.NOISES):
+        noise = recorded_unets.noise(network, full, kept[: 1 + keyframes])
+        torch.testing.assert_close(noise, torch.from_numpy(full[name]), atol=TOLERANCE, rtol=0)
+
+
+# --- properties, on narrow networks -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def narrow() -> tuple[ReferenceUNet, DenoisingUNet]:
+    networks = ReferenceUNet(NARROW), DenoisingUNet(NARROW)
+    for network in networks:
+        network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
+        network.eval().requires_grad_(False)
+    return networks
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def predicted(
+    network: DenoisingUNet, reference: Mapping[str, KV] | None, frames: slice = slice(None), **changed: Any
+):
+    inputs = {
+        "latents": drawn(1, 4, FRAMES, 8, 8)[:, :, frames],
+        "timesteps": torch.tensor([[0, 333, 666, 999]])[:, frames],
+        "context": drawn(1, 1, 12, seed=1),
+        "motion": drawn(1, FRAMES, 6, 16, seed=2)[:, frames],
+        "pose": drawn(1, 8, FRAMES, 8, 8, seed=3)[:, :, frames],
+    } | changed
+    return network(inputs.pop("latents"), inputs.pop("timesteps"), reference=reference, **inputs)
+
+
+def reference_of(narrow: tuple[ReferenceUNet, DenoisingUNet], seed: int) -> dict[str, Tensor]:
+    return narrow[0](drawn(1, 4, 8, 8, seed=seed), torch.zeros(1, 1, dtype=torch.long), drawn(1, 1, 12, seed=1))
+
+
+def test_features_and_reference_arguments_have_the_same_names(narrow):
+    assert reference_of(narrow, 5).keys() == narrow[1].spatial_transformers().keys()
+
+
+def test_keys_and_values_of_pictures_can_be_projected_one_by_one(narrow):
+    one, two = reference_of(narrow, 5), reference_of(narrow, 6)
+    apart = [narrow[1].project_reference(kept) for kept in (one, two)]
+    together = narrow[1].project_reference({name: torch.cat([one[name], two[name]], dim=1) for name in one})
+    for name, (key, value) in together.items():
+        torch.testing.assert_close(torch.cat([p[name].key for p in apart], dim=1), key)
+        torch.testing.assert_close(torch.cat([p[name].value for p in apart], dim=1), value)
+
+
+def test_the_order_of_reference_pictures_does_not_matter(narrow):
+    parts = [narrow[1].project_reference(reference_of(narrow, seed)) for seed in (5, 6)]
+    both = [
+        {n: KV(torch.cat([a[n].key, b[n].key], 1), torch.cat([a[n].value, b[n].value], 1)) for n in a}
+        for a, b in (parts, reversed(parts))
+    ]
+    torch.testing.assert_close(predicted(narrow[1], both[0]), predicted(narrow[1], both[1]), atol=1e-5, rtol=1e-5)
+
+
+def test_without_temporal_modules_a_frame_knows_nothing_of_the_others(narrow):
+    reference = narrow[1].project_reference(reference_of(narrow, 5))
+    together = predicted(narrow[1], reference, temporal=False)
+    for frame in range(FRAMES):
+        alone = predicted(narrow[1], reference, slice(frame, frame + 1), temporal=False)
+        torch.testing.assert_close(together[:, :, frame : frame + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["latents", "timesteps", "motion", "pose"])
+def test_with_temporal_modules_every_input_of_a_frame_reaches_every_frame(narrow, name: str):
+    inputs = {
+        "latents": drawn(1, 4, FRAMES, 8, 8),
+        "timesteps": torch.tensor([[0, 333, 666, 999]]),
+        "motion": drawn(1, FRAMES, 6, 16, seed=2),
+        "pose": drawn(1, 8, FRAMES, 8, 8, seed=3),
+    }
+    axis = {"latents": 2, "timesteps": 1, "motion": 1, "pose": 2}[name]
+    changed = inputs[name].clone()
+    changed.select(axis, -1).add_(-500 if name == "timesteps" else 1)
+    reference = narrow[1].project_reference(reference_of(narrow, 5))
+    moved = (predicted(narrow[1], reference, **{name: changed}) - predicted(narrow[1], reference)).abs()
+    assert (moved.amax(dim=(0, 1, 3, 4)) > 1e-4).all()
+
+
+def test_no_reference_is_not_the_same_as_one(narrow):
+    reference = narrow[1].project_reference(reference_of(narrow, 5))
+    assert (predicted(narrow[1], None) - predicted(narrow[1], reference)).abs().max() > 1e-3
+
+
+def test_a_context_of_several_tokens_is_refused(narrow):
+    with pytest.raises(ValueError, match="one token"):
+        predicted(narrow[1], None, context=drawn(1, 2, 12))
