@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from personalive.config import ModelConfig
 from personalive.models.motion_encoder import MotionEncoder
 from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.pose_guider import PoseGuider
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
-
-if TYPE_CHECKING:  # both take seconds to import
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from transformers import CLIPVisionModelWithProjection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -22,8 +18,8 @@ class Networks:
 
     config: ModelConfig
     unet_config: UNetConfig
-    vae: AutoencoderKL
-    clip: CLIPVisionModelWithProjection
+    vae: Any  # diffusers AutoencoderKL; the libraries' own types are too loose to help
+    clip: Any  # transformers CLIPVisionModelWithProjection
     reference_unet: ReferenceUNet
     denoising_unet: DenoisingUNet
     motion_encoder: MotionEncoder

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from personalive.config import FramingConfig, KeyframeConfig
-from personalive.errors import InputError
+from personalive.config import FilmSizeConfig, FramingConfig, KeyframeConfig
+from personalive.errors import InputError, OutputError
 from personalive.media import Frame, VideoReader, VideoWriter, check_output, load_still, open_video, save_png
 from personalive.streaming.contact_sheet import ContactSheet
 from personalive.streaming.engine import Engine
@@ -26,12 +26,16 @@ from personalive.streaming.load import AUTO, load_engine
 from personalive.streaming.state import StreamState
 from personalive.vision.faces import find_detector
 from personalive.vision.framing import DrivingFramer, FramedFrame, FramingMode, NoFace, frame_portrait
-from personalive.vision.resize import resize_portrait
+from personalive.vision.resize import Square, crop_and_resize, resize_portrait
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnimateOptions:
-    """Everything that decides a film, beside its two inputs and the model."""
+    """Everything that decides a film, beside its two inputs and the model.
+
+    Raises:
+        InputError: a size, seed or threshold that no film can be made with.
+    """
 
     seed: int = 0
     keyframe_threshold: float = KeyframeConfig.threshold  # infinity turns keyframes off
@@ -41,8 +45,21 @@ class AnimateOptions:
     start_s: float | None = None  # of the driving clip
     end_s: float | None = None
     audio: bool = True
+    size_px: int | None = None  # side of each picture in the film, even; None means the model's own
     side_by_side: bool = False  # portrait, driver and result beside each other
     contact_sheet: str | None = None  # a PNG that shows the whole film at a glance
+
+    def __post_init__(self) -> None:
+        limits = FilmSizeConfig()
+        low, high = limits.min_side_px, limits.max_side_px
+        if self.size_px is not None and (self.size_px % 2 or not low <= self.size_px <= high):
+            raise InputError(f"size {self.size_px}: give an even number of pixels from {low} to {high}")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: give a whole number from 0 up")
+        if not self.keyframe_threshold >= 0:  # nor not-a-number
+            raise InputError(
+                f"keyframe threshold {self.keyframe_threshold}: give a number from 0 up, or infinity for no keyframes"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +93,11 @@ class AnimateReport:
 
     def save(self, path: Path) -> None:
         """Write as JSON beside the film."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        try:
+            path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{path}: the run's record could not be written ({reason}); free some space") from error
 
 
 def animate(
@@ -110,8 +131,7 @@ def animate(
     """
     chosen = _options(options)
     target = check_output(output, [portrait, driving])
-    report_path = target.with_suffix(".json")
-    _check_beside(report_path, [portrait, driving])
+    report_path = check_output(target.with_suffix(".json"), [portrait, driving], suffix=".json")
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     picture = load_still(portrait)
@@ -135,11 +155,6 @@ def _options(given: dict[str, Any]) -> AnimateOptions:
         raise InputError(f"unknown option ({error}): use {known}") from None
 
 
-def _check_beside(path: Path, inputs: list[str | os.PathLike[str]]) -> None:
-    if path.exists() and any(Path(i).exists() and path.samefile(i) for i in inputs):
-        raise InputError(f"{path}: the run's record would replace an input; choose another output name")
-
-
 class _Film:
     """One run of ``animate``: what is in flight between the reader and the writer."""
 
@@ -154,6 +169,8 @@ class _Film:
         )
         self.notes = [f"portrait: {framed.note}"] if framed.note else []
         self.portrait = resize_portrait(framed.image, config.image_size_px)
+        self.size_px = options.size_px or config.image_size_px
+        self.shown_portrait = self._sized(self.portrait)
         self.state: StreamState = engine.start(
             framed.image, seed=options.seed, keyframe_threshold=options.keyframe_threshold
         )
@@ -178,7 +195,7 @@ class _Film:
         self, target: Path, inputs: list[str | os.PathLike[str]], progress: Callable[[Progress], None] | None
     ) -> AnimateReport:
         """Run the whole clip through the engine into the film."""
-        info, size = self.reader.info, self.engine.image_size
+        info, size = self.reader.info, self.size_px
         begun, done, end = time.monotonic(), 0, Fraction(0)
         with VideoWriter(
             target,
@@ -251,8 +268,12 @@ class _Film:
 
     def _composed(self, driver: np.ndarray, result: np.ndarray) -> np.ndarray:
         if not self.options.side_by_side:
-            return result
-        return np.concatenate([self.portrait, driver, result], axis=1)
+            return self._sized(result)
+        return np.concatenate([self.shown_portrait, self._sized(driver), self._sized(result)], axis=1)
+
+    def _sized(self, picture: np.ndarray) -> np.ndarray:
+        """(S, S, 3) -> at the film's size."""
+        return crop_and_resize(picture, Square(0, 0, picture.shape[0]), self.size_px)
 
     def _save_sheet(self, inputs: list[str | os.PathLike[str]]) -> str | None:
         if self.sheet is None or self.options.contact_sheet is None:

@@ -35,7 +35,7 @@ def load_engine(weights: str | os.PathLike[str] = AUTO, *, device: str = AUTO, d
         CheckpointError: weights are missing or not usable.
         DeviceError: the device or the number format is not available.
     """
-    folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else weights)
+    folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
     chosen = choose_device(device)
     try:
         networks = load_networks(folder, device=chosen, dtype=choose_dtype(dtype, chosen))

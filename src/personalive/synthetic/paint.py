@@ -4,7 +4,7 @@ Each ``*_colour`` returns linear red, green, blue, gloss (strength of the highli
 ``u`` is the packed array of ``palette``; rest coordinates are those of the part.
 """
 
-# ruff: noqa: PLR0917, PLW3301 -- compiled functions take flat arguments
+# ruff: noqa: PLW3301 -- compiled functions take flat arguments
 from __future__ import annotations
 
 import numpy as np

@@ -37,7 +37,7 @@ class Part:
     jaw: np.ndarray
 
 
-def make_part(  # noqa: PLR0917
+def make_part(
     kind: int,
     points: np.ndarray,
     rest: np.ndarray,

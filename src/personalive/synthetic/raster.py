@@ -1,6 +1,6 @@
 """Compiled geometry: deforming, normals and a z-buffer (ours)."""
 
-# ruff: noqa: PLR0917 -- compiled functions take flat arguments
+
 from __future__ import annotations
 
 import numpy as np

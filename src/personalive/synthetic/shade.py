@@ -3,7 +3,7 @@
 numba's cache looks at this file alone: after a change in ``paint`` or ``palette``, touch this file.
 """
 
-# ruff: noqa: PLR0917, SIM109, PLR1714 -- compiled functions take flat arguments
+# ruff: noqa: SIM109, PLR1714 -- compiled functions take flat arguments
 from __future__ import annotations
 
 import numpy as np

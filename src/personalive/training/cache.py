@@ -72,7 +72,11 @@ class FrameCache:
             maps[2][part] = np.stack([_thumb(image, maps[2].shape[1]) for image in images[part]])
             progress(part.stop)
         found = HeadPose.cat(poses)
-        np.savez(self.folder / "poses.npz", **{f.name: getattr(found, f.name).numpy() for f in fields(HeadPose)})
+        np.savez(
+            self.folder / "poses.npz",
+            allow_pickle=False,
+            **{f.name: getattr(found, f.name).numpy() for f in fields(HeadPose)},
+        )
 
 
 def faces_of(images: np.ndarray, pose: HeadPose, size_px: int) -> np.ndarray:

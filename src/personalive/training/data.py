@@ -75,7 +75,7 @@ def render_set(folder: Path, config: DataConfig, progress: Callable[[int], None]
             rows.append(row)
             progress(len(rows))
     stacked = {name: np.stack([getattr(row, name) for row in rows]) for name in Truth._fields}
-    np.savez(folder / "truth.npz", **stacked)
+    np.savez(folder / "truth.npz", allow_pickle=False, **stacked)
     (folder / "data.json").write_text(json.dumps(dataclasses.asdict(config), indent=2))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from personalive.models.motion_extractor import MotionExtractor
 from personalive.training.augment import jitter_colours
-from personalive.training.data import RenderedSet
+from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.loop import Losses
 from personalive.vision.keypoints import HeadPose, transform_keypoints
 from personalive.vision.resize import resize_frames
@@ -42,13 +44,14 @@ class ExtractorStage:
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, HeadPose]:
         config = self.data.config
-        picks = [tuple(int(rng.integers(n)) for n in (config.groups, 2, config.frames)) for _ in range(self.batch)]
+        sizes = (config.groups, PEOPLE, config.frames)
+        picks = [(g, p, k) for g, p, k in rng.integers(sizes, size=(self.batch, 3)).tolist()]
         images = torch.from_numpy(np.stack([self.data.images[pick] for pick in picks])).to(self.device)
         images = jitter_colours(images.permute(0, 3, 1, 2).float() / 255, rng)
         return resize_frames(images, self.size_px), true_pose(self.data, picks).to(self.device)
 
 
-def true_pose(data: RenderedSet, picks: list[tuple[int, int, int]]) -> HeadPose:
+def true_pose(data: RenderedSet, picks: Sequence[tuple[int, int, int]]) -> HeadPose:
     """Ground truth of frames (group, person, frame)."""
     pose = torch.from_numpy(np.stack([data.truth.pose[g, k] for g, _, k in picks]))
     kp = torch.from_numpy(np.stack([data.truth.keypoints[g, p] for g, p, _ in picks]))

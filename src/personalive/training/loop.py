@@ -16,6 +16,8 @@ from personalive.errors import PersonaLiveError
 from personalive.training.presets import StageConfig
 
 Losses = dict[str, Tensor]
+LossOf = Callable[[int, float], Losses]
+Snapshot = Callable[[nn.Module, int], None]
 LOG_EVERY_STEPS = 20
 FINAL_LR_SHARE = 0.05
 
@@ -47,10 +49,10 @@ class Average:
 def train(
     name: str,
     module: nn.Module,
-    loss_of: Callable[[int, float], Losses],
+    loss_of: LossOf,
     config: StageConfig,
     log: Path,
-    snapshot: Callable[[nn.Module, int], None] | None = None,
+    snapshot: Snapshot | None = None,
     snapshot_minutes: float = 5.0,
 ) -> nn.Module:
     """Minimise ``loss_of(step, progress)["loss"]`` over the trainable parameters of ``module``.

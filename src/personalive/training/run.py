@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet, render_set
 from personalive.training.extractor import ExtractorStage
-from personalive.training.loop import train, trainable
+from personalive.training.loop import LossOf, Snapshot, train, trainable
 from personalive.training.motion import MotionModules, MotionStage
 from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
 from personalive.training.temporal import TemporalStage, temporal_only
@@ -87,7 +88,7 @@ class Run:
         pictures = data.images.reshape(-1, *data.images.shape[3:])
         rows = np.linspace(0, len(pictures) - 1, SCALING_SAMPLE).astype(int)
         scaling = 1 / encode_all(vae.eval(), pictures[rows], self.device).float().std().item()
-        vae.register_to_config(scaling_factor=scaling)
+        self.networks.vae.register_to_config(scaling_factor=scaling)
         self._save("vae", vae, scaling=scaling)
 
     def extractor(self) -> None:
@@ -124,7 +125,9 @@ class Run:
         for parameter in temporal_only(self.networks.denoising_unet):
             parameter.requires_grad_(False)
         loss = MotionStage(modules, self.networks, self._data(), self._cache(), config.batch, config.frames)
-        average = self._train("motion", trained, loss, lambda m, step: self._save("motion", m[0]))
+        average = self._train(
+            "motion", trained, loss, lambda m, step: self._save("motion", cast(nn.ModuleList, m)[0])
+        )
         self._save("motion", average[0])
 
     def temporal(self) -> None:
@@ -155,10 +158,12 @@ class Run:
 
     # --- files and loops ------------------------------------------------------------------------------
 
-    def _train(self, name: str, module: nn.Module, loss, snapshot=None) -> nn.Module:
+    def _train(
+        self, name: str, module: nn.ModuleList, loss: LossOf, snapshot: Snapshot | None = None
+    ) -> nn.ModuleList:
         config = self._config(name)
         self.say(f"{name}: {sum(p.numel() for p in module.parameters() if p.requires_grad):,} parameters, {config}")
-        return train(name, module, loss, config, self.folder / "log.jsonl", snapshot)
+        return cast(nn.ModuleList, train(name, module, loss, config, self.folder / "log.jsonl", snapshot))
 
     def _config(self, name: str) -> StageConfig:
         given = {key: value for key, value in self.overrides.items() if value is not None}

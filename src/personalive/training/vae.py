@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from personalive.training.data import CELLS, RenderedSet
 from personalive.training.loop import Losses
 
 CROP_PX = 128
-EDGE_WEIGHT = 1.0
+SQUARE_WEIGHT = 5.0
+EDGE_WEIGHT = 0.5
+EDGES_FROM = 0.6  # share of the stage; before, the edge loss would reward flat pictures
 KL_WEIGHT = 1e-4
 LATENT_NOISE = 0.08  # of the latents' spread: the decoder must forgive what the denoiser gets slightly wrong
 
@@ -19,7 +23,7 @@ LATENT_NOISE = 0.08  # of the latents' spread: the decoder must forgive what the
 class VaeStage:
     """Losses on random crops; half of them around the face, where people look."""
 
-    def __init__(self, vae: nn.Module, data: RenderedSet, batch: int, device: torch.device) -> None:
+    def __init__(self, vae: Any, data: RenderedSet, batch: int, device: torch.device) -> None:
         self.vae, self.data, self.batch, self.device = vae, data, batch, device
 
     def __call__(self, step: int, done: float) -> Losses:
@@ -33,8 +37,9 @@ class VaeStage:
             output = self.vae.decode(noisy).sample.float()
         pixel, edge = F.l1_loss(output, images), edge_loss(output, images)
         kl = posterior.kl().mean() / mean[0].numel()
+        sharp = EDGE_WEIGHT if done > EDGES_FROM else 0.0
         return {
-            "loss": pixel + EDGE_WEIGHT * edge + KL_WEIGHT * kl,
+            "loss": pixel + SQUARE_WEIGHT * F.mse_loss(output, images) + sharp * edge + KL_WEIGHT * kl,
             "l1": pixel.detach() / 2,
             "edge": edge.detach(),
         }
@@ -60,7 +65,7 @@ def edge_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode_all(vae: nn.Module, images: np.ndarray, device: torch.device, batch: int = 32) -> Tensor:
+def encode_all(vae: Any, images: np.ndarray, device: torch.device, batch: int = 32) -> Tensor:
     """Unscaled posterior means of (N, S, S, 3) uint8 pictures -> (N, C, h, w) float16."""
     means = []
     for start in range(0, len(images), batch):
