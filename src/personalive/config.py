@@ -260,9 +260,30 @@ class ContactSheetConfig:
     background_grey: int = 255
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilmSizeConfig:
+    """Limits of a film's side where another than the model's is asked for."""
+
+    min_side_px: int = 32
+    max_side_px: int = 4096  # three side by side still fit what H.264 players accept
+
+
+# --- the command line (ours) --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CliConfig:
+    """What the commands print and where the demo goes."""
+
+    plain_interval_s: float = 10.0  # between two progress lines where there is no terminal to draw a bar in
+    demo_folder: str = "personalive-demo"
+    docs_width: int = 100  # columns of the help texts in docs/cli.md
+
+
 # --- where weights live -------------------------------------------------------------------------------------
 
 TINY = "tiny"  # the name of the bundled model wherever a weights folder is asked for
+FACE_DETECTOR = "face_detection_yunet/face_detection_yunet_2023mar.onnx"  # YuNet, inside the weights folder
 WEIGHTS_ENV = "PERSONALIVE_WEIGHTS"  # environment variable that names the weights folder
 
 

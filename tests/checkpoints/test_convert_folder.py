@@ -18,9 +18,10 @@ from personalive.checkpoints.check import check_folder
 from personalive.checkpoints.convert import ConvertProgress, convert_folder
 from personalive.checkpoints.files import TensorInfo, read_infos
 from personalive.checkpoints.folder import CheckpointFolder
-from personalive.checkpoints.layout import CONFIGS, FACE_DETECTOR
+from personalive.checkpoints.layout import CONFIGS
 from personalive.checkpoints.networks import load_networks
 from personalive.checkpoints.write import write_safetensors
+from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, OutputError
 
 

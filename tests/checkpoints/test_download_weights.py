@@ -96,7 +96,7 @@ def test_a_cut_connection_is_resumed_within_the_run(hub: Any, tmp_path: Path) ->
 def test_a_broken_run_is_resumed_by_the_next(hub: Any, tmp_path: Path) -> None:
     hub.cut_after = [5000] + [0] * 10
     message = refusal(hub, tmp_path)
-    assert re.search(r"stopped at [1-9]\d* of 10240 bytes .*personalive download.*resumes", message)
+    assert re.search(r"stopped at [1-9]\d* of 10240 bytes .*personalive weights download.*resumes", message)
     (kept,) = partials(tmp_path)
     assert 0 < kept <= 5000
     hub.cut_after, earlier = [], len(content_requests(hub))

@@ -215,7 +215,7 @@ def test_released_keys_and_shapes_are_those_of_our_modules(tmp_path: Path) -> No
 
 
 def test_missing_folders_and_files_are_named_with_the_next_step(small_model: Any, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no such weights folder.*personalive download.*tiny"):
+    with pytest.raises(CheckpointError, match=r"no such weights folder.*personalive weights download.*tiny"):
         CheckpointFolder.open(tmp_path / "nowhere")
     (small_model.root / "personalive/pose_guider.pth").unlink()
     (small_model.root / VAE_CONFIG).unlink()

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.config import FramingConfig, HaarConfig
+from personalive.config import FACE_DETECTOR, FramingConfig, HaarConfig
 from personalive.errors import CheckpointError, InputError
-from personalive.vision.faces import YUNET_FILE, FaceBox, HaarDetector, YuNetDetector, find_detector
+from personalive.vision.faces import FaceBox, HaarDetector, YuNetDetector, find_detector
+
+YUNET_NAME = Path(FACE_DETECTOR).name
 
 
 def draw_face(picture: np.ndarray, x: int, y: int, side: int) -> None:
@@ -91,20 +93,20 @@ def test_a_missing_cascade_says_what_to_reinstall() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network" * 40, b"\x08\x07\x12\x00"])
-@pytest.mark.parametrize("place", [".", "yunet"])
+@pytest.mark.parametrize("place", [".", "face_detection_yunet"])
 def test_a_damaged_yunet_file_is_one_line_that_names_it(tmp_path: Path, content: bytes, place: str) -> None:
     folder = tmp_path / place
     folder.mkdir(exist_ok=True)
-    (folder / YUNET_FILE).write_bytes(content)
+    (folder / YUNET_NAME).write_bytes(content)
     with pytest.raises(CheckpointError, match="not a readable YuNet") as caught:
         find_detector(tmp_path)
-    assert str(folder / YUNET_FILE) in str(caught.value)
+    assert str(folder / YUNET_NAME) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_yunet_file_is_a_checkpoint_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="download"):
-        YuNetDetector(tmp_path / YUNET_FILE)
+        YuNetDetector(tmp_path / YUNET_NAME)
 
 
 def test_without_the_yunet_file_haar_is_used(tmp_path: Path) -> None:

@@ -330,9 +330,7 @@ def test_a_short_clip_of_drawn_heads_is_centred_at_its_end() -> None:
 
 def test_the_report_is_json_and_bounded() -> None:
     stream = framer(config=FramingConfig(reported_squares=2))
-    clip = [
-        picture((40 + 180 * (step // 15 % 2), 70, 50), grey=60 + 120 * (step // 15 % 2)) for step in range(75)
-    ]
+    clip = [picture((40 + 180 * (step // 15 % 2), 70, 50), grey=60 + 120 * (step // 15 % 2)) for step in range(75)]
     run(stream, clip)
     report = json.loads(json.dumps(stream.report.to_json()))
     assert report["frames"] == 75

@@ -54,9 +54,7 @@ def test_frames_of_the_right_size_are_untouched() -> None:
     y=st.integers(-60, 60),
     side=st.integers(1, 50),
 )
-def test_a_crop_repeats_the_edge_outside_the_picture(
-    height: int, width: int, x: int, y: int, side: int
-) -> None:
+def test_a_crop_repeats_the_edge_outside_the_picture(height: int, width: int, x: int, y: int, side: int) -> None:
     picture = random_picture(height, width)
     crop = crop_square(picture, Square(x, y, side))
     padded = np.pad(picture, ((120, 120), (120, 120), (0, 0)), mode="edge")
@@ -71,7 +69,7 @@ def test_a_crop_repeats_the_edge_outside_the_picture(
     side=st.integers(90, 120),
     size=st.integers(40, 200),
 )
-def test_a_marked_point_lands_where_geometry_says(  # noqa: PLR0917
+def test_a_marked_point_lands_where_geometry_says(
     column: int, row: int, x: int, y: int, side: int, size: int
 ) -> None:
     picture = np.zeros((110, 110, 3), np.uint8)
@@ -129,9 +127,7 @@ def test_channels_keep_their_order_and_one_picture_becomes_a_batch() -> None:
 def test_read_only_and_strided_frames_are_accepted() -> None:
     frames = random_picture(8, 8)[None]
     frames.flags.writeable = False
-    torch.testing.assert_close(
-        frames_to_tensor(frames[:, ::2], "unit"), frames_to_tensor(frames, "unit")[:, :, ::2]
-    )
+    torch.testing.assert_close(frames_to_tensor(frames[:, ::2], "unit"), frames_to_tensor(frames, "unit")[:, :, ::2])
 
 
 def test_images_out_of_range_are_clamped_and_rounded() -> None:

@@ -77,8 +77,7 @@ def unet_config(folder: CheckpointFolder) -> UNetConfig:
         return UNetConfig.from_diffusers(folder.unet, motion_width=folder.config.motion_encoder.token_width)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder.root / UNET_CONFIG}: not a U-Net config ({type(error).__name__}: {error}): "
-            "download it again"
+            f"{folder.root / UNET_CONFIG}: not a U-Net config ({type(error).__name__}: {error}): download it again"
         ) from error
 
 

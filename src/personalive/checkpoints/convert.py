@@ -14,8 +14,9 @@ from personalive.checkpoints.check import check_folder
 from personalive.checkpoints.files import TensorInfo, read_tensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES, KeyRules
-from personalive.checkpoints.layout import CONFIGS, FACE_DETECTOR, PARTS
+from personalive.checkpoints.layout import CONFIGS, PARTS
 from personalive.checkpoints.write import whole_folder, write_safetensors
+from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, OutputError
 
 
@@ -102,9 +103,7 @@ def _convert_file(job: _Job, root: Path, dtype: torch.dtype, progress: Callable[
     def checked(key: str) -> Tensor:
         result = converted(key)
         if not _fits(tensors[key], result):
-            raise CheckpointError(
-                f"{job.source}: {key} has values beyond the range of {dtype}: convert to bfloat16"
-            )
+            raise CheckpointError(f"{job.source}: {key} has values beyond the range of {dtype}: convert to bfloat16")
         return result
 
     path = root / job.name
@@ -122,9 +121,7 @@ def _converted_info(key: str, tensor: Tensor, rules: KeyRules, dtype: torch.dtyp
 def _compare_values(path: Path, infos: Mapping[str, TensorInfo], converted: Callable[[str], Tensor]) -> None:
     written = read_tensors(path)
     if written.keys() != infos.keys() or not all(_same(written[key], converted(key)) for key in infos):
-        raise OutputError(
-            f"{path.name}: what was written reads back differently: check the disk and convert again"
-        )
+        raise OutputError(f"{path.name}: what was written reads back differently: check the disk and convert again")
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -151,9 +148,7 @@ def _verify(root: Path) -> None:
         raise OutputError(f"converted folder is not whole ({next(filter(None, problems))}): convert again")
 
 
-def _forward(
-    progress: ProgressCallback | None, name: str, before: int, total: int
-) -> Callable[[int], None] | None:
+def _forward(progress: ProgressCallback | None, name: str, before: int, total: int) -> Callable[[int], None] | None:
     if progress is None:
         return None
     return lambda written: progress(ConvertProgress(name, min(before + written, total), total))

@@ -22,7 +22,7 @@ from personalive.config import DownloadConfig
 from personalive.errors import DownloadError
 
 _DEFAULTS = DownloadConfig()
-_AGAIN = "run `personalive download` again (it resumes)"
+_AGAIN = "run `personalive weights download` again (it resumes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def _fetch(hub: Hub, item: _Item, meter: _Meter, settings: DownloadConfig) -> No
         item.partial.unlink()
         raise DownloadError(
             f"{item.name}: what {hub.endpoint} sent does not match its published hash; removed: "
-            "run `personalive download` again, or try another --endpoint"
+            "run `personalive weights download` again, or try another --endpoint"
         )
     item.partial.replace(item.path)
 
@@ -227,8 +227,7 @@ def _keep(item: _Item, meter: _Meter, settings: DownloadConfig) -> None:
             digest.update(chunk)
     if not item.matches(digest):
         raise DownloadError(
-            f"{item.path}: differs from the published file and is not overwritten: "
-            "remove it or choose another folder"
+            f"{item.path}: differs from the published file and is not overwritten: remove it or choose another folder"
         )
     meter.add(item.remote.path, item.remote.size, received=False)
 

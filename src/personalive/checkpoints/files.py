@@ -155,6 +155,4 @@ def _header_infos(path: Path) -> dict[str, TensorInfo]:
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     first_line = (str(error).splitlines() or [""])[0]
-    return CheckpointError(
-        f"{path}: damaged or cut off ({type(error).__name__}: {first_line:.100}): {_AGAIN}"
-    )
+    return CheckpointError(f"{path}: damaged or cut off ({type(error).__name__}: {first_line:.100}): {_AGAIN}")

@@ -52,7 +52,7 @@ class CheckpointFolder:
             shown = ", ".join(missing[: WeightFilesConfig().keys_shown])
             raise CheckpointError(
                 f"{root}: {len(missing)} files missing ({shown}{', ...' if missing[3:] else ''}): "
-                f"{_place_hint(root) or 'run `personalive download` to fetch the released weights'}"
+                f"{_place_hint(root) or 'run `personalive weights download` to fetch the released weights'}"
             )
         return cls.from_configs(root, name=str(where))
 
@@ -141,7 +141,7 @@ def resolve_root(where: str | Path) -> Path:
     root = Path(where).expanduser()
     if not root.is_dir():
         raise CheckpointError(
-            f"{root}: no such weights folder: run `personalive download`, or use the bundled model {TINY!r}"
+            f"{root}: no such weights folder: run `personalive weights download`, or use the bundled model {TINY!r}"
         )
     return root
 
@@ -158,15 +158,11 @@ def read_config(path: Path) -> dict[str, Any]:
             text = file.read(limit + 1)
         raw = json.loads(text) if len(text) <= limit else None
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror or error}): download it again"
-        ) from error
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}): download it again") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON: download it again") from error
     if not isinstance(raw, dict):
-        raise CheckpointError(
-            f"{path}: not a model config (a JSON object below {limit} bytes): download it again"
-        )
+        raise CheckpointError(f"{path}: not a model config (a JSON object below {limit} bytes): download it again")
     return raw
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 ENDPOINT_ENV = "HF_ENDPOINT"
-_AGAIN = "run `personalive download` again (it resumes)"
+_AGAIN = "run `personalive weights download` again (it resumes)"
 
 
 class ConnectionLostError(Exception):
@@ -51,9 +51,7 @@ class Hub:
     def __init__(self, endpoint: str | None, token: str | None, settings: DownloadConfig) -> None:
         self.endpoint = (endpoint or os.environ.get(ENDPOINT_ENV) or settings.endpoint).rstrip("/")
         if urlsplit(self.endpoint).scheme not in ("http", "https") or not urlsplit(self.endpoint).netloc:
-            raise DownloadError(
-                f"{self.endpoint}: not a hub address: give --endpoint like {settings.endpoint}"
-            )
+            raise DownloadError(f"{self.endpoint}: not a hub address: give --endpoint like {settings.endpoint}")
         self._token: str | bool | None = token or (None if self.endpoint == settings.endpoint else False)
         self._settings = settings
 
@@ -75,7 +73,7 @@ class Hub:
         except ConnectionLostError as error:
             raise DownloadError(
                 f"{self.endpoint}: cannot be reached ({error}): check the network, or name a mirror with "
-                "`personalive download --endpoint URL`"
+                "`personalive weights download --endpoint URL`"
             ) from error
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise DownloadError(
@@ -148,13 +146,11 @@ def _refusal(what: str, endpoint: str, error: Any) -> Exception:
     status = getattr(error.response, "status_code", None)
     if isinstance(error, errors.GatedRepoError) or status == HTTPStatus.FORBIDDEN:
         return DownloadError(
-            f"{what}: access is restricted: accept its terms at {endpoint}, run `hf auth login`, "
-            f"then {_AGAIN}"
+            f"{what}: access is restricted: accept its terms at {endpoint}, run `hf auth login`, then {_AGAIN}"
         )
     if status == HTTPStatus.UNAUTHORIZED:
         return DownloadError(
-            f"{what}: {endpoint} wants a login (or has no such repository): run `hf auth login`, "
-            f"then {_AGAIN}"
+            f"{what}: {endpoint} wants a login (or has no such repository): run `hf auth login`, then {_AGAIN}"
         )
     if status == HTTPStatus.NOT_FOUND:
         return DownloadError(f"{what}: not found at {endpoint}: try another --endpoint")

@@ -16,8 +16,6 @@ VAE_CONFIG = "sd-vae-ft-mse/config.json"
 REQUIRED_CONFIGS = (UNET_CONFIG, CLIP_CONFIG, VAE_CONFIG)
 CONFIGS = (MODEL_CONFIG, *REQUIRED_CONFIGS)
 
-FACE_DETECTOR = "face_detection_yunet/face_detection_yunet_2023mar.onnx"  # not a network of ours: kept beside
-
 
 @dataclass(frozen=True)
 class WeightFile:

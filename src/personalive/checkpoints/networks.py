@@ -122,8 +122,4 @@ def split_keys(part: str, keys: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     """A library's config without its private entries: paths and versions of the writing machine."""
-    return {
-        key: value
-        for key, value in config.items()
-        if not key.startswith("_") and key != "transformers_version"
-    }
+    return {key: value for key, value in config.items() if not key.startswith("_") and key != "transformers_version"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from personalive.checkpoints.layout import CLIP_CONFIG, FACE_DETECTOR, UNET_CONFIG, VAE_CONFIG
+from personalive.checkpoints.layout import CLIP_CONFIG, UNET_CONFIG, VAE_CONFIG
+from personalive.config import FACE_DETECTOR
 
 _MIB = 1 << 20
 _GIB = 1 << 30

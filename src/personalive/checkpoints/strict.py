@@ -47,9 +47,7 @@ def canonical_infos(found: Mapping[str, TensorInfo], rules: KeyRules) -> dict[st
     return {key: TensorInfo(rules.canonical_shape(key, i.shape), i.dtype) for key, i in renamed.items()}
 
 
-def compare(
-    wanted: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], rules: KeyRules
-) -> KeyDifference:
+def compare(wanted: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], rules: KeyRules) -> KeyDifference:
     """Compare a module's infos with canonical infos of its files."""
     both = [key for key in wanted if key in found]
     return KeyDifference(
@@ -162,9 +160,7 @@ def _assign(
 def _finish(module: nn.Module, label: str, device: torch.device | str, dtype: torch.dtype | None) -> None:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_meta:
-            raise CheckpointError(
-                f"{label}: {name} has no value in the file nor of its own: download it again"
-            )
+            raise CheckpointError(f"{label}: {name} has no value in the file nor of its own: download it again")
     # for what the file does not hold: tables, counters; a library's own .to() may warn of half precision
     nn.Module.to(module, device=device, dtype=dtype)
 

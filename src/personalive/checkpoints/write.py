@@ -29,9 +29,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         OutputError: the destination exists, or the disk refuses or is full.
     """
     if destination.exists() or destination.is_symlink():
-        raise OutputError(
-            f"{destination}: already exists and is not overwritten: choose another folder or remove it"
-        )
+        raise OutputError(f"{destination}: already exists and is not overwritten: choose another folder or remove it")
     temporary: Path | None = None
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -63,9 +61,7 @@ def write_safetensors(
     Raises:
         CheckpointError: a tensor is not what ``infos`` said, or its format has no name in safetensors.
     """
-    keys = sorted(
-        infos, key=lambda key: (-infos[key].dtype.itemsize, key)
-    )  # the widest first keeps all aligned
+    keys = sorted(infos, key=lambda key: (-infos[key].dtype.itemsize, key))  # the widest first keeps all aligned
     header, end = {}, 0
     for key in keys:
         begin, end = end, end + infos[key].dtype.itemsize * torch.Size(infos[key].shape).numel()
@@ -101,7 +97,5 @@ def _raw_bytes(tensor: Tensor, info: TensorInfo, key: str) -> Any:
 
 def _dtype_name(dtype: torch.dtype, key: str) -> str:
     if dtype not in _DTYPE_NAMES:
-        raise CheckpointError(
-            f"{key}: number format {dtype} cannot be stored as safetensors: convert it first"
-        )
+        raise CheckpointError(f"{key}: number format {dtype} cannot be stored as safetensors: convert it first")
     return _DTYPE_NAMES[dtype]

@@ -118,12 +118,8 @@ class Level(nn.Module):
             self.register_module("temporal_modules", None)
             return
         source = sizes.motion_width
-        self.motion_modules = nn.ModuleList(
-            [FrameModule(MotionAttention, w, source, heads, groups) for w in widths]
-        )
-        self.temporal_modules = nn.ModuleList(
-            [FrameModule(TemporalAttention, w, w, heads, groups) for w in widths]
-        )
+        self.motion_modules = nn.ModuleList([FrameModule(MotionAttention, w, source, heads, groups) for w in widths])
+        self.temporal_modules = nn.ModuleList([FrameModule(TemporalAttention, w, w, heads, groups) for w in widths])
 
     def after_resnet(self, index: int, x: Tensor, inputs: BlockInputs) -> Tensor:
         """Spatial transformer, motion module, temporal module, where the level has them."""

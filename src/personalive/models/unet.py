@@ -140,8 +140,7 @@ class DenoisingUNet(UNet):
     def project_reference(self, features: Mapping[str, Tensor]) -> dict[str, KV]:
         """Keys and values of the reference features, each (B, N_i, C_i), once per portrait or keyframe."""
         return {
-            name: module.block.attn1.project(features[name])
-            for name, module in self.spatial_transformers().items()
+            name: module.block.attn1.project(features[name]) for name, module in self.spatial_transformers().items()
         }
 
     def forward(
@@ -173,8 +172,6 @@ class DenoisingUNet(UNet):
         x = self.conv_in(rearrange(latents, "b c f h w -> (b f) c h w"))
         x = x + rearrange(pose, "b c f h w -> (b f) c h w")
         tokens = rearrange(motion, "b f t c -> (b f) t c")
-        inputs = BlockInputs(
-            self.time_embedding(timesteps), context, frames, tokens, reference, temporal=temporal
-        )
+        inputs = BlockInputs(self.time_embedding(timesteps), context, frames, tokens, reference, temporal=temporal)
         x = F.silu(self.conv_norm_out(self.trunk(x, inputs)))
         return rearrange(self.conv_out(x), "(b f) c h w -> b c f h w", f=frames)

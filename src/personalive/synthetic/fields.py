@@ -61,9 +61,7 @@ def _nose(p: np.ndarray, who: Identity) -> np.ndarray:
     d = _vec(0, 0.045 * who.nose_length * tip, -0.075 * who.nose_projection * nose, p)
     d += _vec(0.38 * who.nose_width * x * bump(a, y, (0, 0.38), (0.17, 0.12)), 0, 0, p)
     d += _vec(0, 0, -0.035 * who.nose_bridge * bump(a, y, (0, 0.12), (0.06, 0.1)), p)
-    return d + _vec(
-        0, -0.045 * who.nose_tip * bump(a, y, (0, 0.37), (0.08, 0.08)), -0.01 * who.nose_tip * tip, p
-    )
+    return d + _vec(0, -0.045 * who.nose_tip * bump(a, y, (0, 0.37), (0.08, 0.08)), -0.01 * who.nose_tip * tip, p)
 
 
 def _lips(p: np.ndarray, who: Identity) -> np.ndarray:

@@ -89,9 +89,7 @@ def _thickness(style: _Style, who: Identity, p: np.ndarray, phi: np.ndarray, bel
     if style.fall:
         taper = 0.45 + 0.55 * smoothstep(0.0, 0.2, below)
     if style.curl:
-        lumps = np.sin(7 * phi)[None] * np.sin(9 * y) + 0.6 * np.sin(13 * phi + 1.0)[None] * np.sin(
-            15 * y + 2.0
-        )
+        lumps = np.sin(7 * phi)[None] * np.sin(9 * y) + 0.6 * np.sin(13 * phi + 1.0)[None] * np.sin(15 * y + 2.0)
         thick = thick * (1.0 + 0.13 * lumps)
         taper = 0.35 + 0.65 * smoothstep(0.0, 0.12, below)
     part = (
@@ -115,9 +113,7 @@ def _shell(style: _Style, who: Identity) -> Part:
     out /= np.linalg.norm(out, axis=1, keepdims=True) + 1e-6
     moved = flat + identity_offset(np.stack([flat[:, 0], np.minimum(flat[:, 1], 0.1), flat[:, 2]], 1), who)
     points = moved + out * thick.reshape(-1, 1)
-    front = (
-        np.exp(-((p[..., 0] / 0.50) ** 2)) * smoothstep(0.15, -0.40, p[..., 2]) * smoothstep(0.0, 0.14, below)
-    )
+    front = np.exp(-((p[..., 0] / 0.50) ** 2)) * smoothstep(0.15, -0.40, p[..., 2]) * smoothstep(0.0, 0.14, below)
     lift = (style.quiff * (0.6 + 0.8 * who.hair_volume) * front).reshape(-1)
     points += np.stack([0 * lift, -0.95 * lift, -0.30 * lift], 1)
     if style.wave:
@@ -136,9 +132,7 @@ def _shell(style: _Style, who: Identity) -> Part:
 def _bun(who: Identity) -> Part:
     polar = np.linspace(0.0, np.pi, 14)[:, None]
     turn = np.linspace(-np.pi, np.pi, 25)[None]
-    unit = np.stack(
-        [np.sin(polar) * np.sin(turn), -np.cos(polar) + 0 * turn, -np.sin(polar) * np.cos(turn)], -1
-    )
+    unit = np.stack([np.sin(polar) * np.sin(turn), -np.cos(polar) + 0 * turn, -np.sin(polar) * np.cos(turn)], -1)
     radius = 0.22 + 0.10 * who.hair_volume
     centre = np.array([0.0, -1.10 - 0.10 * who.cranium_height - 0.3 * radius, 0.28])
     swirl = turn + 1.2 * polar

@@ -206,9 +206,7 @@ def head_model(who: Identity) -> HeadModel:
         neutral=gather("points"),
         fields=fields,
         field_names=names,
-        triangles=np.concatenate([p.triangles + s for p, s in zip(everything, starts, strict=True)]).astype(
-            np.int32
-        ),
+        triangles=np.concatenate([p.triangles + s for p, s in zip(everything, starts, strict=True)]).astype(np.int32),
         kinds=np.concatenate([np.full(len(p.triangles), p.kind, np.int32) for p in everything]),
         rest=gather("rest"),
         occlusion=gather("occlusion"),

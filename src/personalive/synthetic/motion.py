@@ -83,9 +83,7 @@ class Motion:
         values = np.zeros(len(EXPRESSION_NAMES), np.float32)
         for name, value in expression.items():
             if name not in EXPRESSION_INDEX:
-                raise InputError(
-                    f"expression {name!r} is not known: use one of {', '.join(EXPRESSION_NAMES)}"
-                )
+                raise InputError(f"expression {name!r} is not known: use one of {', '.join(EXPRESSION_NAMES)}")
             values[EXPRESSION_INDEX[name]] = value
         return cls(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, values)
 

@@ -76,11 +76,7 @@ def lip_share(x, ym):
     bow = 0.012 * np.exp(-((a / 0.028) ** 2)) - 0.010 * np.exp(-(((a - 0.065) / 0.04) ** 2))
     top = MOUTH - 0.006 - 0.062 * body**0.8 + bow
     bottom = MOUTH + 0.006 + 0.080 * body**0.75
-    return (
-        _step(top - 0.006, top + 0.010, ym)
-        * _step(bottom + 0.010, bottom - 0.010, ym)
-        * _step(0.262, 0.235, a)
-    )
+    return _step(top - 0.006, top + 0.010, ym) * _step(bottom + 0.010, bottom - 0.010, ym) * _step(0.262, 0.235, a)
 
 
 @njit(**_K)
@@ -124,9 +120,7 @@ def head_colour(x, y, z, u):
     a = abs(x)
     ym = y + ROW_BEND * x * x
     if front:
-        red = 0.55 * u[BLUSH] * _spot(a, y, 0.42, 0.34, 0.19, 0.15) + 0.30 * _spot(
-            a, y, 0.0, 0.37, 0.12, 0.10
-        )
+        red = 0.55 * u[BLUSH] * _spot(a, y, 0.42, 0.34, 0.19, 0.15) + 0.30 * _spot(a, y, 0.0, 0.37, 0.12, 0.10)
         r *= 1.0 + 0.04 * red
         g *= 1.0 - 0.30 * red
         b *= 1.0 - 0.24 * red
@@ -255,9 +249,7 @@ def torso_colour(x, y, z, u):
         cg + (u[CLOTH2 + 1] - cg) * second,
         cb + (u[CLOTH2 + 2] - cb) * second,
     )
-    weave = (
-        1.0 + 0.05 * np.sin(150.0 * x) * np.sin(150.0 * y) + 0.08 * np.sin(7.0 * x + 4.0 * np.sin(3.0 * y))
-    )
+    weave = 1.0 + 0.05 * np.sin(150.0 * x) * np.sin(150.0 * y) + 0.08 * np.sin(7.0 * x + 4.0 * np.sin(3.0 * y))
     hem = 1.0 - 0.32 * _step(1.12, 1.06, e) * _step(1.03, 1.05, e)
     k = weave * hem
     return r + (cr * k - r) * cover, g + (cg * k - g) * cover, b + (cb * k - b) * cover, 0.03, 10.0

@@ -75,9 +75,7 @@ def eyeball(centre: np.ndarray, radius: float) -> Part:
     """Front of an eyeball; rest is the unit direction from its centre."""
     polar = np.linspace(0.0, 1.45, 12)[:, None]
     turn = np.linspace(0, 2 * np.pi, 25)[None, :-1]
-    unit = np.stack(
-        [np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), -np.cos(polar) + 0 * turn], -1
-    )
+    unit = np.stack([np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), -np.cos(polar) + 0 * turn], -1)
     return make_part(EYE, centre + radius * unit, unit, grid_triangles(12, 24, wrap=True))
 
 
@@ -85,9 +83,7 @@ def teeth(width: float) -> list[Part]:
     """Upper and lower row; rest is (across in -1..1, down in 0..1, 0 upper or 1 lower)."""
     across = np.linspace(-1, 1, 21)[None]
     parts = []
-    for lower, (top, bottom, half, z0) in enumerate(
-        [(0.555, 0.668, 0.225, -0.775), (0.625, 0.715, 0.20, -0.755)]
-    ):
+    for lower, (top, bottom, half, z0) in enumerate([(0.555, 0.668, 0.225, -0.775), (0.625, 0.715, 0.20, -0.755)]):
         down = np.linspace(0, 1, 4)[:, None]
         x = width * half * across + 0 * down
         y = top + (bottom - top) * down - (0.012 if lower == 0 else -0.004) * across**2
@@ -101,9 +97,7 @@ def tongue() -> Part:
     """A flat ellipsoid that moves with the jaw."""
     polar = np.linspace(0.0, np.pi, 9)[:, None]
     turn = np.linspace(0, 2 * np.pi, 17)[None, :-1]
-    unit = np.stack(
-        [np.sin(polar) * np.sin(turn), np.cos(polar) + 0 * turn, -np.sin(polar) * np.cos(turn)], -1
-    )
+    unit = np.stack([np.sin(polar) * np.sin(turn), np.cos(polar) + 0 * turn, -np.sin(polar) * np.cos(turn)], -1)
     points = np.array([0.0, 0.725, -0.54]) + np.array([0.145, 0.045, 0.175]) * unit
     return make_part(TONGUE, points, unit, grid_triangles(9, 16, wrap=True), jaw=0.92)
 
@@ -125,9 +119,7 @@ def ears(who: Identity, half_width: float) -> list[Part]:
     parts = []
     for sign in (1.0, -1.0):
         points = np.stack([sign * (half_width - 0.035 + lift), y, z], -1)
-        parts.append(
-            make_part(EAR, points, rest, grid_triangles(10, 22, wrap=True), occlusion=shade.reshape(-1))
-        )
+        parts.append(make_part(EAR, points, rest, grid_triangles(10, 22, wrap=True), occlusion=shade.reshape(-1)))
     return parts
 
 
@@ -199,9 +191,7 @@ _TORSO = np.array(  # y, half width, front z, back z, extra y in front
 def torso(who: Identity) -> Part:
     """Neck base, shoulders and chest; rest is the average torso's position."""
     fine = np.linspace(0, len(_TORSO) - 1, 26)
-    y, w, front, back, drop = (
-        np.interp(fine, np.arange(len(_TORSO)), column)[:, None] for column in _TORSO.T
-    )
+    y, w, front, back, drop = (np.interp(fine, np.arange(len(_TORSO)), column)[:, None] for column in _TORSO.T)
     phi = np.linspace(-np.pi, np.pi, 57)[None, :-1]
     c, s = np.cos(phi), np.sin(phi)
     z = 0.15 + (np.where(c > 0, front, back) - 0.15) * np.abs(c) ** 0.8

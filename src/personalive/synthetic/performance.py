@@ -15,9 +15,7 @@ _MASK = (1 << 64) - 1
 
 def _chance(seed: int, channel: int, index: int) -> float:
     """Uniform value in [0, 1) that depends on the three numbers alone (splitmix64)."""
-    h = (
-        seed * 0x9E3779B97F4A7C15 + channel * 0xD1B54A32D192ED03 + (index + 1000003) * 0x8CB92BA72F3D8DD7
-    ) & _MASK
+    h = (seed * 0x9E3779B97F4A7C15 + channel * 0xD1B54A32D192ED03 + (index + 1000003) * 0x8CB92BA72F3D8DD7) & _MASK
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         h = ((h ^ (h >> shift)) * factor) & _MASK
     return ((h ^ (h >> 31)) >> 11) / float(1 << 53)
@@ -50,9 +48,7 @@ class Performance:
             InputError: fps not above 0, or intensity outside 0..2.
         """
         if not fps > 0 or not 0 <= intensity <= 2:
-            raise InputError(
-                f"performance: fps {fps}, intensity {intensity}; use fps above 0 and intensity 0..2"
-            )
+            raise InputError(f"performance: fps {fps}, intensity {intensity}; use fps above 0 and intensity 0..2")
         return cls(seed, fps, intensity)
 
     @staticmethod

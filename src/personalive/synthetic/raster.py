@@ -1,6 +1,5 @@
 """Compiled geometry: deforming, normals and a z-buffer (ours)."""
 
-
 from __future__ import annotations
 
 import numpy as np
@@ -67,11 +66,7 @@ def vertex_normals(points, triangles, weld, normals):
             normals[i, 2] += nz
     for k in range(weld.shape[0]):
         i, j = weld[k, 0], weld[k, 1]
-        near = (
-            abs(points[i, 0] - points[j, 0])
-            + abs(points[i, 1] - points[j, 1])
-            + abs(points[i, 2] - points[j, 2])
-        )
+        near = abs(points[i, 0] - points[j, 0]) + abs(points[i, 1] - points[j, 1]) + abs(points[i, 2] - points[j, 2])
         if near < 1e-4:
             for c in range(3):
                 total = normals[i, c] + normals[j, c]
@@ -88,14 +83,8 @@ def strands(phi, y, curl):
     """Strand pattern of hair at angle phi and height y, about -1..1."""
     bend = phi + 0.05 * np.sin(5.0 * y + 3.0 * phi)
     if curl > 0.5:
-        return 0.5 * np.sin(34.0 * phi + 2.5 * np.sin(21.0 * y)) + 0.5 * np.sin(
-            31.0 * y + 2.5 * np.sin(25.0 * phi)
-        )
-    return (
-        0.5 * np.sin(61.0 * bend)
-        + 0.3 * np.sin(113.0 * bend + 1.3)
-        + 0.2 * np.sin(29.0 * bend + 0.5 + 2.0 * y)
-    )
+        return 0.5 * np.sin(34.0 * phi + 2.5 * np.sin(21.0 * y)) + 0.5 * np.sin(31.0 * y + 2.5 * np.sin(25.0 * phi))
+    return 0.5 * np.sin(61.0 * bend) + 0.3 * np.sin(113.0 * bend + 1.3) + 0.2 * np.sin(29.0 * bend + 0.5 + 2.0 * y)
 
 
 @njit(cache=True, fastmath=True)

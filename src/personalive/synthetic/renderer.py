@@ -137,9 +137,7 @@ def render(who: Identity, motion: Motion, size_px: int = 256, supersample: int =
         InputError: a size or a sample count out of range.
     """
     if not 16 <= size_px <= 4096 or not 1 <= supersample <= 4:
-        raise InputError(
-            f"render: size_px {size_px} x{supersample} is out of range; use 16..4096 and 1..4 samples"
-        )
+        raise InputError(f"render: size_px {size_px} x{supersample} is out of range; use 16..4096 and 1..4 samples")
     model = head_model(who)
     placed = _place(posed_vertices(who, motion), model, motion)
     normals = np.empty_like(placed)
@@ -149,9 +147,7 @@ def render(who: Identity, motion: Motion, size_px: int = 256, supersample: int =
     u = _frame_palette(model, motion)
     zbuffer, ids = np.empty((side, side), np.float32), np.empty((side, side), np.int32)
     depth = np.ascontiguousarray(placed[:, 2])
-    rasterise(
-        pixels, depth, model.triangles, model.kinds, model.cut, model.rest, float(u[pal.CURL]), zbuffer, ids
-    )
+    rasterise(pixels, depth, model.triangles, model.kinds, model.cut, model.rest, float(u[pal.CURL]), zbuffer, ids)
     image, masks = np.empty((size_px, size_px, 3), np.uint8), np.empty((size_px, size_px), np.uint8)
     back = _background(who, size_px)
     shade(

@@ -141,12 +141,7 @@ def _plain(ids, kinds, px, py):
     if a < 0 or b < 0 or c < 0 or d < 0:
         return False
     k = kinds[a]
-    return (
-        kinds[b] == k
-        and kinds[c] == k
-        and kinds[d] == k
-        and (k == HEAD or k == TORSO or k == EAR or k == HAIR)
-    )
+    return kinds[b] == k and kinds[c] == k and kinds[d] == k and (k == HEAD or k == TORSO or k == EAR or k == HAIR)
 
 
 @njit(cache=True, fastmath=True)

@@ -90,9 +90,7 @@ def _rows() -> tuple[np.ndarray, int, int]:
             np.linspace(0.775, 0.99, 8),
         ]
     )
-    t = np.concatenate(
-        [np.linspace(0.0, 2.95, 14), np.interp(y, front_y, dense_t), np.linspace(11.2, 15.0, 14)]
-    )
+    t = np.concatenate([np.linspace(0.0, 2.95, 14), np.interp(y, front_y, dense_t), np.linspace(11.2, 15.0, 14)])
     eye = 14 + int(np.flatnonzero(y == 0.0)[0])
     mouth = 14 + int(np.flatnonzero(y == MOUTH_Y)[0])
     return t, eye, mouth
@@ -118,9 +116,7 @@ def _features(p: np.ndarray) -> np.ndarray:
     out += 0.03 * bump(x, y, (0.26, -0.17), (0.22, 0.07)) + 0.035 * bump(x, y, (0.44, 0.22), (0.16, 0.13))
     out -= 0.075 * bump(x, y, (EYE_X, 0.0), (0.19, 0.11)) + 0.03 * bump(x, y, (0.13, 0.0), (0.06, 0.09))
     lip = np.sqrt(np.clip(1.0 - (x / 0.25) ** 2, 0.0, 1.0))
-    out += lip * (
-        0.055 * bump(0 * x, y, (0, 0.583), (1, 0.034)) + 0.062 * bump(0 * x, y, (0, 0.668), (1, 0.042))
-    )
+    out += lip * (0.055 * bump(0 * x, y, (0, 0.583), (1, 0.034)) + 0.062 * bump(0 * x, y, (0, 0.668), (1, 0.042)))
     out += 0.022 * bump(x, y, (0.0, 0.60), (0.24, 0.12)) - 0.03 * bump(x, y, (0.0, 0.765), (0.16, 0.045))
     out += 0.045 * bump(x, y, (0.0, 0.91), (0.15, 0.09)) - 0.02 * bump(x, y, (0.27, 0.62), (0.05, 0.07))
     q = p.copy()

@@ -16,11 +16,10 @@ import cv2
 import cv2.data
 import numpy as np
 
-from personalive.config import FramingConfig, HaarConfig
+from personalive.config import FACE_DETECTOR, FramingConfig, HaarConfig
 from personalive.errors import CheckpointError
 from personalive.vision.resize import Picture, check_picture, shrink_to
 
-YUNET_FILE = "face_detection_yunet_2023mar.onnx"
 _SMALLEST_SIDE_PX = 16  # below this no face can be told, and the detectors' pyramids fail
 
 
@@ -140,13 +139,13 @@ class HaarDetector:
 
 
 def find_detector(weights_folder: Path | None, config: FramingConfig | None = None) -> FaceDetector:
-    """YuNet from ``weights_folder`` (its root or ``yunet/``) when the file is there, else Haar.
+    """YuNet from ``weights_folder`` (where the download puts it, or its root) when the file is there, else Haar.
 
     Raises:
         CheckpointError: the YuNet file is there but damaged.
     """
     if weights_folder is not None:
-        for path in (weights_folder / YUNET_FILE, weights_folder / "yunet" / YUNET_FILE):
+        for path in (weights_folder / FACE_DETECTOR, weights_folder / Path(FACE_DETECTOR).name):
             if path.is_file():
                 return YuNetDetector(path, config)
     return HaarDetector(config)

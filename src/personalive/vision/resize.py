@@ -54,9 +54,7 @@ def check_picture(image: Picture) -> None:
 def resize_portrait(image: Picture, size_px: int) -> Picture:
     """Portrait (H, W, 3) uint8 to (size_px, size_px, 3) uint8 by PIL Lanczos (weights)."""
     check_picture(image)
-    resized = Image.fromarray(np.ascontiguousarray(image)).resize(
-        (size_px, size_px), Image.Resampling.LANCZOS
-    )
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((size_px, size_px), Image.Resampling.LANCZOS)
     return np.array(resized)
 
 
