@@ -119,9 +119,11 @@ class Engine:
             The next state, and frames (4, S, S, 3) uint8 on the CPU.
 
         Raises:
-            InputError: a window or noise of the wrong shape or kind.
+            InputError: a window or noise of the wrong shape or kind, or a cut outside the window.
         """
         _check_square(window, (self.chunk_frames, 3), "window")
+        if cut is not None and not 0 <= cut < self.chunk_frames:
+            raise InputError(f"cut {cut}: give the number of a frame of the window, 0 to {self.chunk_frames - 1}")
         state, latents = self.advance(state, self.conditioner.drive(state, window, cut), noise)
         return state, self.decode(latents)
 
