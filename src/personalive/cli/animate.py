@@ -1,0 +1,282 @@
+"""``personalive animate``: one film from one portrait and one driving clip."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from personalive.cli.console import clock, progress, show_rows
+from personalive.config import TINY, WEIGHTS_ENV, CliConfig, FilmSizeConfig, KeyframeConfig
+from personalive.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from personalive.streaming.animate import AnimateReport, Progress
+
+AUTO = "auto"
+EPILOG = """
+\b
+Examples:
+  personalive animate --demo
+  personalive animate me.jpg clip.mp4
+  personalive animate me.jpg clip.mp4 -o film.mp4 --start 12 --end 20
+  personalive animate me.jpg clip.mp4 -o film.mp4 --side-by-side --contact-sheet film.png
+  personalive animate me.jpg clip.mp4 --weights ~/weights --device cuda --dtype float16
+
+The film has one frame per frame of the clip, at the same times, and the clip's sound. Ctrl-C leaves what is
+finished as a playable film whose name ends in .partial.mp4. Beside every film a .json file tells how it was made.
+"""
+
+
+class Framing(StrEnum):
+    """How the square around the head is chosen."""
+
+    AUTO = "auto"
+    CENTER = "center"
+    NONE = "none"
+
+
+class NoFace(StrEnum):
+    """What drives while the clip shows no face."""
+
+    HOLD = "hold"
+    NEUTRAL = "neutral"
+    ERROR = "error"
+
+
+class Dtype(StrEnum):
+    """Number formats."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+def animate(
+    portrait: Annotated[
+        Path | None,
+        typer.Argument(metavar="PORTRAIT", help="Any picture that shows one face clearly.", show_default=False),
+    ] = None,
+    driving: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DRIVING", help="Any video, GIF or picture of the face that drives.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The film, an .mp4; an existing one is replaced. With --demo a folder.",
+            show_default="DRIVING_by_PORTRAIT.mp4 here",
+        ),
+    ] = None,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo/--no-demo",
+            help="Animate the bundled portrait with the bundled clip and model: nothing to download. Writes a film "
+            "with portrait, driver and result side by side, and a contact sheet, to "
+            f"./{CliConfig.demo_folder}.",
+        ),
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|tiny|auto",
+            help="A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
+            f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
+            show_default="auto, or tiny with --demo",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
+    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same film on the same machine; 0 or more.")] = 0,
+    start: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.", show_default="its start")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.", show_default="its end")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Side of the film's pictures, an even number from "
+            f"{FilmSizeConfig.min_side_px} to {FilmSizeConfig.max_side_px}; the model's pictures are resized to it.",
+            show_default="the model's own",
+        ),
+    ] = None,
+    framing: Annotated[
+        Framing | None,
+        typer.Option(
+            help="'auto' finds the face; 'center' takes the middle square; 'none' takes pictures that are square "
+            "already as they are.",
+            show_default="auto, or none with --demo",
+        ),
+    ] = None,
+    no_face: Annotated[
+        NoFace,
+        typer.Option(
+            "--no-face",
+            help="While the clip shows no face: 'hold' the last pose, return to the portrait's 'neutral' one, or "
+            "stop with an 'error'.",
+        ),
+    ] = NoFace.HOLD,
+    audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Keep the clip's sound.")] = True,
+    side_by_side: Annotated[
+        bool | None,
+        typer.Option(
+            "--side-by-side/--no-side-by-side",
+            help="Show portrait, driver and result beside each other.",
+            show_default="no, or yes with --demo",
+        ),
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Also write a picture that shows the whole film.", show_default="none"),
+    ] = None,
+    keyframes: Annotated[
+        bool,
+        typer.Option(
+            "--keyframes/--no-keyframes",
+            help="Remember up to three telling frames of the film as further references.",
+        ),
+    ] = True,
+    keyframe_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DISTANCE",
+            help="How different motion must be from all remembered frames for one more to be remembered.",
+            show_default=f"{KeyframeConfig.threshold:g}",
+        ),
+    ] = None,
+) -> None:
+    """Make a film of PORTRAIT performing what DRIVING shows."""
+    options: dict[str, Any] = {
+        "seed": seed,
+        "start_s": start,
+        "end_s": end,
+        "size_px": size,
+        "no_face": no_face.value,
+        "audio": audio,
+        "contact_sheet": None if contact_sheet is None else str(contact_sheet),
+        **_keyframe_options(keyframes, keyframe_threshold),
+    }
+    weights = weights or (TINY if demo else AUTO)
+    options |= {
+        "framing": framing.value if framing else ("none" if demo else "auto"),
+        "side_by_side": demo if side_by_side is None else side_by_side,
+        "center_fallback": demo or _names_tiny(weights),
+    }
+    engine = {"weights": weights, "device": device, "dtype": dtype.value}
+    if demo:
+        if portrait is not None:
+            raise typer.BadParameter("--demo brings its own portrait and clip: leave PORTRAIT and DRIVING out")
+        _make_demo(output, options, engine)
+        return
+    if portrait is None or driving is None:
+        raise typer.BadParameter("give PORTRAIT and DRIVING, or --demo for the bundled ones")
+    film = output or Path(f"{driving.stem}_by_{portrait.stem}.mp4")
+    _show(_make(portrait, driving, film, options, engine))
+
+
+def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]:
+    if not wanted:
+        if threshold is not None:
+            raise typer.BadParameter("--keyframe-threshold means nothing with --no-keyframes: leave one out")
+        return {"keyframe_threshold": math.inf}
+    return {} if threshold is None else {"keyframe_threshold": threshold}
+
+
+def _names_tiny(weights: str) -> bool:
+    return (os.environ.get(WEIGHTS_ENV) if weights == AUTO else weights) == TINY
+
+
+def _make(
+    portrait: Path, driving: Path, film: Path, options: dict[str, Any], engine: dict[str, str]
+) -> AnimateReport:
+    from personalive.streaming.animate import animate as make_film  # noqa: PLC0415 (imports torch)
+
+    with progress("animating") as show:
+
+        def advance(progress: Progress) -> None:
+            show(progress.frames, progress.total, _told(progress))
+
+        return make_film(portrait, driving, film, progress=advance, **engine, **options)
+
+
+def _told(progress: Progress) -> str:
+    """``120 of about 500 frames, 8.1 per second, 0:47 left``."""
+    rate = f"{progress.fps:.1f} per second"
+    if progress.total is None or progress.frames > progress.total:
+        return f"{progress.frames} frames, {rate}"
+    left = (progress.total - progress.frames) / max(progress.fps, 1e-9)
+    return f"{progress.frames} of about {progress.total} frames, {rate}, {clock(left)} left"
+
+
+def _show(report: AnimateReport) -> None:
+    length = f"{report.frames} frames, {report.duration_s:.2f} s"
+    model = f"{report.weights} on {report.device} in {report.dtype}"
+    rows = [
+        ("film", report.output),
+        ("", f"{length}, made in {clock(report.seconds)} at {report.fps:.1f} frames per second"),
+        ("contact sheet", report.contact_sheet or ""),
+        ("record", str(Path(report.output).with_suffix(".json"))),
+        ("model", f"{model}, {report.image_size_px} px, {report.keyframes} keyframes"),
+        *(("warning", warning) for warning in report.warnings),
+    ]
+    show_rows([row for row in rows if row[1]])
+
+
+# --- the demo ---------------------------------------------------------------------------------------------------
+
+
+def demo_files() -> tuple[Path, Path]:
+    """The bundled portrait and driving clip.
+
+    Raises:
+        InputError: this installation lacks them.
+    """
+    folder = Path(str(resources.files("personalive"))) / "assets" / "demo"
+    portrait, driving = folder / "portrait.png", folder / "driving.mp4"
+    for path in (portrait, driving):
+        if not path.is_file():
+            raise InputError(f"{path}: this installation lacks the demo: reinstall personalive")
+    return portrait, driving
+
+
+def _make_demo(output: Path | None, options: dict[str, Any], engine: dict[str, str]) -> None:
+    portrait, driving = demo_files()
+    with _demo_folder(output or Path(CliConfig.demo_folder)) as folder:
+        options["contact_sheet"] = options["contact_sheet"] or str(folder / "contact_sheet.png")
+        report = _make(portrait, driving, folder / "demo.mp4", options, engine)
+    _show(report)
+    show_rows([("next", f"watch {report.output} and look at {report.contact_sheet}")])
+
+
+@contextmanager
+def _demo_folder(folder: Path) -> Iterator[Path]:
+    """``folder``, made if need be; an error leaves no empty one behind."""
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}): choose another folder with -o") from None
+    try:
+        yield folder
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()  # refuses if anything is in it, such as the film of an interrupted run
+        raise

@@ -1,0 +1,209 @@
+"""``personalive doctor``: what is here, what runs with it, and what to do next."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import typer
+
+from personalive import __version__
+from personalive.cli.animate import demo_files
+from personalive.cli.console import one_line, show_rows, size
+from personalive.config import TINY
+from personalive.errors import PersonaLiveError
+
+EPILOG = """
+\b
+Exit codes: 0 when the released weights or the bundled model can run, else 1.
+"""
+
+
+class State(StrEnum):
+    """What a finding means for the user."""
+
+    ok = "ok"
+    note = "note"  # works, but less than it could be
+    missing = "missing"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table."""
+
+    topic: str
+    state: State
+    found: str
+
+
+def doctor() -> None:
+    """Show what is here, what will run and what to do next."""
+    findings = examine()
+    _show(findings)
+    able = {finding.topic for finding in findings if finding.state is not State.missing}
+    steps, can_run = advise(able)
+    print()
+    for step in steps:
+        print(step)
+    if not can_run:
+        raise typer.Exit(1)
+
+
+def examine() -> list[Finding]:
+    """All findings; a probe that fails is a finding too."""
+    return [_try(topic, probe) for topic, probe in _PROBES.items()]
+
+
+def advise(able: set[str]) -> tuple[list[str], bool]:
+    """What to do next, line by line, and whether anything can run.
+
+    Args:
+        able: topics of which nothing is missing.
+    """
+    broken = [topic for topic in ("torch", "device", "face detector", "film encoder") if topic not in able]
+    if broken:
+        return [f"nothing can run: {' and '.join(broken)} missing or broken: reinstall personalive"], False
+    steps = []
+    if "released weights" in able:
+        steps.append("real people:  personalive animate PORTRAIT DRIVING -o film.mp4")
+    else:
+        steps.append("real people:  personalive weights download   (11 GB, academic research only)")
+    if {"bundled model", "demo files"} <= able:
+        steps.append("demo:         personalive animate --demo")
+    return steps, bool(able & {"released weights", "bundled model"})
+
+
+def _try(topic: str, probe: Callable[[], tuple[State, str]]) -> Finding:
+    try:
+        state, found = probe()
+    except PersonaLiveError as error:
+        return Finding(topic, State.missing, str(error))
+    except Exception as error:  # noqa: BLE001 (whatever is broken here is what the user wants to know)
+        return Finding(topic, State.missing, one_line(f"{type(error).__name__}: {error}"))
+    return Finding(topic, state, found)
+
+
+def _show(findings: list[Finding]) -> None:
+    """A coloured table on a terminal; elsewhere plain lines that nothing wraps."""
+    if not sys.stdout.isatty():
+        show_rows([(finding.topic, f"{finding.state:<7}  {finding.found}") for finding in findings])
+        return
+    from rich.console import Console  # noqa: PLC0415 (keeps --help fast)
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    styles = {State.ok: "green", State.note: "yellow", State.missing: "red"}
+    table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(finding.topic, Text(finding.state.value, styles[finding.state]), Text(finding.found))
+    Console(highlight=False).print(table)
+
+
+# --- probes: each says what is there, or raises --------------------------------------------------------------------
+
+
+def _version() -> tuple[State, str]:
+    python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    return State.ok, f"{__version__}, {python}, {sys.executable}"
+
+
+def _torch() -> tuple[State, str]:
+    import torch  # noqa: PLC0415 (takes seconds)
+
+    return State.ok, f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}"
+
+
+def _device() -> tuple[State, str]:
+    import torch  # noqa: PLC0415
+
+    from personalive.streaming.load import AUTO, choose_device, choose_dtype  # noqa: PLC0415
+
+    device = choose_device(AUTO)
+    dtype = str(choose_dtype(AUTO, device)).removeprefix("torch.")
+    if device.type == "cuda":
+        cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        names = ", ".join(f"cuda:{i} {card.name} {size(card.total_memory)}" for i, card in enumerate(cards))
+        return State.ok, f"{names}; auto takes {device} in {dtype}"
+    if device.type == "mps":
+        return State.ok, f"Apple GPU; auto takes {device} in {dtype}"
+    return State.note, f"no GPU; auto takes cpu in {dtype}: the released weights will be far from real time"
+
+
+def _cpu() -> tuple[State, str]:
+    import torch  # noqa: PLC0415
+
+    from personalive.streaming.load import choose_dtype  # noqa: PLC0415
+
+    native = choose_dtype("auto", torch.device("cpu")) is torch.bfloat16
+    formats = "float32 and bfloat16" if native else "float32 only (bfloat16 would be emulated)"
+    level = torch.backends.cpu.get_cpu_capability()
+    return State.ok, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {level}; computes in {formats}"
+
+
+def _memory() -> tuple[State, str]:
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
+        return State.note, "not known on this system"
+    return State.ok, f"{size(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))} in this machine"
+
+
+def _faces() -> tuple[State, str]:
+    from personalive.streaming.load import find_weights  # noqa: PLC0415
+    from personalive.vision.faces import find_detector  # noqa: PLC0415
+
+    try:
+        folder = find_weights()
+    except PersonaLiveError:
+        folder = None
+    if find_detector(folder).name == "yunet":
+        return State.ok, f"YuNet from {folder}"
+    return State.note, "OpenCV's Haar cascades: frontal faces only; YuNet comes with the released weights"
+
+
+def _encoder() -> tuple[State, str]:
+    import av  # noqa: PLC0415
+
+    for name in ("libx264", "aac"):
+        av.Codec(name, "w")
+    return State.ok, f"H.264 (libx264) and AAC, in PyAV {av.__version__}"
+
+
+def _released() -> tuple[State, str]:
+    from personalive.checkpoints.folder import CheckpointFolder  # noqa: PLC0415
+    from personalive.streaming.load import find_weights  # noqa: PLC0415
+
+    folder = CheckpointFolder.open(find_weights())
+    return State.ok, f"{folder.root}, {size(folder.size_bytes)}; `personalive weights check` proves them"
+
+
+def _tiny() -> tuple[State, str]:
+    from personalive.checkpoints.folder import CheckpointFolder  # noqa: PLC0415
+
+    folder = CheckpointFolder.open(TINY)
+    return State.ok, f"{folder.config.image_size_px} px, {size(folder.size_bytes)}; knows drawn heads only"
+
+
+def _demo() -> tuple[State, str]:
+    portrait, driving = demo_files()
+    return State.ok, f"{portrait.name} and {driving.name} in {Path(portrait).parent}"
+
+
+_PROBES: dict[str, Callable[[], tuple[State, str]]] = {
+    "personalive": _version,
+    "torch": _torch,
+    "device": _device,
+    "cpu": _cpu,
+    "memory": _memory,
+    "face detector": _faces,
+    "film encoder": _encoder,
+    "released weights": _released,
+    "bundled model": _tiny,
+    "demo files": _demo,
+}

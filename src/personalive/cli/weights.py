@@ -1,0 +1,161 @@
+"""``personalive weights``: fetch, check and convert model weights."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personalive.cli.console import clock, progress, show_rows, size
+from personalive.config import WEIGHTS_ENV, default_weights_folder
+from personalive.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from personalive.checkpoints.check import FolderReport, PartReport
+    from personalive.checkpoints.convert import ConvertProgress
+    from personalive.checkpoints.download import DownloadProgress
+
+LICENCE_NOTE = (
+    "The released weights are for academic research only: they descend from weights under CC BY-NC, which forbids "
+    "commercial use. Animate only people who agreed to it."
+)
+
+app = typer.Typer(
+    help="Fetch, check and convert model weights.",
+    epilog="""
+\b
+Examples:
+  personalive weights download                    to the place where they are found by themselves
+  personalive weights download ~/weights --endpoint https://hf-mirror.example
+  personalive weights check ~/weights
+  personalive weights convert ~/weights ~/weights-half
+""",
+    rich_markup_mode=None,
+)
+
+
+class Format(StrEnum):
+    """Number formats that weights can be stored in."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+@app.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def download(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="Where to.", show_default="~/.local/share/personalive/weights"),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="A mirror of the Hugging Face hub.", show_default="HF_ENDPOINT, else the hub itself"
+        ),
+    ] = None,
+) -> None:
+    """Fetch the released weights (11 GB). Run it again to resume.
+
+    Every file is checked against its published hash. The weights are for academic research only.
+    """
+    from personalive.checkpoints.download import download_weights  # noqa: PLC0415 (keeps --help fast)
+
+    print(LICENCE_NOTE)
+    target = folder or default_weights_folder()
+    with progress("fetching") as show:
+
+        def advance(now: DownloadProgress) -> None:
+            show(now.done_bytes, now.total_bytes, _told(now))
+
+        try:
+            files = download_weights(target, endpoint=endpoint, progress=advance)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"what was fetched is kept in {target}; the same command resumes")
+            raise
+    usage = "" if target == default_weights_folder() else f" --weights {target} (or set {WEIGHTS_ENV})"
+    show_rows(
+        [
+            ("weights", f"{target}, {len(files)} files, {size(sum(path.stat().st_size for path in files))}"),
+            ("next", f"personalive animate PORTRAIT DRIVING{usage}"),
+        ]
+    )
+
+
+@app.command()
+def check(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A weights folder, or tiny for the bundled model.")],
+) -> None:
+    """Compare every file of DIR with its network.
+
+    Reads shapes only: takes seconds and little memory.
+    """
+    from personalive.checkpoints.check import check_folder  # noqa: PLC0415 (imports torch)
+
+    report = check_folder(folder)
+    show_rows([(part.part, _described(part)) for part in report.parts])
+    if not report.ok:
+        raise CheckpointError(_wrong(report))
+    print(f"{report.root}: complete, every network can be loaded")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="DIR", help="A weights folder, or tiny for the bundled model.")],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder; must not exist yet.")],
+    dtype: Annotated[Format, typer.Option(help="Number format of the copy.")] = Format.FLOAT16,
+) -> None:
+    """Copy DIR to OUT in half precision.
+
+    All files become safetensors: half the disk, quicker to load.
+    """
+    from personalive.checkpoints.convert import convert_folder  # noqa: PLC0415 (imports torch)
+    from personalive.streaming.load import DTYPES  # noqa: PLC0415
+
+    with progress("converting") as show:
+
+        def advance(now: ConvertProgress) -> None:
+            done, total = now.done_bytes, now.total_bytes
+            show(done, total, f"{size(done)} of {size(total)}, {now.file}")
+
+        written = convert_folder(source, destination, dtype=DTYPES[dtype.value], progress=advance)
+    bytes_ = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
+    show_rows(
+        [
+            ("weights", f"{written}, {size(bytes_)} in {dtype.value}"),
+            ("next", f"personalive animate PORTRAIT DRIVING --weights {written}"),
+        ]
+    )
+
+
+def _told(now: DownloadProgress) -> str:
+    """``1.2 GB of 11.0 GB, 12 MB/s, 13:40 left, reference_unet.pth``."""
+    left = "" if now.left_s is None else f", {clock(now.left_s)} left"
+    done, total = size(now.done_bytes), size(now.total_bytes)
+    return f"{done} of {total}, {size(now.bytes_per_s)}/s{left}, {Path(now.file).name}"
+
+
+def _described(part: PartReport) -> str:
+    if part.problem is not None:
+        return "cannot be loaded" if part.files else "missing"
+    formats = " and ".join(part.formats)
+    return f"ok, {size(part.size_bytes)}, {part.tensors} tensors, {part.parameters / 1e6:.1f} M values in {formats}"
+
+
+def _wrong(report: FolderReport) -> str:
+    """One line: the first problem, and how many more there are."""
+    broken = [part for part in report.parts if not part.ok]
+    first = report.problem or next((f"{part.part}: {part.problem}" for part in broken), None)
+    if first is None:
+        first = f"{', '.join(report.missing_files)} missing: run `personalive weights download` to fetch it"
+    more = f" (and {len(broken) - 1} more of {len(report.parts)} networks)" if len(broken) > 1 else ""
+    where = "" if str(report.root) in first else f"{report.root}: "
+    return f"{where}{first}{more}"
