@@ -16,8 +16,6 @@ from personalive.models.pose_guider import PoseGuider
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNet
 from personalive.training.presets import TinyPreset
 
-DOWNSAMPLE_NOISE, DOWNSAMPLE_GAIN = 0.3, 1.5  # of the random start that stays, and of the average added to it
-
 
 def build_networks(preset: TinyPreset, seed: int = 0) -> Networks:
     """All networks in float32 with weights that depend on ``seed`` alone.
@@ -50,7 +48,7 @@ def build_networks(preset: TinyPreset, seed: int = 0) -> Networks:
 
 @torch.no_grad()
 def _begin_as_linear(vae: nn.Module) -> None:
-    """Start the autoencoder as little more than averaging and enlarging.
+    """Start the autoencoder as an orthogonal packing of pixels into channels, and back by enlarging.
 
     With the library's own start, a net this narrow and deep spends its first thousand steps on the mean colour of
     a picture; measured over 250 steps, this start reaches a third less error.
@@ -60,18 +58,22 @@ def _begin_as_linear(vae: nn.Module) -> None:
             continue
         if name.endswith(("conv2", "to_out.0")):
             nn.init.zeros_(module.weight)
-        elif name.endswith(("conv_shortcut", "quant_conv")):
+        elif name.endswith(("conv_shortcut", "quant_conv", "encoder.conv_in")) or "upsamplers" in name:
             nn.init.orthogonal_(module.weight)
-        elif "upsamplers" in name:
-            nn.init.dirac_(module.weight)
         elif "downsamplers" in name:
-            module.weight.mul_(DOWNSAMPLE_NOISE)
-            for channel in range(module.weight.shape[0]):
-                module.weight[channel, channel, :2, :2] += DOWNSAMPLE_GAIN / 4
+            _pack_pixels(cast(nn.Conv2d, module))
         else:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _pack_pixels(conv: nn.Conv2d) -> None:
+    """Make a stride-2 convolution take each 2x2 block into its channels without losing a direction twice."""
+    out_channels, in_channels = conv.weight.shape[:2]
+    packing = nn.init.orthogonal_(torch.empty(out_channels, 4 * in_channels))
+    conv.weight.zero_()
+    conv.weight[:, :, :2, :2] = packing.view(out_channels, in_channels, 2, 2)
 
 
 def _begin_as_identity(unet: UNet) -> None:

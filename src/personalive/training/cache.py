@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from personalive.models.bundle import Networks
 from personalive.training.data import PEOPLE, RenderedSet
@@ -20,6 +20,7 @@ from personalive.vision.crop import crop_faces
 from personalive.vision.keypoints import HeadPose, transform_keypoints
 
 CHUNK = 64
+TOKENS = "tokens.npy"  # (N, T, K) float16
 
 
 class FrameCache:
@@ -39,7 +40,9 @@ class FrameCache:
         }
 
     def open(self) -> FrameCache:
-        """Map the finished files."""
+        """Map the finished files; ``tokens`` once they have been made."""
+        tokens = self.folder / TOKENS
+        self.tokens = np.load(tokens, mmap_mode="r", allow_pickle=False) if tokens.exists() else None
         self.latents, self.faces, self.thumbs = (
             np.memmap(self.folder / name, dtype, "r", shape=shape) for name, (dtype, shape) in self.sizes.items()
         )
@@ -78,10 +81,22 @@ class FrameCache:
             **{f.name: getattr(found, f.name).numpy() for f in fields(HeadPose)},
         )
 
+    @torch.no_grad()
+    def fill_tokens(self, encoder: nn.Module, progress: Callable[[int], None]) -> None:
+        """Motion tokens of every face crop, by the trained encoder."""
+        device = next(encoder.parameters()).device
+        tokens = []
+        for start in range(0, len(self.faces), CHUNK):
+            faces = torch.from_numpy(np.array(self.faces[start : start + CHUNK])).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                tokens.append(encoder(faces.permute(0, 3, 1, 2).float() / 127.5 - 1).half().cpu())
+            progress(start + len(faces))
+        np.save(self.folder / TOKENS, torch.cat(tokens).numpy(), allow_pickle=False)
+
 
 def faces_of(images: np.ndarray, pose: HeadPose, size_px: int) -> np.ndarray:
     """(N, S, S, 3) uint8 and their poses -> face crops (N, s, s, 3) uint8, cut as the engine cuts them."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
     boxes = face_box(transform_keypoints(pose), images.shape[1])
     crops: Tensor = crop_faces(pixels, boxes, size_px)
     return crops.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

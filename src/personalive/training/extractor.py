@@ -80,7 +80,7 @@ def extract_all(extractor: nn.Module, images: np.ndarray, size_px: int, batch: i
     device = next(extractor.parameters()).device
     poses = []
     for start in range(0, len(images), batch):
-        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
+        pixels = torch.from_numpy(np.array(images[start : start + batch])).to(device)
         pixels = resize_frames(pixels.permute(0, 3, 1, 2).float() / 255, size_px)
         with torch.autocast(device.type, torch.bfloat16):
             poses.append(extractor(pixels).to("cpu"))

@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from personalive.errors import InputError
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.conditioning import CLIP_MEAN, CLIP_STD
@@ -20,7 +21,6 @@ from personalive.streaming.schedule import Schedule
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet
 from personalive.training.loop import Losses
-from personalive.training.tokens import TokenReader, expression_loss, load_faces
 from personalive.vision.canvas import draw_canvas
 from personalive.vision.keypoints import HeadPose, transform_keypoints
 
@@ -29,7 +29,7 @@ CROSS_SHARE = 0.5  # of the drivers that are the other person
 SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference pictures, as keyframes do
 FIRST_FRAME_SHARE = 0.5  # of the references that are the group's first frame
 ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model's own steps
-READING_WEIGHT = 0.1
+TOKEN_NOISE = 0.1  # added to the motion tokens, whose spread is one
 
 
 class Batch(NamedTuple):
@@ -40,18 +40,16 @@ class Batch(NamedTuple):
     references: list[Tensor]  # (B, C, h, w) each
     thumbs: Tensor  # (B, 3, s, s), normalised for the image encoder
     canvas: Tensor  # (B*F, 3, S, S)
-    faces: Tensor  # (B*F, 3, s, s)
-    expression: Tensor  # (B*F, E)
+    motion: Tensor  # (B, F, T, K)
 
 
 class MotionModules(nn.Module):
-    """What this stage trains."""
+    """What this stage trains. The motion encoder stays as the stage before left it; its tokens are cached."""
 
-    def __init__(self, networks: Networks, reader: TokenReader) -> None:
+    def __init__(self, networks: Networks) -> None:
         super().__init__()
         self.clip, self.reference_unet = networks.clip, networks.reference_unet
         self.denoising_unet, self.pose_guider = networks.denoising_unet, networks.pose_guider
-        self.reader = reader
 
 
 class MotionStage:
@@ -68,32 +66,32 @@ class MotionStage:
     ) -> None:
         self.modules, self.config, self.data, self.cache = modules, networks.config, data, cache
         self.batch, self.frames = batch, frames
+        if cache.tokens is None:
+            raise InputError(f"{cache.folder}: no motion tokens yet: run the tokens stage first")
+        self.tokens = cache.tokens
         self.schedule = Schedule(networks.config.schedule)
         self.device = next(modules.parameters()).device
 
     def __call__(self, step: int, done: float) -> Losses:
-        self.modules.reader.encoder.eval()  # stored batch statistics, as in use
         rng = np.random.default_rng([step, 4])
         batch = self.load(rng)
         noise = torch.Generator().manual_seed(step)
         with torch.autocast(self.device.type, torch.bfloat16):
-            conditions, read = self.condition(batch)
+            conditions = self.condition(batch)
             latents, levels = self._inputs(batch, conditions, noise, rng, done)
             clean = self.predict(latents, levels, conditions)
         error = batch.weight * (clean - batch.target).square()
-        loss, reading = error.mean(), expression_loss(read.float(), batch.expression)
         top = levels == self.config.schedule.levels[-1]
         return {
-            "loss": loss + READING_WEIGHT * reading,
+            "loss": error.mean(),
             "latent": (clean - batch.target).detach().square().mean(),
             "top": error.detach().mean(dim=(1, 3, 4))[top].mean() if top.any() else error.new_zeros(()),
-            "reading": reading.detach(),
         }
 
     def load(self, rng: np.random.Generator) -> Batch:
         """Draw people, references and driving frames."""
         config, cache = self.data.config, self.cache
-        rows, drivers, expressions, masks, refs = [], [], [], [], ([], [])
+        rows, drivers, masks, refs = [], [], [], ([], [])
         for g in rng.choice(config.groups, self.batch, replace=False):
             person = int(rng.integers(2))
             for extra in refs:
@@ -103,7 +101,6 @@ class MotionStage:
                 driver = 1 - person if rng.random() < CROSS_SHARE else person
                 rows.append(cache.index(g, person, k))
                 drivers.append(cache.index(g, driver, k))
-                expressions.append(self.data.truth.expression[g, k])
                 masks.append(self.data.truth.masks[g, person, k])
         return Batch(
             target=self._latents(rows),
@@ -111,12 +108,11 @@ class MotionStage:
             references=[self._latents(r)[:, :, 0] for r in refs[: 1 + (rng.random() < SECOND_REFERENCE_SHARE)]],
             thumbs=self._thumbs(refs[0]),
             canvas=self._canvas(refs[0], rows),
-            faces=load_faces(cache, drivers, rng, self.device),
-            expression=torch.from_numpy(np.stack(expressions)).to(self.device),
+            motion=self._motion(drivers, rng),
         )
 
-    def condition(self, batch: Batch) -> tuple[dict, Tensor]:
-        """Arguments of the denoising net, and the expression read from the tokens."""
+    def condition(self, batch: Batch) -> dict:
+        """Arguments of the denoising net."""
         B = len(batch.thumbs)
         context = self.modules.clip(pixel_values=batch.thumbs).image_embeds[:, None]
         clean = torch.zeros(B, 1, dtype=torch.long, device=self.device)
@@ -125,10 +121,8 @@ class MotionStage:
             for z in batch.references
         ]
         kv = {n: KV(*(torch.cat(ts, 1) for ts in zip(*(p[n] for p in parts), strict=True))) for n in parts[0]}
-        tokens, read = self.modules.reader(batch.faces)
         pose = rearrange(self.modules.pose_guider(batch.canvas), "(b f) c h w -> b c f h w", b=B)
-        motion = rearrange(tokens, "(b f) t k -> b f t k", b=B)
-        return {"context": context, "reference": kv, "motion": motion, "pose": pose, "temporal": False}, read
+        return {"context": context, "reference": kv, "motion": batch.motion, "pose": pose, "temporal": False}
 
     def predict(self, latents: Tensor, levels: Tensor, conditions: dict) -> Tensor:
         """(B, C, F, h, w) at (B, F) levels -> clean latents, float32."""
@@ -163,6 +157,11 @@ class MotionStage:
     def _latents(self, rows: list[int]) -> Tensor:
         latents = torch.from_numpy(np.stack([self.cache.latents[row] for row in rows])).float()
         return rearrange(latents.to(self.device), "(b f) c h w -> b c f h w", b=self.batch)
+
+    def _motion(self, drivers: list[int], rng: np.random.Generator) -> Tensor:
+        tokens = torch.from_numpy(np.stack([self.tokens[row] for row in drivers])).float()
+        tokens += TOKEN_NOISE * torch.from_numpy(rng.standard_normal(tuple(tokens.shape), np.float32))
+        return rearrange(tokens.to(self.device), "(b f) t k -> b f t k", b=self.batch)
 
     def _weights(self, masks: np.ndarray) -> Tensor:
         shares = torch.from_numpy(masks).to(self.device).float() / 255

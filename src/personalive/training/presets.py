@@ -1,10 +1,10 @@
 """The shape of the bundled model and the defaults of its training stages (ours).
 
 The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. The model
-predicts the clean latent instead of the noise: at the highest level the signal is 1.5 % of the sample, and a
-noise prediction would have to be exact to three digits before anything could be seen. For the same reason its highest level
-is 450 and not 999: the portrait that enters as noise then still shows where its background is, which a small net
-without pretraining cannot find by attention alone.
+predicts the clean latent instead of the noise: at the released highest level the signal is 1.5 % of the sample, and
+a noise prediction would have to be exact to three digits before anything could be seen. For the same reason its
+highest level is 450 and not 999: the portrait that enters as noise then still shows where its background is, which a
+small net without pretraining cannot find by attention alone.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class DataConfig:
 HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
 
 STAGES: dict[str, StageConfig] = {
-    "vae": StageConfig(steps=8000, batch=8, lr=2e-3, warmup_steps=50),
+    "vae": StageConfig(steps=8000, batch=6, lr=1e-3, warmup_steps=50),
     "extractor": StageConfig(steps=4000, batch=48, lr=1e-3),
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
     "motion": StageConfig(steps=20000, batch=4, frames=8, lr=1e-3),

@@ -113,11 +113,14 @@ class Run:
         loss = TokenStage(reader, self._data(), self._cache(), self._config("tokens").batch)
         average = self._train("tokens", trainable([reader]), loss)
         self._save("reader", average[0])
+        cache = self._cache()
+        encoder = cast(TokenReader, average[0]).eval().encoder
+        cache.fill_tokens(encoder, self._progress("tokens", int(np.prod(cache.shape))))
 
     def motion(self) -> None:
         """Train image-level motion."""
         self._load("vae", "motion_extractor", "reader")
-        modules = MotionModules(self.networks, self.reader).to(self.device)
+        modules = MotionModules(self.networks).to(self.device)
         config = self._config("motion")
         if (self.folder / "motion.safetensors").exists():
             self._load("motion")
@@ -191,7 +194,7 @@ class Run:
             "vae": self.networks.vae,
             "motion_extractor": self.networks.motion_extractor,
             "reader": self.reader,
-            "motion": MotionModules(self.networks, self.reader),
+            "motion": MotionModules(self.networks),
             "temporal": self.networks.denoising_unet,
         }
         for name in names:

@@ -12,12 +12,12 @@ from torch import Tensor
 from personalive.training.data import CELLS, RenderedSet
 from personalive.training.loop import Losses
 
-CROP_PX = 128
+CROP_PX = 96
 SQUARE_WEIGHT = 5.0
 EDGE_WEIGHT = 0.5
-EDGES_FROM = 0.6  # share of the stage; before, the edge loss would reward flat pictures
+EDGES_FROM = 0.5  # share of the stage; before, the edge loss would reward flat pictures
 KL_WEIGHT = 1e-4
-LATENT_NOISE = 0.08  # of the latents' spread: the decoder must forgive what the denoiser gets slightly wrong
+LATENT_NOISE = 0.03  # of the latents' spread: the decoder must forgive what the denoiser gets slightly wrong
 
 
 class VaeStage:
@@ -56,7 +56,7 @@ class VaeStage:
                 jitter = rng.integers(-CROP_PX // 3, CROP_PX // 3, 2)
                 y = np.clip(rows[pick] * cell - CROP_PX // 2 + jitter[0], 0, room)
                 x = np.clip(columns[pick] * cell - CROP_PX // 2 + jitter[1], 0, room)
-        return np.ascontiguousarray(self.data.images[g, p, k, y : y + CROP_PX, x : x + CROP_PX])
+        return np.array(self.data.images[g, p, k, y : y + CROP_PX, x : x + CROP_PX])
 
 
 def edge_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def encode_all(vae: Any, images: np.ndarray, device: torch.device, batch: int = 
     """Unscaled posterior means of (N, S, S, 3) uint8 pictures -> (N, C, h, w) float16."""
     means = []
     for start in range(0, len(images), batch):
-        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
+        pixels = torch.from_numpy(np.array(images[start : start + batch])).to(device)
         pixels = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             means.append(vae.encode(pixels).latent_dist.mean.half().cpu())
