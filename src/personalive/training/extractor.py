@@ -13,19 +13,33 @@ from personalive.models.motion_extractor import MotionExtractor
 from personalive.training.augment import jitter_colours
 from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.loop import Losses
+from personalive.training.standardise import standardise_norms
 from personalive.vision.keypoints import HeadPose, transform_keypoints
 from personalive.vision.resize import resize_frames
 
 BIN_DEGREES = 3.0
-KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 10.0, 10.0, 0.05
+KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 20.0, 20.0, 0.02  # squared errors in picture units and degrees
 
 
 class ExtractorStage:
-    """Cross-entropy on angle bins, L1 on angles, shift, scale, canonical and projected keypoints."""
+    """Cross-entropy on angle bins, squared error of angles, shift, scale, canonical and projected keypoints."""
 
     def __init__(self, extractor: MotionExtractor, data: RenderedSet, size_px: int, batch: int) -> None:
         self.extractor, self.data, self.size_px, self.batch = extractor, data, size_px, batch
         self.device = next(extractor.parameters()).device
+
+    def standardise(self) -> None:
+        """Start from the data: norms from a batch of pictures, heads from the mean head at rest."""
+        images, truth = self._batch(np.random.default_rng(2))
+        standardise_norms(self.extractor, lambda: self.extractor.heads(images))
+        detector = self.extractor.detector
+        means = {"fc_kp": truth.kp.flatten(1), "fc_t": truth.t, "fc_scale": truth.scale}
+        for name in ("fc_kp", "fc_t", "fc_scale", "fc_yaw", "fc_pitch", "fc_roll"):
+            head = getattr(detector, name)
+            nn.init.zeros_(head.weight)  # else its noise drowns what the body should learn from
+            nn.init.zeros_(head.bias)
+            if name in means:
+                head.bias.data.copy_(means[name].mean(dim=0))
 
     def __call__(self, step: int, done: float) -> Losses:
         rng = np.random.default_rng([step, 2])
@@ -34,11 +48,13 @@ class ExtractorStage:
             heads = self.extractor.heads(images)
         pose = self.extractor.pose(heads)
         angle = sum((_bin_loss(logits, target) for logits, target in _angle_pairs(heads, truth)), torch.zeros(()))
-        degrees = sum(F.l1_loss(getattr(pose, a), getattr(truth, a)) for a in ("yaw", "pitch", "roll"))
-        kp = F.l1_loss(pose.kp, truth.kp)
-        projected = F.l1_loss(transform_keypoints(pose)[..., :2], transform_keypoints(truth)[..., :2])
-        place = F.l1_loss(pose.t[:, :2], truth.t[:, :2]) + F.l1_loss(pose.scale, truth.scale)
-        loss = angle + ANGLE_WEIGHT * degrees + KEYPOINT_WEIGHT * (kp + projected) + PLACE_WEIGHT * place
+        degrees = sum(
+            (F.mse_loss(getattr(pose, a), getattr(truth, a)) for a in ("yaw", "pitch", "roll")), torch.zeros(())
+        )
+        projected = F.mse_loss(transform_keypoints(pose)[..., :2], transform_keypoints(truth)[..., :2])
+        keypoints = F.mse_loss(pose.kp, truth.kp) + projected
+        place = F.mse_loss(pose.t[:, :2], truth.t[:, :2]) + F.mse_loss(pose.scale, truth.scale)
+        loss = angle + ANGLE_WEIGHT * degrees + KEYPOINT_WEIGHT * keypoints + PLACE_WEIGHT * place
         yaw = F.l1_loss(pose.yaw, truth.yaw).detach()
         return {"loss": loss, "yaw_deg": yaw, "keypoints": projected.detach(), "place": place.detach()}
 
@@ -47,8 +63,8 @@ class ExtractorStage:
         sizes = (config.groups, PEOPLE, config.frames)
         picks = [(g, p, k) for g, p, k in rng.integers(sizes, size=(self.batch, 3)).tolist()]
         images = torch.from_numpy(np.stack([self.data.images[pick] for pick in picks])).to(self.device)
-        images = jitter_colours(images.permute(0, 3, 1, 2).float() / 255, rng)
-        return resize_frames(images, self.size_px), true_pose(self.data, picks).to(self.device)
+        images = resize_frames(images.permute(0, 3, 1, 2).float() / 255, self.size_px)
+        return jitter_colours(images, rng), true_pose(self.data, picks).to(self.device)
 
 
 def true_pose(data: RenderedSet, picks: Sequence[tuple[int, int, int]]) -> HeadPose:

@@ -21,6 +21,7 @@ from personalive.streaming.schedule import Schedule
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet
 from personalive.training.loop import Losses
+from personalive.training.standardise import standardise_norms
 from personalive.vision.canvas import draw_canvas
 from personalive.vision.keypoints import HeadPose, transform_keypoints
 
@@ -29,6 +30,7 @@ CROSS_SHARE = 0.5  # of the drivers that are the other person
 SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference pictures, as keyframes do
 FIRST_FRAME_SHARE = 0.5  # of the references that are the group's first frame
 ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model's own steps
+STANDARD_PICTURES = 64  # that the image encoder's norms start from
 TOKEN_NOISE = 0.1  # added to the motion tokens, whose spread is one
 
 
@@ -87,6 +89,12 @@ class MotionStage:
             "latent": (clean - batch.target).detach().square().mean(),
             "top": error.detach().mean(dim=(1, 3, 4))[top].mean() if top.any() else error.new_zeros(()),
         }
+
+    def standardise(self) -> None:
+        """Start the image encoder's norms from training pictures."""
+        rows = np.linspace(0, len(self.cache.thumbs) - 1, STANDARD_PICTURES).astype(int).tolist()
+        thumbs = self._thumbs(rows)
+        standardise_norms(self.modules.clip, lambda: self.modules.clip(pixel_values=thumbs))
 
     def load(self, rng: np.random.Generator) -> Batch:
         """Draw people, references and driving frames."""

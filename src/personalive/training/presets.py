@@ -61,9 +61,9 @@ _MODEL = ModelConfig(
     scale_gain=1.0,
     framing_scale=2.2,
     motion_encoder=MotionEncoderConfig(
-        face_size_px=96, width=32, landmark_maps=32, attention_width=128, attention_heads=8
+        face_size_px=96, width=16, landmark_maps=32, attention_width=128, attention_heads=8
     ),
-    motion_extractor=MotionExtractorConfig(input_size_px=128, depths=(2, 2, 4, 2), widths=(32, 64, 128, 256)),
+    motion_extractor=MotionExtractorConfig(input_size_px=96, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
     pose_guider=PoseGuiderConfig(canvas_size_px=128, widths=(16, 32, 64, 96)),
     schedule=ScheduleConfig(prediction="sample", levels=(0, 150, 300, 450), step=150),
     keyframes=KeyframeConfig(),
@@ -120,9 +120,10 @@ class DataConfig:
 HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
 
 STAGES: dict[str, StageConfig] = {
-    "vae": StageConfig(steps=8000, batch=6, lr=1e-3, warmup_steps=50),
-    "extractor": StageConfig(steps=4000, batch=48, lr=1e-3),
+    "vae": StageConfig(steps=8000, batch=6, lr=6e-4, warmup_steps=50),
+    "decoder": StageConfig(steps=8000, batch=6, lr=5e-4, warmup_steps=50),
+    "extractor": StageConfig(steps=6000, batch=24, lr=4e-4, clip_norm=10.0),
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
-    "motion": StageConfig(steps=20000, batch=4, frames=8, lr=1e-3),
+    "motion": StageConfig(steps=20000, batch=4, frames=8, lr=6e-4),
     "temporal": StageConfig(steps=2000, batch=2, frames=28, lr=5e-4),
 }

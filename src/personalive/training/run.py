@@ -28,7 +28,7 @@ from personalive.training.temporal import TemporalStage, temporal_only
 from personalive.training.tokens import TokenReader, TokenStage
 from personalive.training.vae import VaeStage, encode_all
 
-STEPS = ("render", "vae", "extractor", "cache", "tokens", "motion", "temporal", "export")
+STEPS = ("render", "vae", "decoder", "extractor", "cache", "tokens", "motion", "temporal", "export")
 PROGRESS_SECONDS = 10.0
 SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
 PARTS = (
@@ -78,8 +78,10 @@ class Run:
         render_set(self.folder / "data", self.data_config, self._progress("render", total))
 
     def vae(self) -> None:
-        """Train the autoencoder and measure its scaling factor."""
+        """Train the autoencoder and measure its scaling factor; called again, it goes on from where it was."""
         data = self._data()
+        if (self.folder / "vae.safetensors").exists():
+            self._load("vae")
         vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
         config = self._config("vae")
         modules = trainable([vae])
@@ -91,11 +93,23 @@ class Run:
         self.networks.vae.register_to_config(scaling_factor=scaling)
         self._save("vae", vae, scaling=scaling)
 
+    def decoder(self) -> None:
+        """Train the autoencoder's decoder further; latents stay as they are, so this may also come last."""
+        self._load("vae")
+        vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        vae.requires_grad_(False)
+        for part in (vae.decoder, vae.post_quant_conv):
+            part.train().requires_grad_(True)
+        loss = VaeStage(vae, self._data(), self._config("decoder").batch, self.device)
+        average = self._train("decoder", nn.ModuleList([vae]), loss)
+        self._save("vae", average[0], scaling=vae.config.scaling_factor)
+
     def extractor(self) -> None:
         """Train the motion extractor."""
         extractor = self.networks.motion_extractor.to(self.device)
         size, batch = self.networks.config.motion_extractor.input_size_px, self._config("extractor").batch
         loss = ExtractorStage(extractor, self._data(), size, batch)
+        loss.standardise()
         average = self._train("extractor", trainable([extractor]), loss)
         self._save("motion_extractor", average[0])
 
@@ -122,12 +136,15 @@ class Run:
         self._load("vae", "motion_extractor", "reader")
         modules = MotionModules(self.networks).to(self.device)
         config = self._config("motion")
-        if (self.folder / "motion.safetensors").exists():
+        fresh = not (self.folder / "motion.safetensors").exists()
+        if not fresh:
             self._load("motion")
         trained = trainable([modules])
         for parameter in temporal_only(self.networks.denoising_unet):
             parameter.requires_grad_(False)
         loss = MotionStage(modules, self.networks, self._data(), self._cache(), config.batch, config.frames)
+        if fresh:
+            loss.standardise()
         average = self._train(
             "motion", trained, loss, lambda m, step: self._save("motion", cast(nn.ModuleList, m)[0])
         )

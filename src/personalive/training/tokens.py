@@ -29,6 +29,7 @@ class TokenReader(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.read = nn.Linear(tokens * width, len(EXPRESSION_NAMES))
+        nn.init.zeros_(self.read.weight)  # its noise would drown what the encoder should learn from
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, s, s) in [-1, 1] -> tokens (B, T, K), expression (B, E)."""
