@@ -72,7 +72,7 @@ def advise(able: set[str]) -> tuple[list[str], bool]:
     if "released weights" in able:
         steps.append("real people:  personalive animate PORTRAIT DRIVING -o film.mp4")
     else:
-        steps.append("real people:  personalive weights download   (11 GB, academic research only)")
+        steps.append("real people:  personalive weights download   (12 GB, academic research only)")
     if {"bundled model", "demo files"} <= able:
         steps.append("demo:         personalive animate --demo")
     return steps, bool(able & {"released weights", "bundled model"})

@@ -29,7 +29,7 @@ _EPILOG = """
 Examples:
   personalive doctor                              what runs on this machine
   personalive animate --demo                      a film from the bundled model, no download
-  personalive weights download                    the released weights, 11 GB
+  personalive weights download                    the released weights, 12 GB
   personalive animate me.jpg clip.mp4 -o film.mp4
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.

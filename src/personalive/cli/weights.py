@@ -63,7 +63,7 @@ def download(
         ),
     ] = None,
 ) -> None:
-    """Fetch the released weights (11 GB). Run it again to resume.
+    """Fetch the released weights (12 GB). Run it again to resume.
 
     Every file is checked against its published hash. The weights are for academic research only.
     """

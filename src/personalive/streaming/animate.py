@@ -6,6 +6,7 @@ S is the side of the model's pictures.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import deque
@@ -93,8 +94,10 @@ class AnimateReport:
 
     def save(self, path: Path) -> None:
         """Write as JSON beside the film."""
+        options = {name: _json_value(value) for name, value in self.options.items()}
+        text = json.dumps(asdict(replace(self, options=options)), indent=2, allow_nan=False)
         try:
-            path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+            path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(f"{path}: the run's record could not be written ({reason}); free some space") from error
@@ -256,7 +259,7 @@ class _Film:
     def _window(self, frames: list[FramedFrame], real: int) -> tuple[np.ndarray, int | None, int]:
         pictures = [self.portrait if frame.neutral else frame.image for frame in frames]
         self.drivers.extend(pictures[:real])
-        cut = next((i for i, frame in enumerate(frames) if frame.cut), None)
+        cut = max((i for i, frame in enumerate(frames) if frame.cut), default=None)  # the last one stays the base
         return np.stack(pictures), cut, real
 
     def _framed(self) -> Iterator[FramedFrame]:
@@ -309,6 +312,11 @@ class _Film:
             contact_sheet=sheet,
             warnings=notes + warnings,
         )
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no infinity, which turns keyframes off: as text it stays readable, for ``float`` too."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rate(frames: int, begun: float) -> float:

@@ -59,7 +59,7 @@ def find_weights() -> Path:
     if folder.is_dir():
         return folder
     raise CheckpointError(
-        "no released weights here: run `personalive weights download` (11 GB) for real people, see the bundled "
+        "no released weights here: run `personalive weights download` (12 GB) for real people, see the bundled "
         "model with `personalive animate --demo`, or force it on your own pictures with --weights tiny"
     )
 

@@ -190,6 +190,8 @@ class DrivingFramer:
         ready: list[FramedFrame] = []
         if sighting.cut:
             ready = self._settle()
+            if self._follower is None:  # the first shot decided for the centre
+                return [*ready, self._by_centre(seen)]
         if sighting.cut or self._has_left(seen):
             self._square, self._unfit_frames = None, 0
         return ready + (self._measure(seen) if self._square is None else [self._emit(seen)])
