@@ -1,0 +1,191 @@
+"""Films made through the command line with a very small model, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from personalive.cli import animate as command
+from personalive.cli import console
+from personalive.config import CliConfig, KeyframeConfig
+from personalive.streaming.load import DTYPES
+from personalive.vision.framing import FramingMode, NoFace
+from support.film_files import CLIP_FPS, read_film, write_clip
+from support.small_model import SMALL_SIZE_PX
+
+
+def test_the_plainest_command_names_film_and_record_after_both_inputs(run, place, portrait, driving, small_weights):
+    done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center")
+    film, record = place / "clip_by_me.mp4", place / "clip_by_me.json"
+    assert (done.code, done.err) == (0, "")
+    assert str(film) in done.out
+    assert str(record) in done.out
+    assert f"10 frames, {10 / CLIP_FPS:.2f} s" in done.out
+    frames, has_sound = read_film(film)
+    assert [frame.shape for frame in frames] == [(SMALL_SIZE_PX, SMALL_SIZE_PX, 3)] * 10
+    assert not has_sound
+    assert {path.name for path in place.iterdir()} == {"me.png", "clip.mp4", film.name, record.name}
+
+
+def test_every_option_reaches_the_film(run, place, portrait, small_weights):
+    clip = write_clip(place / "long.mp4", 25, sound=True)
+    options = (
+        "--device cpu --dtype float32 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center --no-face neutral"
+    )
+    flags = "--no-audio --side-by-side --contact-sheet all.png --no-keyframes"
+    done = run("animate", portrait, clip, "-o", "f.mp4", "--weights", small_weights, *options.split(), *flags.split())
+    assert (done.code, done.err) == (0, "")
+    frames, has_sound = read_film(place / "f.mp4")
+    assert [frame.shape for frame in frames] == [(48, 3 * 48, 3)] * 8  # 0.20, 0.24, ... 0.48 s
+    assert not has_sound
+    record = json.loads((place / "f.json").read_text())
+    assert record["options"] == {
+        "seed": 7,
+        "keyframe_threshold": float("inf"),
+        "framing": "center",
+        "no_face": "neutral",
+        "center_fallback": False,
+        "start_s": 0.2,
+        "end_s": 0.52,
+        "audio": False,
+        "size_px": 48,
+        "side_by_side": True,
+        "contact_sheet": "all.png",
+    }
+    assert (record["device"], record["dtype"], record["weights"]) == ("cpu", "float32", str(small_weights))
+    with Image.open(place / "all.png") as sheet:
+        assert sheet.width > sheet.height
+    assert str(place / "all.png") in done.out
+
+
+def test_sound_is_kept_unless_told_otherwise(run, place, portrait, small_weights):
+    clip = write_clip(place / "sound.mp4", 10, sound=True)
+    assert run("animate", portrait, clip, "--weights", small_weights, "--framing", "center").code == 0
+    assert read_film(place / "sound_by_me.mp4")[1]
+
+
+def test_a_larger_film_is_the_models_film_enlarged(run, place, portrait, driving, small_weights):
+    common = ("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--dtype", "float32")
+    assert run(*common, "-o", "small.mp4").code == 0
+    assert run(*common, "-o", "large.mp4", "--size", 2 * SMALL_SIZE_PX).code == 0
+    pairs = zip(read_film(place / "small.mp4")[0], read_film(place / "large.mp4")[0], strict=True)
+    for small, large in pairs:
+        likeness = np.corrcoef(block_means(small).ravel(), block_means(large).ravel())[0, 1]
+        assert likeness > 0.97  # two encodings of the same pictures
+
+
+def block_means(image: np.ndarray) -> np.ndarray:
+    """(8, 8, 3): coarse enough for video that stores colour at half the resolution."""
+    side = image.shape[0] // 8
+    return image.reshape(8, side, 8, side, 3).mean((1, 3))
+
+
+def test_a_clip_that_is_cut_off_plays_as_far_as_it_goes(run, place, portrait, small_weights):
+    whole = write_clip(place / "whole.mp4", 20, fps=5, options={"movflags": "faststart"}).read_bytes()
+    (place / "cut.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+    done = run("animate", portrait, "cut.mp4", "--weights", small_weights, "--framing", "center")
+    assert (done.code, done.err) == (0, "")
+    assert any(line.startswith("warning") and "cut.mp4" in line for line in done.out.splitlines())
+    assert 8 <= len(read_film(place / "cut_by_me.mp4")[0]) < 16
+
+
+def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_weights, monkeypatch):
+    clip = write_clip(place / "clip.mp4", 8)
+    square = place / "square.png"
+    with Image.open(portrait) as picture:
+        picture.resize((80, 80)).save(square)
+    monkeypatch.setattr(command, "demo_files", lambda: (square, clip))
+    done = run("animate", "--demo", "--weights", small_weights)
+    film, sheet = (place / "personalive-demo" / name for name in ("demo.mp4", "contact_sheet.png"))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == f"next  watch {film} and look at {sheet}"
+    assert read_film(film)[0][0].shape == (SMALL_SIZE_PX, 3 * SMALL_SIZE_PX, 3)
+    assert sheet.is_file()
+
+
+def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run, place, portrait, monkeypatch):
+    asked = {}
+
+    def fail(*files, **_):
+        asked.update(files[4], framing=files[3]["framing"], fallback=files[3]["center_fallback"])
+        raise command.InputError("no film today: try tomorrow")
+
+    monkeypatch.setattr(command, "demo_files", lambda: (portrait, portrait))
+    monkeypatch.setattr(command, "_make", fail)
+    assert run("animate", "--demo", "-o", "some/where").code == 1
+    assert asked == {"weights": "tiny", "device": "auto", "dtype": "auto", "framing": "none", "fallback": True}
+    assert not (place / "some/where").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "fallback"),
+    [
+        (["--weights", "tiny"], None, True),
+        ([], "tiny", True),
+        ([], None, False),
+        (["--weights", "somewhere"], "tiny", False),
+    ],
+)
+def test_the_centre_is_a_fallback_for_the_bundled_model_alone(run, monkeypatch, arguments, environment, fallback):
+    asked = []
+
+    def record(*files):
+        asked.append(files[3]["center_fallback"])
+        raise command.InputError("stop here")
+
+    monkeypatch.setattr(command, "_make", record)
+    if environment:
+        monkeypatch.setenv("PERSONALIVE_WEIGHTS", environment)
+    run("animate", "a.png", "b.mp4", *arguments)
+    assert asked == [fallback]
+
+
+def test_choices_are_those_of_the_library():
+    assert [choice.value for choice in command.Framing] == list(get_args(FramingMode))
+    assert [choice.value for choice in command.NoFace] == list(get_args(NoFace))
+    assert [choice.value for choice in command.Dtype] == ["auto", *DTYPES]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "threshold", "options"),
+    [
+        (True, None, {}),
+        (True, 3.5, {"keyframe_threshold": 3.5}),
+        (False, None, {"keyframe_threshold": float("inf")}),
+    ],
+)
+def test_keyframe_flags_become_one_threshold(wanted, threshold, options):
+    assert command._keyframe_options(wanted, threshold) == options
+    assert KeyframeConfig.threshold < float("inf")
+
+
+def test_progress_without_a_terminal_is_plain_lines(run, portrait, driving, small_weights, monkeypatch):
+    monkeypatch.setattr(CliConfig, "plain_interval_s", 0.0)
+    done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center")
+    assert done.code == 0
+    assert [line.split(" frames")[0] for line in done.err.splitlines()] == [
+        "animating: 4 of about 10",
+        "animating: 8 of about 10",
+        "animating: 10 of about 10",
+    ]
+    assert all("per second" in line and line.isprintable() for line in done.err.splitlines())
+
+
+def test_progress_on_a_terminal_is_a_bar_that_goes_away(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with console.progress("animating") as show:
+        show(30, 120, "30 of [about] 120 frames, 8.1 per second, 0:11 left")
+    shown = capsys.readouterr().err
+    assert "30 of [about] 120 frames, 8.1 per second, 0:11 left" in shown
+    assert "\x1b[2K" in shown.rpartition("left")[2]  # the line is wiped at the end
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.4, "0:07"), (754, "12:34"), (3723, "1:02:03")])
+def test_time_left_reads_like_a_clock(seconds, text):
+    assert console.clock(seconds) == text

@@ -1,0 +1,84 @@
+"""The real program in a process of its own: what it imports, its exit codes, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support.film_files import read_film, write_clip
+
+HEAVY = ("torch", "numpy", "av", "cv2", "PIL", "diffusers", "transformers", "huggingface_hub", "safetensors")
+DEADLINE_S = 300
+FRAMES = 1500  # far more than are made before the interruption
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PERSONALIVE_")}
+    return kept | {"OMP_NUM_THREADS": "1", "XDG_DATA_HOME": str(tmp_path / "data")}
+
+
+def test_importing_the_commands_imports_nothing_heavy():
+    code = f"import sys, personalive.cli.main; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_bad_input_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "personalive", "animate", "gone.png", "gone.mp4"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment(tmp_path)
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "error: gone.png: no such file; check the name and the folder\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    command = f"{sys.executable} -m personalive --help | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def work(place: Path, portrait: Path) -> Path:
+    write_clip(place / "long.mp4", FRAMES)
+    return place
+
+
+def test_ctrl_c_leaves_a_playable_film_and_says_where(work, tmp_path, small_weights):
+    command = [sys.executable, "-m", "personalive", "animate", "me.png", "long.mp4", "-o", "film.mp4"]
+    command += ["--weights", str(small_weights), "--framing", "center", "--side-by-side"]
+    with subprocess.Popen(
+        command, cwd=work, env=environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_bytes(work, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    partial = work / "film.partial.mp4"
+    *progress, last = err.splitlines()
+    said = re.fullmatch(rf"interrupted: The first (\d+) frames were kept in {re.escape(str(partial))}", last)
+    assert process.returncode == 130, err
+    assert all(line.startswith("animating: ") for line in progress)  # on a slow machine
+    assert out == ""
+    assert said, err
+    frames, _ = read_film(partial)
+    assert 0 < len(frames) == int(said[1]) < FRAMES
+    assert {path.name for path in work.iterdir()} == {"me.png", "long.mp4", partial.name}
+
+
+def wait_for_bytes(folder: Path, process: subprocess.Popen) -> None:
+    """Until the film under way, of which the driver's noise is the larger part, has reached the disk."""
+    end = time.monotonic() + DEADLINE_S
+    while process.poll() is None and time.monotonic() < end:
+        if any(path.stat().st_size for path in folder.glob(".personalive-*")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"nothing was written: exit code {process.poll()}")
