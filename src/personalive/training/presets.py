@@ -120,8 +120,8 @@ class DataConfig:
 HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
 
 STAGES: dict[str, StageConfig] = {
-    "vae": StageConfig(steps=8000, batch=6, lr=6e-4, warmup_steps=50),
-    "decoder": StageConfig(steps=8000, batch=6, lr=5e-4, warmup_steps=50),
+    "vae": StageConfig(steps=8000, batch=6, lr=1e-3, warmup_steps=50),
+    "decoder": StageConfig(steps=8000, batch=2, lr=4e-4, warmup_steps=50),
     "extractor": StageConfig(steps=6000, batch=24, lr=4e-4, clip_norm=10.0),
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
     "motion": StageConfig(steps=20000, batch=4, frames=8, lr=6e-4),

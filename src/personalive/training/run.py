@@ -94,13 +94,14 @@ class Run:
         self._save("vae", vae, scaling=scaling)
 
     def decoder(self) -> None:
-        """Train the autoencoder's decoder further; latents stay as they are, so this may also come last."""
+        """Train the decoder further, on whole pictures; latents stay as they are, so this may also come last."""
         self._load("vae")
         vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
         vae.requires_grad_(False)
         for part in (vae.decoder, vae.post_quant_conv):
             part.train().requires_grad_(True)
-        loss = VaeStage(vae, self._data(), self._config("decoder").batch, self.device)
+        data = self._data()
+        loss = VaeStage(vae, data, self._config("decoder").batch, self.device, crop_px=data.config.size_px)
         average = self._train("decoder", nn.ModuleList([vae]), loss)
         self._save("vae", average[0], scaling=vae.config.scaling_factor)
 

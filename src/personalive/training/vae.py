@@ -23,8 +23,8 @@ LATENT_NOISE = 0.03  # of the latents' spread: the decoder must forgive what the
 class VaeStage:
     """Losses on random crops; half of them around the face, where people look."""
 
-    def __init__(self, vae: Any, data: RenderedSet, batch: int, device: torch.device) -> None:
-        self.vae, self.data, self.batch, self.device = vae, data, batch, device
+    def __init__(self, vae: Any, data: RenderedSet, batch: int, device: torch.device, crop_px: int = CROP_PX) -> None:
+        self.vae, self.data, self.batch, self.device, self.crop_px = vae, data, batch, device, crop_px
 
     def __call__(self, step: int, done: float) -> Losses:
         rng = np.random.default_rng([step, 1])
@@ -33,7 +33,8 @@ class VaeStage:
         with torch.autocast(self.device.type, torch.bfloat16):
             posterior = self.vae.encode(images).latent_dist
             mean = posterior.mean.float()
-            noisy = mean + LATENT_NOISE * mean.detach().std() * torch.randn_like(mean)
+            noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(step)).to(self.device)
+            noisy = mean + LATENT_NOISE * mean.detach().std() * noise
             output = self.vae.decode(noisy).sample.float()
         pixel, edge = F.l1_loss(output, images), edge_loss(output, images)
         kl = posterior.kl().mean() / mean[0].numel()
@@ -47,16 +48,16 @@ class VaeStage:
     def _crop(self, rng: np.random.Generator) -> np.ndarray:
         config = self.data.config
         g, p, k = (int(rng.integers(n)) for n in (config.groups, 2, config.frames))
-        room = config.size_px - CROP_PX
+        room = config.size_px - self.crop_px
         y, x = rng.integers(0, room + 1, 2)
         if rng.random() < 0.5:
             rows, columns = np.nonzero(self.data.truth.masks[g, p, k, 1:].sum(axis=0))
             if len(rows):
                 pick, cell = int(rng.integers(len(rows))), config.size_px // CELLS
-                jitter = rng.integers(-CROP_PX // 3, CROP_PX // 3, 2)
-                y = np.clip(rows[pick] * cell - CROP_PX // 2 + jitter[0], 0, room)
-                x = np.clip(columns[pick] * cell - CROP_PX // 2 + jitter[1], 0, room)
-        return np.array(self.data.images[g, p, k, y : y + CROP_PX, x : x + CROP_PX])
+                jitter = rng.integers(-self.crop_px // 3, self.crop_px // 3, 2)
+                y = np.clip(rows[pick] * cell - self.crop_px // 2 + jitter[0], 0, room)
+                x = np.clip(columns[pick] * cell - self.crop_px // 2 + jitter[1], 0, room)
+        return np.array(self.data.images[g, p, k, y : y + self.crop_px, x : x + self.crop_px])
 
 
 def edge_loss(output: Tensor, target: Tensor) -> Tensor:
