@@ -1,0 +1,112 @@
+"""The names that users may rely on, and how they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+
+import personalive
+from personalive import errors
+
+PUBLIC = {
+    "AnimateOptions",
+    "AnimateReport",
+    "CheckpointError",
+    "DeviceError",
+    "DownloadError",
+    "Engine",
+    "FaceNotFoundError",
+    "InputError",
+    "OutputError",
+    "PersonaLiveError",
+    "Progress",
+    "StreamState",
+    "__version__",
+    "animate",
+    "load_engine",
+}
+
+
+def parameters(function) -> dict[str, inspect._ParameterKind]:
+    return {name: p.kind for name, p in inspect.signature(function).parameters.items()}
+
+
+def test_public_names_are_these():
+    assert set(personalive.__all__) == PUBLIC
+    assert set(dir(personalive)) == PUBLIC
+    assert personalive.__all__ == sorted(personalive.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC - {"__version__"}))
+def test_every_public_name_can_be_had_and_is_documented(name: str):
+    value = getattr(personalive, name)
+    assert value.__name__ == name
+    assert inspect.getdoc(value)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'personalive' has no attribute 'animat'"):
+        _ = personalive.animat  # pyright: ignore[reportAttributeAccessIssue]
+    assert not hasattr(personalive, "torch")
+
+
+def test_every_error_can_be_imported_and_is_of_one_family():
+    kinds = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert kinds == {name for name in PUBLIC if name.endswith("Error")}
+    assert all(issubclass(getattr(errors, name), errors.PersonaLiveError) for name in kinds)
+
+
+def test_animate_takes_files_by_position_and_all_else_by_name():
+    kinds = parameters(personalive.animate)
+    assert list(kinds)[:3] == ["portrait", "driving", "output"]
+    later = {name: kind for name, kind in kinds.items() if name not in ("portrait", "driving", "output")}
+    assert set(later) == {"weights", "engine", "device", "dtype", "progress", "options"}
+    assert set(later.values()) == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+
+
+def test_options_of_animate_are_these():
+    assert {field.name for field in dataclasses.fields(personalive.AnimateOptions)} == {
+        "seed",
+        "keyframe_threshold",
+        "framing",
+        "no_face",
+        "center_fallback",
+        "start_s",
+        "end_s",
+        "size_px",
+        "audio",
+        "side_by_side",
+        "contact_sheet",
+    }
+
+
+def test_load_engine_takes_the_weights_by_position():
+    kinds = parameters(personalive.load_engine)
+    assert list(kinds) == ["weights", "device", "dtype"]
+    assert kinds["device"] == kinds["dtype"] == inspect.Parameter.KEYWORD_ONLY
+
+
+def test_the_stream_is_driven_by_these_methods():
+    public = {
+        name for name, value in vars(personalive.Engine).items() if not name.startswith("_") and callable(value)
+    }
+    assert public == {"start", "step", "flush", "advance", "decode", "decode_images"}
+    assert list(parameters(personalive.Engine.start)) == ["self", "portrait", "seed", "noise", "keyframe_threshold"]
+    assert list(parameters(personalive.Engine.step)) == ["self", "state", "window", "noise", "cut"]
+    assert list(parameters(personalive.Engine.advance)) == ["self", "state", "conditioning", "noise"]
+
+
+def test_the_state_holds_these_values():
+    assert [field.name for field in dataclasses.fields(personalive.StreamState)] == [
+        "reference",
+        "latents",
+        "motion",
+        "pose",
+        "driver",
+        "bank",
+        "keyframe_threshold",
+        "seed",
+        "call",
+    ]
