@@ -25,9 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("stage", choices=["all", *STEPS])
     parser.add_argument("--run", type=Path, required=True, help="folder for data, weights, logs and sheets")
-    parser.add_argument("--minutes", type=float, help="stop each training stage after this long")
-    parser.add_argument("--steps", type=int, help="stop each training stage after so many steps")
-    parser.add_argument("--groups", type=int, default=DataConfig.groups, help="pairs of people to render")
+    parser.add_argument("--minutes", type=_minutes, help="stop each training stage after this long")
+    parser.add_argument("--steps", type=_count, help="stop each training stage after so many steps")
+    parser.add_argument("--groups", type=_count, default=DataConfig.groups, help="pairs of people to render")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(arguments)
     try:
@@ -38,6 +38,22 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 up")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0")
+    return value
 
 
 def _say(line: str) -> None:

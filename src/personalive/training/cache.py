@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from personalive.errors import InputError
 from personalive.models.bundle import Networks
 from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.extractor import extract_all
@@ -42,12 +43,15 @@ class FrameCache:
     def open(self) -> FrameCache:
         """Map the finished files; ``tokens`` once they have been made."""
         tokens = self.folder / TOKENS
-        self.tokens = np.load(tokens, mmap_mode="r", allow_pickle=False) if tokens.exists() else None
-        self.latents, self.faces, self.thumbs = (
-            np.memmap(self.folder / name, dtype, "r", shape=shape) for name, (dtype, shape) in self.sizes.items()
-        )
-        with np.load(self.folder / "poses.npz") as file:
-            self.pose = HeadPose(**{f.name: torch.from_numpy(file[f.name]) for f in fields(HeadPose)})
+        try:
+            self.tokens = np.load(tokens, mmap_mode="r", allow_pickle=False) if tokens.exists() else None
+            self.latents, self.faces, self.thumbs = (
+                np.memmap(self.folder / name, dtype, "r", shape=shape) for name, (dtype, shape) in self.sizes.items()
+            )
+            with np.load(self.folder / "poses.npz") as file:
+                self.pose = HeadPose(**{f.name: torch.from_numpy(file[f.name]) for f in fields(HeadPose)})
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{self.folder}: no cache of this training set: run the cache stage first") from error
         return self
 
     def index(self, group: int, person: int, frame: int) -> int:

@@ -42,12 +42,12 @@ class RenderedSet:
             self.config = DataConfig(**json.loads((folder / "data.json").read_text()))
             with np.load(folder / "truth.npz") as file:
                 self.truth = Truth(**{name: file[name] for name in Truth._fields})
+            self.images = np.memmap(folder / "images.u8", np.uint8, "r", shape=image_shape(self.config))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f"{folder}: no training set here: run `python -m personalive.training render`"
             ) from error
         self.folder = folder
-        self.images = np.memmap(folder / "images.u8", np.uint8, "r", shape=image_shape(self.config))
 
 
 def image_shape(config: DataConfig) -> tuple[int, ...]:

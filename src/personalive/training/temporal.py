@@ -30,7 +30,6 @@ class TemporalStage:
 
     def __init__(self, networks: Networks, batch: int, frames: int) -> None:
         self.engine, self.batch, self.frames = Engine(networks), batch, frames
-        self.state: StreamState | None = None
 
     def __call__(self, step: int, done: float) -> Losses:
         losses = [self._clip(np.random.default_rng([step, clip, 5])) for clip in range(self.batch)]
