@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -85,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     settings = _Settings(debug=os.environ.get(DEBUG_ENV, "") not in ("", "0"))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     try:
         _run(given, settings)
     except typer.Exit as done:
@@ -99,6 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error_line(line)
         return code
     return OK
+
+
+def _stop(signum: int, frame: object) -> None:
+    """Be told to end as by Ctrl-C, so that a film is left playable then too."""
+    raise KeyboardInterrupt
 
 
 def _run(arguments: list[str], settings: _Settings) -> None:

@@ -23,7 +23,7 @@ from personalive.errors import InputError, OutputError
 from personalive.media import Frame, VideoReader, VideoWriter, check_output, load_still, open_video, save_png
 from personalive.streaming.contact_sheet import ContactSheet
 from personalive.streaming.engine import Engine
-from personalive.streaming.load import AUTO, load_engine
+from personalive.streaming.load import AUTO, load_engine, memory_errors
 from personalive.streaming.state import StreamState
 from personalive.vision.faces import find_detector
 from personalive.vision.framing import DrivingFramer, FramedFrame, FramingMode, NoFace, frame_portrait
@@ -140,11 +140,8 @@ def animate(
     picture = load_still(portrait)
     with open_video(driving, chosen.start_s, chosen.end_s) as reader:
         engine = engine or load_engine(weights, device=device, dtype=dtype)
-        film = _Film(engine, picture, reader, chosen)
-        try:
-            report = film.make(target, [portrait, driving], progress)
-        finally:
-            film.close()
+        with memory_errors(engine.device):
+            report = _Film(engine, picture, reader, chosen).make(target, [portrait, driving], progress)
     report = replace(report, inputs={"portrait": str(portrait), "driving": str(driving)})
     report.save(report_path)
     return report
@@ -188,11 +185,6 @@ class _Film:
         self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
         self.drivers: deque[np.ndarray] = deque()  # framed driving pictures whose results are still in flight
         self.times: deque[Frame] = deque()  # source frames (without pixels) whose results are still in flight
-
-    def close(self) -> None:
-        """Let go of what is in flight."""
-        self.drivers.clear()
-        self.times.clear()
 
     def make(
         self, target: Path, inputs: list[str | os.PathLike[str]], progress: Callable[[Progress], None] | None

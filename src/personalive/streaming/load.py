@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -37,13 +38,24 @@ def load_engine(weights: str | os.PathLike[str] = AUTO, *, device: str = AUTO, d
     """
     folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
     chosen = choose_device(device)
-    try:
+    with memory_errors(chosen):
         networks = load_networks(folder, device=chosen, dtype=choose_dtype(dtype, chosen))
+    return Engine(networks, name=folder.name, folder=folder.root)
+
+
+@contextmanager
+def memory_errors(device: torch.device) -> Iterator[None]:
+    """What runs out of the device's memory inside becomes one line.
+
+    Raises:
+        DeviceError: instead of torch's own error.
+    """
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            f"{chosen}: not enough memory for {folder.name}: use --dtype float16, or --weights tiny"
+            f"{device}: not enough memory for this model: use --dtype float16, --device cpu, or --weights tiny"
         ) from error
-    return Engine(networks, name=folder.name, folder=folder.root)
 
 
 def find_weights() -> Path:

@@ -31,7 +31,7 @@ SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference pictures, 
 FIRST_FRAME_SHARE = 0.5  # of the references that are the group's first frame
 ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model's own steps
 STANDARD_PICTURES = 64  # that the image encoder's norms start from
-TOKEN_NOISE = 0.1  # added to the motion tokens, whose spread is one
+TOKEN_NOISE = 0.03  # added to the motion tokens, a tenth of their spread
 
 
 class Batch(NamedTuple):
@@ -70,6 +70,10 @@ class MotionStage:
         self.batch, self.frames = batch, frames
         if cache.tokens is None:
             raise InputError(f"{cache.folder}: no motion tokens yet: run the tokens stage first")
+        if data.config.groups < batch:
+            raise InputError(
+                f"{data.folder}: {data.config.groups} groups are too few for batches of {batch}: render more"
+            )
         self.tokens = cache.tokens
         self.schedule = Schedule(networks.config.schedule)
         self.device = next(modules.parameters()).device

@@ -64,7 +64,7 @@ _MODEL = ModelConfig(
         face_size_px=96, width=16, landmark_maps=32, attention_width=128, attention_heads=8
     ),
     motion_extractor=MotionExtractorConfig(input_size_px=96, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
-    pose_guider=PoseGuiderConfig(canvas_size_px=128, widths=(16, 32, 64, 96)),
+    pose_guider=PoseGuiderConfig(canvas_size_px=128, widths=(8, 16, 32, 64)),
     schedule=ScheduleConfig(prediction="sample", levels=(0, 150, 300, 450), step=150),
     keyframes=KeyframeConfig(),
 )
@@ -75,7 +75,7 @@ _UNET = UNetConfig(
     down_attends=(True, True),
     up_attends=(True, True),
     layers=1,
-    heads=4,
+    heads=2,
     groups=4,
     context_width=CONTEXT_WIDTH,
 )
@@ -124,6 +124,6 @@ STAGES: dict[str, StageConfig] = {
     "decoder": StageConfig(steps=8000, batch=2, lr=4e-4, warmup_steps=50),
     "extractor": StageConfig(steps=6000, batch=24, lr=4e-4, clip_norm=10.0),
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
-    "motion": StageConfig(steps=20000, batch=4, frames=8, lr=6e-4),
+    "motion": StageConfig(steps=20000, batch=4, frames=6, lr=6e-4),
     "temporal": StageConfig(steps=2000, batch=2, frames=28, lr=5e-4),
 }

@@ -10,13 +10,14 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from personalive.checkpoints.networks import save_networks
-from personalive.errors import InputError
+from personalive.errors import InputError, OutputError
 from personalive.models.bundle import Networks
+from personalive.streaming.load import choose_device
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet, render_set
@@ -25,7 +26,7 @@ from personalive.training.loop import LossOf, Snapshot, train, trainable
 from personalive.training.motion import MotionModules, MotionStage
 from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
 from personalive.training.temporal import TemporalStage, temporal_only
-from personalive.training.tokens import TokenReader, TokenStage
+from personalive.training.tokens import TokenReader, TokenStage, standardise_tokens
 from personalive.training.vae import VaeStage, encode_all
 
 STEPS = ("render", "vae", "decoder", "extractor", "cache", "tokens", "motion", "temporal", "export")
@@ -57,14 +58,17 @@ class Run:
         preset: TinyPreset | None = None,
         stages: dict[str, StageConfig] | None = None,
     ) -> None:
-        self.folder, self.device, self.say = folder, torch.device(device), say
+        self.folder, self.device, self.say = folder, choose_device(device), say
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be the run folder ({error.strerror}): give another --run") from error
         self.overrides = {"steps": steps, "minutes": minutes}
         self.stages = stages or STAGES
         self.data_config = DataConfig(groups=groups)
         self.networks = build_networks(preset or TinyPreset())
         motion = self.networks.config.motion_encoder
         self.reader = TokenReader(self.networks.motion_encoder, motion.tokens, motion.token_width)
-        folder.mkdir(parents=True, exist_ok=True)
 
     def do(self, name: str) -> None:
         """Run one step by name."""
@@ -128,9 +132,14 @@ class Run:
         loss = TokenStage(reader, self._data(), self._cache(), self._config("tokens").batch)
         average = self._train("tokens", trainable([reader]), loss)
         self._save("reader", average[0])
+        self._fill_tokens(cast(TokenReader, average[0]).eval())
+
+    def _fill_tokens(self, reader: TokenReader) -> None:
+        """Cache the tokens of every frame, and bring both them and the encoder to a known spread."""
         cache = self._cache()
-        encoder = cast(TokenReader, average[0]).eval().encoder
-        cache.fill_tokens(encoder, self._progress("tokens", int(np.prod(cache.shape))))
+        cache.fill_tokens(reader.encoder, self._progress("tokens", int(np.prod(cache.shape))))
+        standardise_tokens(reader, cache)
+        self._save("reader", reader)
 
     def motion(self) -> None:
         """Train image-level motion."""
@@ -219,7 +228,10 @@ class Run:
             path = self.folder / f"{name}.safetensors"
             if not path.exists():
                 raise InputError(f"{path}: not there yet: run the stage that trains it first")
-            homes[name].load_state_dict(load_file(path))
+            try:
+                homes[name].load_state_dict(load_file(path))
+            except (SafetensorError, RuntimeError) as error:
+                raise InputError(f"{path}: damaged, or of another preset: train that stage again") from error
             homes[name].eval()
             if name == "vae":
                 self.networks.vae.register_to_config(scaling_factor=_scaling(path))

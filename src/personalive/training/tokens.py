@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from personalive.models.motion_encoder import MotionEncoder
 from personalive.synthetic import EXPRESSION_NAMES
 from personalive.training.augment import jitter_colours, jitter_place
-from personalive.training.cache import FrameCache
+from personalive.training.cache import TOKENS, FrameCache
 from personalive.training.data import RenderedSet
 from personalive.training.loop import Losses
 
 IMPORTANT = {"jawOpen": 4.0, "eyeBlinkLeft": 2.0, "eyeBlinkRight": 2.0, "eyeLookX": 2.0, "eyeLookY": 2.0}
 AGREEMENT_WEIGHT, SPREAD_WEIGHT = 0.3, 0.1
+TOKEN_SPREAD = 0.3  # of every token value over frames; keyframes at a distance of 17 are then rare but do occur
 
 
 class TokenReader(nn.Module):
@@ -77,3 +78,22 @@ class TokenStage:
             "jaw": F.l1_loss(read[:, jaw], truth[:, jaw]).detach(),
             "agreement": agreement.detach(),
         }
+
+
+@torch.no_grad()
+def standardise_tokens(reader: TokenReader, cache: FrameCache) -> None:
+    """Scale the encoder's last layer, and the cached tokens alike, to mean 0 and one spread around their positions.
+
+    Without it the positions outweigh the motion many times, and what attends to the tokens learns slowly.
+    """
+    tokens = torch.from_numpy(np.load(cache.folder / TOKENS, allow_pickle=False)).float()
+    positions = reader.encoder.pe[0].cpu()
+    values = tokens - positions
+    mean, spread = values.mean(dim=0), values.std(dim=0).mean()
+    factor = TOKEN_SPREAD / spread
+    layer = reader.encoder.final_proj
+    layer.weight.mul_(factor.to(layer.weight))
+    layer.bias.sub_(mean.flatten().to(layer.bias)).mul_(factor.to(layer.bias))
+    reader.read.bias.add_(reader.read.weight @ (mean + positions - positions / factor).flatten().to(layer.bias))
+    reader.read.weight.div_(factor.to(layer.weight))
+    np.save(cache.folder / TOKENS, ((values - mean) * factor + positions).half().numpy(), allow_pickle=False)
