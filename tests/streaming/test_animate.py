@@ -1,0 +1,386 @@
+"""Films end to end: as many frames as the clip, at its times, with its sound; records, interruptions, errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from personalive.config import ContactSheetConfig
+from personalive.errors import FaceNotFoundError, InputError, OutputError, PersonaLiveError
+from personalive.media import VideoWriter
+from personalive.streaming import animate as module
+from personalive.streaming.animate import AnimateReport, Progress, animate
+from personalive.streaming.engine import Engine
+from personalive.vision.faces import FaceBox
+from support.clips import Film, read_film, save_picture, write_clip
+
+Pictures = Callable[[int, int], np.ndarray]
+SIDE = 64
+
+
+@dataclasses.dataclass
+class Studio:
+    """A portrait and a way to make and animate clips in one folder."""
+
+    folder: Path
+    engine: Engine
+    pictures: Pictures
+    portrait: Path
+
+    def clip(self, frames: int = 5, *, name: str = "driving.mp4", seed: int = 2, **options: Any) -> Path:
+        ticks = options.pop("ticks", range(frames))
+        return write_clip(self.folder / name, self.pictures(len(ticks), seed), ticks, **options)
+
+    def film(self, driving: Path, *, name: str = "film.mp4", **options: Any) -> tuple[AnimateReport, Film]:
+        options = {"framing": "center", "engine": self.engine} | options
+        report = animate(self.portrait, driving, self.folder / name, **options)
+        return report, read_film(self.folder / name)
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+@pytest.fixture
+def studio(tmp_path: Path, engine: Engine, pictures: Pictures) -> Studio:
+    portrait = save_picture(tmp_path / "portrait.png", pictures(1, 1)[0])
+    return Studio(tmp_path, engine, pictures, portrait)
+
+
+# --- frames and times ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 11, 16, 17])
+def test_one_frame_leaves_per_driving_frame(studio: Studio, frames: int):
+    report, film = studio.film(studio.clip(frames))
+    assert report.frames == len(film.times) == frames
+    assert film.times == [Fraction(i, 25) for i in range(frames)]
+    assert film.images.shape[1:] == (SIDE, SIDE, 3)
+    assert report.duration_s == pytest.approx(frames / 25, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "time_base"),
+    [
+        ([0, 1, 2, 7, 8, 20, 21, 22, 23], Fraction(1, 30)),
+        ([0, 1001, 2002, 3003, 5005], Fraction(1, 30000)),
+        ([0, 40, 73, 140, 141, 300], Fraction(1, 1000)),
+    ],
+    ids=["holes", "ntsc", "phone"],
+)
+def test_times_are_those_of_the_clip_also_at_a_variable_rate(studio: Studio, ticks: list[int], time_base: Fraction):
+    _, film = studio.film(studio.clip(ticks=ticks, time_base=time_base))
+    assert film.times == [tick * time_base for tick in ticks]
+
+
+def test_frames_are_those_of_the_stream(studio: Studio, monkeypatch: pytest.MonkeyPatch):
+    """What is encoded against the engine called by hand: warm-up dropped, the tail padded, driven and cut off."""
+    encoded: list[np.ndarray] = []
+
+    class Keeping(VideoWriter):
+        def write(self, image, time, duration=None):
+            encoded.append(image.copy())
+            super().write(image, time, duration)
+
+    monkeypatch.setattr(module, "VideoWriter", Keeping)
+    engine = Noting(studio.engine.networks)
+    studio.film(studio.clip(6), engine=engine, seed=5)
+    driven = np.stack(engine.driven)
+    assert len(driven) == 8
+    assert np.array_equal(driven[6], driven[5])
+    assert np.array_equal(driven[7], driven[5])
+    state = studio.engine.start(studio.pictures(1, 1)[0], seed=5)
+    made = []
+    for first in (0, 4):
+        cut = max(
+            (cut - first for cut in engine.cuts if first <= cut < first + 4), default=None
+        )  # noise looks like cuts
+        state, chunk = studio.engine.step(state, driven[first : first + 4], cut=cut)
+        made.append(chunk)
+    made += list(studio.engine.flush(state))
+    assert np.array_equal(np.stack(encoded), np.concatenate([chunk.numpy() for chunk in made])[12:18])
+
+
+def test_a_part_of_the_clip_begins_at_time_zero(studio: Studio):
+    report, film = studio.film(studio.clip(20), start_s=0.2, end_s=0.5)
+    assert film.times == [Fraction(i, 25) for i in range(8)]
+    assert report.frames == 8
+    assert report.options["start_s"] == 0.2
+
+
+def test_a_still_can_drive(studio: Studio):
+    still = save_picture(studio.folder / "still.jpg", studio.pictures(1, 8)[0], "JPEG")
+    report, film = studio.film(still)
+    assert report.frames == len(film.times) == 50
+
+
+# --- what is decided by options -----------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_film_and_another_seed_another(studio: Studio):
+    driving = studio.clip(7)
+    films = [studio.film(driving, name=f"{i}.mp4", seed=seed)[1].images for i, seed in enumerate((3, 3, 4))]
+    assert np.array_equal(films[0], films[1])
+    assert np.abs(films[0].astype(int) - films[2]).mean() > 1
+
+
+def test_side_by_side_shows_portrait_driver_and_result(studio: Studio):
+    driving = studio.clip(5)
+    result = studio.film(driving)[1].images.astype(int)
+    wide = studio.film(driving, name="wide.mp4", side_by_side=True)[1].images.astype(int)
+    assert wide.shape == (5, SIDE, 3 * SIDE, 3)
+    source = read_film(driving).images.astype(int)
+    portrait = studio.pictures(1, 1)[0].astype(int)
+    for place, wanted in enumerate((portrait[None], source, result)):
+        panel = wide[:, :, place * SIDE : (place + 1) * SIDE]
+        assert np.abs(panel - wanted).mean() < 8, place
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_sound_is_kept_unless_it_is_not_wanted(studio: Studio, kept: bool):
+    _, film = studio.film(studio.clip(25, audio_s=1.0), audio=kept)
+    assert film.audio_s == pytest.approx(1.0 if kept else 0.0, abs=0.06)
+
+
+def test_a_contact_sheet_and_a_record_lie_beside_the_film(studio: Studio):
+    sheet = studio.folder / "sheet.png"
+    report, _ = studio.film(studio.clip(5), contact_sheet=str(sheet), seed=11, keyframe_threshold=9.5)
+    size = ContactSheetConfig()
+    step = size.cell_px + size.gap_px
+    with Image.open(sheet) as picture:
+        assert picture.size == (6 * step + size.gap_px, 2 * step + size.gap_px)  # portrait and five frames
+    record = json.loads((studio.folder / "film.json").read_text())
+    assert record == dataclasses.asdict(report)
+    assert record["options"]["seed"] == 11
+    assert record["options"]["keyframe_threshold"] == 9.5
+    assert record["inputs"]["portrait"] == str(studio.portrait)
+    assert record["contact_sheet"] == str(sheet)
+    assert (record["weights"], record["device"], record["dtype"]) == ("small", "cpu", "float32")
+    assert (record["frames"], record["image_size_px"]) == (5, SIDE)
+
+
+def test_keyframes_are_reported(studio: Studio):
+    driving = studio.clip(37)
+    assert studio.film(driving, keyframe_threshold=0)[0].keyframes == 1
+    assert studio.film(driving, keyframe_threshold=float("inf"))[0].keyframes == 0
+
+
+def test_a_record_without_keyframes_is_valid_json(studio: Studio):
+    studio.film(studio.clip(2), keyframe_threshold=float("inf"))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads((studio.folder / "film.json").read_text(), parse_constant=refuse)
+
+
+def test_progress_is_told_after_every_chunk_and_at_the_end(studio: Studio):
+    heard: list[Progress] = []
+    studio.film(studio.clip(11), progress=heard.append)
+    assert [p.frames for p in heard] == [4, 8, 11]
+    assert [p.total for p in heard] == [11, 11, 11]
+    assert all(p.fps > 0 for p in heard)
+
+
+# --- cuts and faces -----------------------------------------------------------------------------------------
+
+
+class Noting(Engine):
+    """Keeps the cuts it is told of, by driving frame, and the pictures it is driven with."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.cuts: list[int] = []
+        self.driven: list[np.ndarray] = []
+
+    def step(self, state, window, noise=None, *, cut=None):
+        if cut is not None:
+            self.cuts.append(len(self.driven) + cut)
+        self.driven += list(window)
+        return super().step(state, window, noise, cut=cut)
+
+
+def flat(grey: int, frames: int) -> list[np.ndarray]:
+    return [np.full((SIDE, SIDE, 3), grey, np.uint8)] * frames
+
+
+def test_a_cut_in_the_clip_reaches_the_engine(studio: Studio):
+    driving = write_clip(studio.folder / "cut.mp4", flat(40, 10) + flat(220, 9), range(19))
+    engine = Noting(studio.engine.networks)
+    report, film = studio.film(driving, engine=engine)
+    assert engine.cuts == [10]
+    assert report.framing["cuts"] == 1
+    assert len(film.times) == 19
+
+
+def test_of_two_cuts_in_one_window_the_later_shot_is_the_base(studio: Studio):
+    driving = write_clip(studio.folder / "cut.mp4", flat(40, 9) + flat(220, 2) + flat(100, 9), range(20))
+    engine = Noting(studio.engine.networks)
+    report, _ = studio.film(driving, engine=engine)
+    assert report.framing["cuts"] == 2
+    assert engine.cuts == [11]
+
+
+class MarkerDetector:
+    """Takes a red square for a face, as a detector made for such drawings would."""
+
+    name = "marker"
+
+    def detect(self, image: np.ndarray) -> list[FaceBox]:
+        red = (image[..., 0] > 150) & (image[..., 1] < 90) & (image[..., 2] < 90)
+        if red.sum() < 16:
+            return []
+        rows, columns = np.nonzero(red)
+        x, y = float(columns.min()), float(rows.min())
+        return [FaceBox(x, y, float(columns.max()) - x + 1, float(rows.max()) - y + 1, 0.99)]
+
+
+def marked(grey: int, *, face: bool = True) -> np.ndarray:
+    image = np.full((96, 96, 3), grey, np.uint8)
+    if face:
+        image[32:64, 32:64] = (230, 20, 20)
+    return image
+
+
+@pytest.fixture
+def marker_studio(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    monkeypatch.setattr(module, "find_detector", lambda folder: MarkerDetector())
+    save_picture(studio.portrait, marked(200))
+    return studio
+
+
+LOST = range(14, 46)  # long enough for the detector, which looks at every fourth frame, to be sure
+
+
+def lost_face_clip(folder: Path) -> Path:
+    """Sixty frames on a background that brightens by one level per frame; the face is missing in some."""
+    frames = [marked(60 + i, face=i not in LOST) for i in range(60)]
+    return write_clip(folder / "lost.mp4", frames, range(60))
+
+
+@pytest.mark.parametrize("mode", ["hold", "neutral"])
+def test_frames_without_a_face_are_driven_as_asked(marker_studio: Studio, mode: str):
+    engine = Noting(marker_studio.engine.networks)
+    report, film = marker_studio.film(
+        lost_face_clip(marker_studio.folder), engine=engine, framing="auto", no_face=mode
+    )
+    assert len(film.times) == 60
+    assert report.framing["detector"] == "marker"
+    assert 0 < report.framing["frames_without_face"] <= len(LOST)
+    corners = np.array([picture[:6, :6].mean() for picture in engine.driven])
+    for shown in (slice(0, LOST.start), slice(LOST.stop, 60)):
+        assert np.abs(corners - (60 + np.arange(60)))[shown].max() <= 3
+    lost = corners[LOST.stop - 8 : LOST.stop]
+    if mode == "hold":
+        assert np.ptp(lost) == 0
+        assert lost[0] <= 60 + LOST.start + 2  # a picture from when the face was there
+    else:
+        assert np.abs(lost - 200).max() <= 3  # the portrait itself
+
+
+def test_a_lost_face_is_an_error_where_asked(marker_studio: Studio):
+    with pytest.raises(FaceNotFoundError) as error:
+        marker_studio.film(lost_face_clip(marker_studio.folder), framing="auto", no_face="error")
+    assert "\n" not in str(error.value)
+    assert "--no-face" in str(error.value)
+    assert "film.mp4" not in marker_studio.left()
+
+
+def test_a_portrait_without_a_face_is_refused_before_anything_is_written(studio: Studio):
+    driving = studio.clip(5)
+    before = studio.left()
+    with pytest.raises(FaceNotFoundError) as error:
+        studio.film(driving, framing="auto")
+    assert "\n" not in str(error.value)
+    assert studio.left() == before
+
+
+def test_the_centre_can_be_a_fallback_and_is_reported(studio: Studio):
+    report, film = studio.film(studio.clip(5), framing="auto", center_fallback=True)
+    assert len(film.times) == 5
+    assert [note.partition(":")[0] for note in report.warnings] == ["portrait", "driving clip"]
+
+
+@pytest.mark.parametrize("mode", ["hold", "neutral", "error"])
+def test_without_detection_no_face_modes_change_nothing(studio: Studio, mode: str):
+    driving = studio.clip(3)
+    usual = studio.film(driving)[1].images
+    assert np.array_equal(studio.film(driving, name="other.mp4", no_face=mode)[1].images, usual)
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_an_interruption_leaves_a_playable_part_and_no_film(studio: Studio, kind: type[BaseException]):
+    driving = studio.clip(17)
+    before = studio.left()
+
+    def stop(progress: Progress) -> None:
+        if progress.frames == 8:
+            raise kind
+
+    with pytest.raises(kind) as error:
+        studio.film(driving, progress=stop, contact_sheet=str(studio.folder / "sheet.png"))
+    assert studio.left() - before == {"film.partial.mp4"}
+    part = read_film(studio.folder / "film.partial.mp4")
+    assert part.times == [Fraction(i, 25) for i in range(8)]
+    assert any("film.partial.mp4" in note for note in error.value.__notes__)
+
+
+def test_an_older_film_survives_an_interruption(studio: Studio):
+    driving = studio.clip(9)
+    studio.film(driving)
+    kept = (studio.folder / "film.mp4").read_bytes(), (studio.folder / "film.json").read_bytes()
+
+    def stop(progress: Progress) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        studio.film(driving, progress=stop)
+    assert kept == ((studio.folder / "film.mp4").read_bytes(), (studio.folder / "film.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "part"),
+    [
+        ({"fps": 30}, InputError, "fps"),
+        ({"name": "film.avi"}, OutputError, "film.avi"),
+        ({"seed": -1}, InputError, "seed"),
+        ({"start_s": 50.0}, InputError, "start"),
+        ({"contact_sheet": "sheet.bmp"}, OutputError, "sheet.bmp"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_before_writing(
+    studio: Studio, options: dict[str, Any], kind: type[Exception], part: str
+):
+    driving = studio.clip(3)
+    before = studio.left()
+    with pytest.raises(kind) as error:
+        studio.film(driving, **options)
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
+    assert studio.left() == before
+
+
+def test_the_record_never_replaces_an_input(studio: Studio):
+    studio.portrait = save_picture(studio.folder / "film.json", studio.pictures(1, 1)[0])
+    content = studio.portrait.read_bytes()
+    with pytest.raises(PersonaLiveError, match="also an input"):
+        studio.film(studio.clip(3))
+    assert studio.portrait.read_bytes() == content
+
+
+def test_the_contact_sheet_is_not_the_portrait(studio: Studio):
+    content = studio.portrait.read_bytes()
+    with pytest.raises(OutputError) as error:
+        studio.film(studio.clip(3), contact_sheet=str(studio.portrait))
+    assert "\n" not in str(error.value)
+    assert studio.portrait.read_bytes() == content
