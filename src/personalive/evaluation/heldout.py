@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -72,13 +73,14 @@ def run_case(engine: Engine, index: int, frames: int, *, cross: bool = False) ->
 
 def animate_frames(engine: Engine, portrait: np.ndarray, driving: np.ndarray) -> Iterator[np.ndarray]:
     """Chunks of finished frames, ease-in dropped, as many in total as ``driving`` has (a multiple of a chunk)."""
+    yield from islice(_all_chunks(engine, portrait, driving), engine.warmup_frames // engine.chunk_frames, None)
+
+
+def _all_chunks(engine: Engine, portrait: np.ndarray, driving: np.ndarray) -> Iterator[np.ndarray]:
     state, count = engine.start(portrait), engine.chunk_frames
-    waiting = engine.warmup_frames // count
     for start in range(0, len(driving), count):
         state, frames = engine.step(state, driving[start : start + count])
-        if waiting == 0:
-            yield frames.numpy()
-        waiting = max(0, waiting - 1)
+        yield frames.numpy()
     for frames in engine.flush(state):
         yield frames.numpy()
 
