@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,9 @@ class Run:
     def render(self) -> None:
         """Render the training set."""
         total = self.data_config.groups
-        render_set(self.folder / "data", self.data_config, self._progress("render", total))
+        render_set(
+            self.folder / "data", self.data_config, self._progress("render", total), workers=os.cpu_count() or 1
+        )
 
     def vae(self) -> None:
         """Train the autoencoder and measure its scaling factor; called again, it goes on from where it was."""
