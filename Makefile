@@ -25,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/pyright
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 train: $(STAMP)
 	$(BIN)/python -m personalive.training all --run runs/tiny

@@ -31,7 +31,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 WRITTEN_BY_HAND = [page for page in PAGES if page.name != "cli.md"]
 FORBIDDEN = re.compile(r"(?<![\w.~])/(work|root|home|Users|tmp|opt)/|[A-Z]:\\")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-PLACED_LATER = {"docs/images/demo.png"}  # made with the bundled model
 MAX_IMAGE_BYTES = 1_000_000
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -71,8 +70,6 @@ def test_links_lead_somewhere(page: Path):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.is_relative_to(ROOT), link
-        if target.relative_to(ROOT).as_posix() in PLACED_LATER:
-            continue
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 

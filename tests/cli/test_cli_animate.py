@@ -45,7 +45,7 @@ def test_every_option_reaches_the_film(run, place, portrait, small_weights):
     record = json.loads((place / "f.json").read_text())
     assert record["options"] == {
         "seed": 7,
-        "keyframe_threshold": float("inf"),
+        "keyframe_threshold": "inf",
         "framing": "center",
         "no_face": "neutral",
         "center_fallback": False,

@@ -82,9 +82,7 @@ def test_performances_are_smooth_and_in_range(seed):
     assert expression[:, signed].min() >= -1.0
     steps = np.abs(np.diff(pose, axis=0)).max(0)
     assert np.all(steps <= [4.0, 3.0, 2.0, 0.005, 0.006, 0.006])
-    fast = np.array(
-        [name.startswith(("eyeBlink", "eyeLook", "jawOpen", "mouth")) for name in EXPRESSION_NAMES]
-    )
+    fast = np.array([name.startswith(("eyeBlink", "eyeLook", "jawOpen", "mouth")) for name in EXPRESSION_NAMES])
     assert np.abs(np.diff(expression, axis=0))[:, ~fast].max() <= 0.3
     assert np.abs(np.diff(expression, axis=0))[:, fast].max() <= 1.0
 

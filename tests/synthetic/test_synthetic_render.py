@@ -59,9 +59,7 @@ def test_people_are_diverse():
     assert min(tones) < 0.1
     assert max(tones) > 0.9
     assert any(person.beard > 0 for person in people)
-    assert not any(
-        person.beard > 0 and person.hair_style in {"bob", "long", "wavy", "bun"} for person in people
-    )
+    assert not any(person.beard > 0 and person.hair_style in {"bob", "long", "wavy", "bun"} for person in people)
 
 
 def test_rendering_is_deterministic_and_ignores_global_randomness():
@@ -106,9 +104,7 @@ def test_canonical_keypoints_belong_to_the_person():
     assert not np.allclose(talking, render(PEOPLE[2], Motion.neutral(), SIZE).canonical_keypoints, atol=1e-3)
     names = {name: talking[i] for i, name in enumerate(KEYPOINT_NAMES)}
     assert names["eye_right"][0] < 0 < names["eye_left"][0]
-    heights = [
-        names[name][1] for name in ("crown", "brow_left", "eye_left", "nose_tip", "mouth_centre", "chin")
-    ]
+    heights = [names[name][1] for name in ("crown", "brow_left", "eye_left", "nose_tip", "mouth_centre", "chin")]
     assert heights == sorted(heights)
     assert names["nose_tip"][2] == talking[:, 2].min()
 
@@ -155,9 +151,7 @@ def test_blinking_closes_the_eyes_and_gaze_moves_the_iris(who):
 
 def test_the_pose_moves_the_nose_as_the_angles_say():
     nose = KEYPOINT_NAMES.index("nose_tip")
-    at = {
-        angle: render(PEOPLE[0], _pose(**{angle: 25.0}), SIZE).keypoints[nose] for angle in ("yaw", "pitch")
-    }
+    at = {angle: render(PEOPLE[0], _pose(**{angle: 25.0}), SIZE).keypoints[nose] for angle in ("yaw", "pitch")}
     rest = render(PEOPLE[0], Motion.neutral(), SIZE).keypoints[nose]
     assert at["yaw"][0] < rest[0] - 0.1  # right-handed with y down: + yaw turns to image left
     assert at["pitch"][1] > rest[1] + 0.1  # + pitch nods down
