@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.models.attention import KV
+from personalive.checkpoints.networks import unet_to_diffusers
+from personalive.models.attention import KV, attend
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 from support import golden, keyseeded, recorded_unets
 
@@ -180,3 +182,32 @@ def test_no_reference_is_not_the_same_as_one(narrow):
 def test_a_context_of_several_tokens_is_refused(narrow):
     with pytest.raises(ValueError, match="one token"):
         predicted(narrow[1], None, context=drawn(1, 2, 12))
+
+
+# --- levels without frame modules ---------------------------------------------------------------------------
+
+
+def test_a_level_may_go_without_motion_and_temporal_modules():
+    config = dataclasses.replace(NARROW, frame_levels=(False, True))
+    keys = set(DenoisingUNet(config).state_dict())
+    frame_keys = {key.split(".temporal_transformer")[0] for key in keys if ".temporal_transformer." in key}
+    assert {key.rsplit(".", 2)[0] for key in frame_keys} == {"down_blocks.1", "mid_block", "up_blocks.0"}
+    assert keys < set(DenoisingUNet(NARROW).state_dict())
+
+
+def test_frame_levels_survive_the_config_file():
+    config = dataclasses.replace(NARROW, frame_levels=(False, True))
+    assert UNetConfig.from_diffusers(unet_to_diffusers(config)) == config
+    released = {k: v for k, v in unet_to_diffusers(UNetConfig()).items() if k != "frame_levels"}
+    assert UNetConfig.from_diffusers(released) == UNetConfig()
+
+
+# --- attention with a gradient ------------------------------------------------------------------------------
+
+
+def test_attention_gives_the_same_with_and_without_a_gradient():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, n, 16, generator=generator) for n in (5, 7, 7))
+    plain = attend(q, k, v, heads=2)
+    trained = attend(q.requires_grad_(), k, v, heads=2)
+    torch.testing.assert_close(trained, plain, atol=1e-6, rtol=1e-5)

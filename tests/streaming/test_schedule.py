@@ -111,3 +111,17 @@ def test_a_gradient_reaches_the_prediction():
 def test_fewer_levels_are_a_matter_of_config():
     config = dataclasses.replace(ScheduleConfig(), levels=(0, 499, 998), step=499)
     assert Schedule(config).timesteps(2).tolist() == [[0, 0, 499, 499, 998, 998]]
+
+
+@given(seed=seeds, level=st.sampled_from(ScheduleConfig().levels[1:]))
+def test_moving_is_what_deterministic_steps_do(seed: int, level: int):
+    sample, clean = drawn(seed)
+    config = SAMPLE.config
+    at = torch.tensor([[level]])
+    stepped, timestep = sample, level
+    while timestep > 0:
+        stepped = SAMPLE.step(clean, stepped, torch.tensor([[timestep]])).previous
+        timestep -= config.step
+    moved = SAMPLE.move(sample, clean, at, torch.tensor([[timestep]]))
+    torch.testing.assert_close(moved, stepped, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(SAMPLE.move(sample, clean, at, at), sample, atol=1e-9, rtol=1e-9)

@@ -54,7 +54,7 @@ SMALL_PRESET = TinyPreset(
         "out_channels": 3,
         "down_block_types": ["DownEncoderBlock2D"] * 4,  # stride 8
         "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "block_out_channels": [8, 8, 8, 8],
+        "block_out_channels": [8, 8, 8, 16],
         "layers_per_block": 1,
         "latent_channels": _LATENT_CHANNELS,
         "norm_num_groups": 4,

@@ -32,7 +32,7 @@ def test_an_unknown_device(tmp_path: Path, capsys):
 
 def test_an_empty_run_folder_names_the_stage_to_run(tmp_path: Path, capsys):
     assert "render" in told(capsys, "vae", "--run", tmp_path)
-    assert "vae.safetensors" in told(capsys, "cache", "--run", tmp_path)
+    assert "vae.safetensors" in told(capsys, "latents", "--run", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_damaged_file_says_to_train_that_stage_again(finished, toy, tmp_path: 
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("tiny-*", "cache"))
     (folder / "vae.safetensors").write_bytes(content)
-    line = toy.error(folder, "cache")
+    line = toy.error(folder, "latents")
     assert "vae.safetensors" in line
     assert "train" in line
 

@@ -93,6 +93,7 @@ def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": config.heads,
         "norm_num_groups": config.groups,
         "cross_attention_dim": config.context_width,
+        "frame_levels": list(config.frame_levels),
     }
 
 

@@ -33,7 +33,7 @@ class BlockSizes:
     groups: int
     time_width: int
     context_width: int
-    motion_width: int | None  # width of a motion token; None for the reference net, which has no frame modules
+    motion_width: int | None  # width of a motion token; None: no frame modules, as in the reference net
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ paper section 3.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,6 +40,7 @@ class UNetConfig:
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     down_attends: tuple[bool, ...] = (True, True, True, False)
     up_attends: tuple[bool, ...] = (False, True, True, True)
+    frame_levels: tuple[bool, ...] = (True, True, True, True)  # with motion and temporal modules; way down, then up
     layers: int = 2  # resnets per level on the way down; one more on the way up
     heads: int = 8
     groups: int = 32
@@ -54,6 +56,7 @@ class UNetConfig:
             channels=tuple(raw["block_out_channels"]),
             down_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["down_block_types"]),
             up_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["up_block_types"]),
+            frame_levels=tuple(raw.get("frame_levels", [True] * len(raw["block_out_channels"]))),  # ours
             layers=raw["layers_per_block"],
             heads=raw["attention_head_dim"],
             groups=raw["norm_num_groups"],
@@ -68,17 +71,23 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, sizes: BlockSizes) -> None:
         super().__init__()
         channels = config.channels
+
+        def at_level(sizes: BlockSizes, level: int) -> BlockSizes:
+            return sizes if config.frame_levels[level] else dataclasses.replace(sizes, motion_width=None)
+
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(channels[0], sizes.time_width)
         inputs = (channels[0], *channels[:-1])
         last = len(channels) - 1
         self.down_blocks = nn.ModuleList(
-            DownBlock(f"down_blocks.{i}", (inputs[i], channels[i]), config.layers, attends, i == last, sizes)
+            DownBlock(
+                f"down_blocks.{i}", (inputs[i], channels[i]), config.layers, attends, i == last, at_level(sizes, i)
+            )
             for i, attends in enumerate(config.down_attends)
         )
         self.mid_block = MidBlock(channels[-1], sizes)
         self.up_blocks = nn.ModuleList(
-            UpBlock(f"up_blocks.{i}", resnets, attends, i == last, sizes)
+            UpBlock(f"up_blocks.{i}", resnets, attends, i == last, at_level(sizes, last - i))
             for i, (resnets, attends) in enumerate(zip(_up_widths(config), config.up_attends, strict=True))
         )
 

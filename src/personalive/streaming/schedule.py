@@ -43,6 +43,12 @@ class Schedule:
         signal = self._signal(timesteps, clean)
         return signal.sqrt() * clean + (1 - signal).sqrt() * noise
 
+    def move(self, sample: Tensor, clean: Tensor, timesteps: Tensor, others: Tensor) -> Tensor:
+        """Where deterministic steps lead from ``sample`` at (B, F) ``timesteps`` if all of them predict ``clean``."""
+        signal, other = self._signal(timesteps, sample), self._signal(others, sample)
+        noise = (sample - signal.sqrt() * clean) / (1 - signal).sqrt()
+        return other.sqrt() * clean + (1 - other).sqrt() * noise
+
     def step(self, prediction: Tensor, sample: Tensor, timesteps: Tensor) -> Step:
         """One deterministic DDIM step of ``config.step`` timesteps.
 

@@ -22,6 +22,9 @@ from personalive.vision.keypoints import HeadPose, transform_keypoints
 
 CHUNK = 64
 TOKENS = "tokens.npy"  # (N, T, K) float16
+EFFECT = "effect.npy"  # (C,) float32
+EFFECT_SAMPLE = 16  # pictures it is measured on
+NUDGE = 0.5  # how far a latent channel is moved, of its spread
 
 
 class FrameCache:
@@ -41,31 +44,44 @@ class FrameCache:
         }
 
     def open(self) -> FrameCache:
-        """Map the finished files; ``tokens`` once they have been made."""
-        tokens = self.folder / TOKENS
+        """Map the finished files. ``latents``, ``effect`` and ``tokens`` are None until they have been made."""
+        tokens, effect, latents = (self.folder / name for name in (TOKENS, EFFECT, "latents.f16"))
         try:
             self.tokens = np.load(tokens, mmap_mode="r", allow_pickle=False) if tokens.exists() else None
-            self.latents, self.faces, self.thumbs = (
-                np.memmap(self.folder / name, dtype, "r", shape=shape) for name, (dtype, shape) in self.sizes.items()
-            )
+            self.effect = torch.from_numpy(np.load(effect, allow_pickle=False)) if effect.exists() else None
+            self.latents = self._map("latents.f16") if latents.exists() else None
+            self.faces, self.thumbs = self._map("faces.u8"), self._map("thumbs.u8")
             with np.load(self.folder / "poses.npz") as file:
                 self.pose = HeadPose(**{f.name: torch.from_numpy(file[f.name]) for f in fields(HeadPose)})
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{self.folder}: no cache of this training set: run the cache stage first") from error
+            raise InputError(f"{self.folder}: no cache of this training set: run the faces stage first") from error
         return self
+
+    def _map(self, name: str) -> np.memmap:
+        dtype, shape = self.sizes[name]
+        return np.memmap(self.folder / name, dtype, "r", shape=shape)
 
     def index(self, group: int, person: int, frame: int) -> int:
         """Row of one frame."""
         return (group * self.shape[1] + person) * self.shape[2] + frame
 
-    def fill(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
-        """Compute everything; latents come scaled."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        maps = [
-            np.memmap(self.folder / name, dtype, "w+", shape=shape) for name, (dtype, shape) in self.sizes.items()
-        ]
+    def fill_latents(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
+        """Scaled latents of every frame, and what each of their channels does to a picture."""
+        (latents,) = self._new("latents.f16")
         images = data.images.reshape(-1, *data.images.shape[3:])
         device = next(networks.vae.parameters()).device
+        for start in range(0, len(images), CHUNK):
+            part = slice(start, min(start + CHUNK, len(images)))
+            latents[part] = (encode_all(networks.vae, images[part], device).float() * _scaling(networks)).numpy()
+            progress(part.stop)
+        some = np.linspace(0, len(images) - 1, EFFECT_SAMPLE).astype(int)
+        effect = channel_effect(networks, torch.from_numpy(latents[some]).float().to(device))
+        np.save(self.folder / EFFECT, effect.numpy(), allow_pickle=False)
+
+    def fill_faces(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
+        """Poses, face crops and thumbnails of every frame."""
+        faces, thumbs = self._new("faces.u8", "thumbs.u8")
+        images = data.images.reshape(-1, *data.images.shape[3:])
         poses = []
         for start in range(0, len(images), CHUNK):
             part = slice(start, min(start + CHUNK, len(images)))
@@ -73,10 +89,8 @@ class FrameCache:
                 networks.motion_extractor, images[part], networks.config.motion_extractor.input_size_px
             )
             poses.append(pose)
-            scaling = networks.vae.config.scaling_factor
-            maps[0][part] = (encode_all(networks.vae, images[part], device).float() * scaling).numpy()
-            maps[1][part] = faces_of(images[part], pose, maps[1].shape[1])
-            maps[2][part] = np.stack([_thumb(image, maps[2].shape[1]) for image in images[part]])
+            faces[part] = faces_of(images[part], pose, faces.shape[1])
+            thumbs[part] = np.stack([_thumb(image, thumbs.shape[1]) for image in images[part]])
             progress(part.stop)
         found = HeadPose.cat(poses)
         np.savez(
@@ -84,6 +98,14 @@ class FrameCache:
             allow_pickle=False,
             **{f.name: getattr(found, f.name).numpy() for f in fields(HeadPose)},
         )
+
+    def _new(self, *names: str) -> list[np.memmap]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sizes = [self.sizes[name] for name in names]
+        return [
+            np.memmap(self.folder / n, dtype, "w+", shape=shape)
+            for n, (dtype, shape) in zip(names, sizes, strict=True)
+        ]
 
     @torch.no_grad()
     def fill_tokens(self, encoder: nn.Module, progress: Callable[[int], None]) -> None:
@@ -96,6 +118,29 @@ class FrameCache:
                 tokens.append(encoder(faces.permute(0, 3, 1, 2).float() / 127.5 - 1).half().cpu())
             progress(start + len(faces))
         np.save(self.folder / TOKENS, torch.cat(tokens).numpy(), allow_pickle=False)
+
+
+@torch.no_grad()
+def channel_effect(networks: Networks, latents: Tensor) -> Tensor:
+    """Mean squared change of the pictures of (N, C, h, w) scaled latents per unit of noise in each channel: (C,)."""
+    generator = torch.Generator().manual_seed(0)
+    plain = _decode(networks, latents)
+    effects = []
+    for channel in range(latents.shape[1]):
+        noise = torch.randn(latents[:, channel].shape, generator=generator).to(latents)
+        moved = latents.clone()
+        moved[:, channel] += NUDGE * noise
+        effects.append((_decode(networks, moved) - plain).square().mean() / NUDGE**2)
+    return torch.stack(effects).cpu()
+
+
+def _decode(networks: Networks, latents: Tensor) -> Tensor:
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        return networks.vae.decode(latents / _scaling(networks)).sample.float()
+
+
+def _scaling(networks: Networks) -> float:
+    return networks.vae.config.scaling_factor
 
 
 def faces_of(images: np.ndarray, pose: HeadPose, size_px: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from personalive.vision.keypoints import HeadPose, transform_keypoints
 from personalive.vision.resize import resize_frames
 
 BIN_DEGREES = 3.0
-KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 20.0, 20.0, 0.02  # squared errors in picture units and degrees
+CALM_DEGREES = 3.0  # errors beyond this count linearly, or the few wild poses would drown the many calm ones
+KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 50.0, 50.0, 0.5  # squared errors in picture units and degrees
 
 
 class ExtractorStage:
@@ -49,7 +50,8 @@ class ExtractorStage:
         pose = self.extractor.pose(heads)
         angle = sum((_bin_loss(logits, target) for logits, target in _angle_pairs(heads, truth)), torch.zeros(()))
         degrees = sum(
-            (F.mse_loss(getattr(pose, a), getattr(truth, a)) for a in ("yaw", "pitch", "roll")), torch.zeros(())
+            (F.huber_loss(getattr(pose, a), getattr(truth, a), delta=CALM_DEGREES) for a in ("yaw", "pitch", "roll")),
+            torch.zeros(()),
         )
         projected = F.mse_loss(transform_keypoints(pose)[..., :2], transform_keypoints(truth)[..., :2])
         keypoints = F.mse_loss(pose.kp, truth.kp) + projected

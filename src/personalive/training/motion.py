@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from personalive.errors import InputError
@@ -29,9 +29,19 @@ MASK_WEIGHTS = (1.0, 6.0, 8.0)  # face, eyes, mouth: on top of 1 everywhere
 CROSS_SHARE = 0.5  # of the drivers that are the other person
 SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference pictures, as keyframes do
 FIRST_FRAME_SHARE = 0.5  # of the references that are the group's first frame
-ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model's own steps
+ROLLOUT_FROM = 0.6  # share of the stage after which inputs come from the model's own steps
+TOP_SHARE = 0.6  # of the frames before that: at the highest level, where all of the motion is still to be made
 STANDARD_PICTURES = 64  # that the image encoder's norms start from
 TOKEN_NOISE = 0.03  # added to the motion tokens, a tenth of their spread
+
+
+def channel_weights(effect: Tensor) -> Tensor:
+    """(C,) mean squared change of the picture per unit of each latent channel -> (1, C, 1, 1, 1), mean 1.
+
+    The square root lies half-way between counting every channel alike and counting pixels.
+    """
+    weight = effect.sqrt()
+    return (weight / weight.mean())[None, :, None, None, None]
 
 
 class Batch(NamedTuple):
@@ -70,13 +80,16 @@ class MotionStage:
         self.batch, self.frames = batch, frames
         if cache.tokens is None:
             raise InputError(f"{cache.folder}: no motion tokens yet: run the tokens stage first")
+        if cache.latents is None or cache.effect is None:
+            raise InputError(f"{cache.folder}: no latents yet: run the latents stage first")
         if data.config.groups < batch:
             raise InputError(
                 f"{data.folder}: {data.config.groups} groups are too few for batches of {batch}: render more"
             )
-        self.tokens = cache.tokens
+        self.tokens, self.clean = cache.tokens, cache.latents
         self.schedule = Schedule(networks.config.schedule)
         self.device = next(modules.parameters()).device
+        self.channels = channel_weights(cache.effect).to(self.device)
 
     def __call__(self, step: int, done: float) -> Losses:
         rng = np.random.default_rng([step, 4])
@@ -86,7 +99,7 @@ class MotionStage:
             conditions = self.condition(batch)
             latents, levels = self._inputs(batch, conditions, noise, rng, done)
             clean = self.predict(latents, levels, conditions)
-        error = batch.weight * (clean - batch.target).square()
+        error = batch.weight * self.channels * (clean - batch.target).square()
         top = levels == self.config.schedule.levels[-1]
         return {
             "loss": error.mean(),
@@ -144,19 +157,22 @@ class MotionStage:
     def _inputs(
         self, batch: Batch, conditions: dict, noise: torch.Generator, rng: np.random.Generator, done: float
     ) -> tuple[Tensor, Tensor]:
-        """Noised truth at mixed levels at first; later what the model itself makes of pure noise."""
+        """What a perfect model would meet at mixed levels; later what the model itself makes of the entering noise.
+
+        A deterministic step keeps what it takes for noise. In a frame that entered as the noised portrait that is
+        also the difference between portrait and truth, so lower levels still show it, fainter.
+        """
         target = batch.target
         B, _, F = target.shape[:3]
         levels = self.config.schedule.levels
         draw = torch.randn(target.shape, generator=noise).to(self.device)
         top = torch.full((B, F), levels[-1], device=self.device)
         entering = batch.references[0][:, :, None].expand_as(target)  # as the engine begins a frame
-        if done < ROLLOUT_FROM:
-            chances = [0.5 / (len(levels) - 1)] * (len(levels) - 1) + [0.5]
-            picked = torch.from_numpy(rng.choice(levels, (B, F), p=chances)).to(self.device)
-            clean = torch.where((picked == levels[-1])[:, None, :, None, None], entering, target)
-            return self.schedule.add_noise(clean, draw, picked), picked
         sample, current = self.schedule.add_noise(entering, draw, top), top
+        if done < ROLLOUT_FROM:
+            chances = [(1 - TOP_SHARE) / (len(levels) - 1)] * (len(levels) - 1) + [TOP_SHARE]
+            picked = torch.from_numpy(rng.choice(levels, (B, F), p=chances)).to(self.device)
+            return self.schedule.move(sample, target, current, picked), picked
         with torch.no_grad():
             for _ in range(int(rng.integers(len(levels)))):
                 prediction = self.modules.denoising_unet(sample, current, **conditions).float()
@@ -167,7 +183,7 @@ class MotionStage:
     # --- cache rows to tensors ------------------------------------------------------------------------
 
     def _latents(self, rows: list[int]) -> Tensor:
-        latents = torch.from_numpy(np.stack([self.cache.latents[row] for row in rows])).float()
+        latents = torch.from_numpy(np.stack([self.clean[row] for row in rows])).float()
         return rearrange(latents.to(self.device), "(b f) c h w -> b c f h w", b=self.batch)
 
     def _motion(self, drivers: list[int], rng: np.random.Generator) -> Tensor:
@@ -177,8 +193,9 @@ class MotionStage:
 
     def _weights(self, masks: np.ndarray) -> Tensor:
         shares = torch.from_numpy(masks).to(self.device).float() / 255
-        weight = 1 + sum(w * shares[:, i] for i, w in enumerate(MASK_WEIGHTS))
-        weight = rearrange(torch.as_tensor(weight), "(b f) h w -> b 1 f h w", b=self.batch)
+        weight = torch.as_tensor(1 + sum(w * shares[:, i] for i, w in enumerate(MASK_WEIGHTS)))
+        cell = self.clean.shape[-1] // weight.shape[-1]
+        weight = repeat(weight, "(b f) h w -> b 1 f (h p) (w q)", b=self.batch, p=cell, q=cell)
         return weight / weight.mean()
 
     def _thumbs(self, rows: list[int]) -> Tensor:

@@ -3,8 +3,8 @@
 The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. The model
 predicts the clean latent instead of the noise: at the released highest level the signal is 1.5 % of the sample, and
 a noise prediction would have to be exact to three digits before anything could be seen. For the same reason its
-highest level is 450 and not 999: the portrait that enters as noise then still shows where its background is, which a
-small net without pretraining cannot find by attention alone.
+highest level is 60 and not 999: the portrait that enters as noise then still shows what does not move, which a small
+net without pretraining cannot find by attention alone; what moves, it redraws in four passes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def _vae() -> dict[str, Any]:
     return {
         "in_channels": 3,
         "out_channels": 3,
-        "down_block_types": ["DownEncoderBlock2D"] * 5,
-        "up_block_types": ["UpDecoderBlock2D"] * 5,
-        "block_out_channels": [16, 16, 32, 64, 96],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "block_out_channels": [16, 16, 48, 96],
         "layers_per_block": 1,
         "latent_channels": LATENT_CHANNELS,
         "norm_num_groups": 1,  # more would wash out the brightness of whole pictures at so few channels
@@ -63,17 +63,18 @@ _MODEL = ModelConfig(
     motion_encoder=MotionEncoderConfig(
         face_size_px=96, width=16, landmark_maps=32, attention_width=128, attention_heads=8
     ),
-    motion_extractor=MotionExtractorConfig(input_size_px=96, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
-    pose_guider=PoseGuiderConfig(canvas_size_px=128, widths=(8, 16, 32, 64)),
-    schedule=ScheduleConfig(prediction="sample", levels=(0, 150, 300, 450), step=150),
+    motion_extractor=MotionExtractorConfig(input_size_px=128, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
+    pose_guider=PoseGuiderConfig(canvas_size_px=256, widths=(8, 16, 32, 64)),
+    schedule=ScheduleConfig(prediction="sample", levels=(0, 20, 40, 60), step=20),
     keyframes=KeyframeConfig(),
 )
 _UNET = UNetConfig(
     in_channels=LATENT_CHANNELS,
     out_channels=LATENT_CHANNELS,
-    channels=(64, 128),
-    down_attends=(True, True),
-    up_attends=(True, True),
+    channels=(64, 96, 128),
+    down_attends=(False, True, True),
+    up_attends=(True, True, False),
+    frame_levels=(False, True, True),
     layers=1,
     heads=2,
     groups=4,
@@ -96,6 +97,7 @@ class StageConfig:
     """How one stage is optimised. A stage ends at ``steps`` or after ``minutes``, whichever comes first."""
 
     steps: int
+    start_steps: int = 0  # of the linear start before the first step; the autoencoder's alone
     minutes: float = float("inf")
     batch: int  # pictures, crops or portraits per step
     frames: int = 1  # driving frames per portrait
@@ -120,7 +122,7 @@ class DataConfig:
 HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
 
 STAGES: dict[str, StageConfig] = {
-    "vae": StageConfig(steps=8000, batch=6, lr=1e-3, warmup_steps=50),
+    "vae": StageConfig(steps=20000, start_steps=4000, batch=4, lr=1e-3, warmup_steps=200),
     "decoder": StageConfig(steps=8000, batch=2, lr=4e-4, warmup_steps=50),
     "extractor": StageConfig(steps=6000, batch=24, lr=4e-4, clip_norm=10.0),
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),

@@ -23,6 +23,7 @@ from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet, render_set
 from personalive.training.extractor import ExtractorStage
+from personalive.training.linear_start import LinearPath, fit, place
 from personalive.training.loop import LossOf, Snapshot, train, trainable
 from personalive.training.motion import MotionModules, MotionStage
 from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
@@ -30,7 +31,7 @@ from personalive.training.temporal import TemporalStage, temporal_only
 from personalive.training.tokens import TokenReader, TokenStage, standardise_tokens
 from personalive.training.vae import VaeStage, encode_all
 
-STEPS = ("render", "vae", "decoder", "extractor", "cache", "tokens", "motion", "temporal", "export")
+STEPS = ("render", "vae", "latents", "extractor", "faces", "tokens", "motion", "decoder", "temporal", "export")
 PROGRESS_SECONDS = 10.0
 SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
 PARTS = (
@@ -87,12 +88,21 @@ class Run:
     def vae(self) -> None:
         """Train the autoencoder and measure its scaling factor; called again, it goes on from where it was."""
         data = self._data()
-        if (self.folder / "vae.safetensors").exists():
+        fresh = not (self.folder / "vae.safetensors").exists()
+        if not fresh:
             self._load("vae")
         vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
         config = self._config("vae")
+        loss = VaeStage(vae, data, config.batch, self.device)
+        if fresh:
+            path = LinearPath(list(vae.config.block_out_channels), vae.config.latent_channels).to(self.device)
+            self.say(f"vae: linear start, {config.start_steps} steps")
+            self.say(f"vae: linear start: squared error {fit(path, loss.pictures, config.start_steps):.4f}")
+            place(path, vae)
         modules = trainable([vae])
-        average = self._train("vae", modules, VaeStage(vae, data, config.batch, self.device))
+        average = self._train(
+            "vae", modules, loss, lambda m, step: self._save("vae", cast(nn.ModuleList, m)[0], scaling=1.0)
+        )
         vae.load_state_dict(average[0].state_dict())
         pictures = data.images.reshape(-1, *data.images.shape[3:])
         rows = np.linspace(0, len(pictures) - 1, SCALING_SAMPLE).astype(int)
@@ -113,24 +123,35 @@ class Run:
         self._save("vae", average[0], scaling=vae.config.scaling_factor)
 
     def extractor(self) -> None:
-        """Train the motion extractor."""
+        """Train the motion extractor; called again, it goes on from where it was."""
+        fresh = not (self.folder / "motion_extractor.safetensors").exists()
+        if not fresh:
+            self._load("motion_extractor")
         extractor = self.networks.motion_extractor.to(self.device)
         size, batch = self.networks.config.motion_extractor.input_size_px, self._config("extractor").batch
         loss = ExtractorStage(extractor, self._data(), size, batch)
-        loss.standardise()
+        if fresh:
+            loss.standardise()
         average = self._train("extractor", trainable([extractor]), loss)
         self._save("motion_extractor", average[0])
 
-    def cache(self) -> None:
-        """Compute latents, poses, crops and thumbnails of every training frame."""
-        self._load("vae", "motion_extractor")
-        data = self._data()
-        cache = FrameCache(self.folder / "cache", data, self.networks)
-        cache.fill(data, self.networks, self._progress("cache", int(np.prod(cache.shape))))
+    def latents(self) -> None:
+        """Encode every training frame."""
+        self._load("vae")
+        self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        cache = FrameCache(self.folder / "cache", data := self._data(), self.networks)
+        cache.fill_latents(data, self.networks, self._progress("latents", int(np.prod(cache.shape))))
+
+    def faces(self) -> None:
+        """Find the head and cut the face and a thumbnail out of every training frame."""
+        self._load("motion_extractor")
+        cache = FrameCache(self.folder / "cache", data := self._data(), self.networks)
+        cache.fill_faces(data, self.networks, self._progress("faces", int(np.prod(cache.shape))))
 
     def tokens(self) -> None:
-        """Train the motion encoder on the expression."""
-        self._load("vae", "motion_extractor")
+        """Train the motion encoder on the expression; called again, it goes on from where it was."""
+        if (self.folder / "reader.safetensors").exists():
+            self._load("reader")
         reader = self.reader.to(self.device)
         loss = TokenStage(reader, self._data(), self._cache(), self._config("tokens").batch)
         average = self._train("tokens", trainable([reader]), loss)

@@ -12,7 +12,7 @@ from torch import Tensor
 from personalive.training.data import CELLS, RenderedSet
 from personalive.training.loop import Losses
 
-CROP_PX = 96
+CROP_PX = 128
 SQUARE_WEIGHT = 5.0
 EDGE_WEIGHT = 0.5
 EDGES_FROM = 0.5  # share of the stage; before, the edge loss would reward flat pictures
@@ -27,9 +27,7 @@ class VaeStage:
         self.vae, self.data, self.batch, self.device, self.crop_px = vae, data, batch, device, crop_px
 
     def __call__(self, step: int, done: float) -> Losses:
-        rng = np.random.default_rng([step, 1])
-        images = torch.stack([torch.from_numpy(self._crop(rng)) for _ in range(self.batch)]).to(self.device)
-        images = (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        images = self.pictures(step)
         with torch.autocast(self.device.type, torch.bfloat16):
             posterior = self.vae.encode(images).latent_dist
             mean = posterior.mean.float()
@@ -44,6 +42,12 @@ class VaeStage:
             "l1": pixel.detach() / 2,
             "edge": edge.detach(),
         }
+
+    def pictures(self, step: int) -> Tensor:
+        """One step's crops, (B, 3, h, w) in [-1, 1]."""
+        rng = np.random.default_rng([step, 1])
+        images = torch.stack([torch.from_numpy(self._crop(rng)) for _ in range(self.batch)]).to(self.device)
+        return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
     def _crop(self, rng: np.random.Generator) -> np.ndarray:
         config = self.data.config
