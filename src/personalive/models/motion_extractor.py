@@ -36,10 +36,6 @@ class PoseHeads:
 class MotionExtractor(nn.Module):
     """Head pose and implicit keypoints of a frame (weights: ``motion_extractor.pth``)."""
 
-    # In the released file but not used: the bin numbers 0..65 (absent from some copies; they follow from the
-    # config) and an expression head whose task the motion encoder has taken over.
-    IGNORED_KEYS = ("idx_tensor", "detector.fc_exp.weight", "detector.fc_exp.bias")
-
     def __init__(self, config: MotionExtractorConfig) -> None:
         super().__init__()
         self.detector = _Detector(config)
