@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from personalive.errors import PersonaLiveError
 from personalive.training.presets import StageConfig
+from personalive.training.world import World
 
 Losses = dict[str, Tensor]
 LossOf = Callable[[int, float], Losses]
@@ -54,12 +55,14 @@ def train(
     log: Path,
     snapshot: Snapshot | None = None,
     snapshot_minutes: float = 5.0,
+    world: World = World(),  # noqa: B008 (a value)
 ) -> nn.Module:
     """Minimise ``loss_of(step, progress)["loss"]`` over the trainable parameters of ``module``.
 
     Args:
         loss_of: gives named scalars; "loss" carries the gradient. ``progress`` runs from 0 to 1.
         log: JSON-lines file, one line every few steps.
+        world: the processes that share this optimisation; all must hold the same weights.
         snapshot: called with the averaged module every few minutes and at the end.
 
     Returns:
@@ -74,26 +77,27 @@ def train(
     begun, shown, step = time.monotonic(), time.monotonic(), 0
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as lines:
-        while (done := progress(config, step, time.monotonic() - begun)) < 1:
+        while (done := world.agreed(progress(config, step, time.monotonic() - begun))) < 1:
             set_lr(optimiser, config, step, done)
             losses = loss_of(step, done)
             if not math.isfinite(losses["loss"].item()):
                 raise TrainingError(f"{name}: the loss is not a number at step {step}: lower the learning rate")
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
+            world.average_gradients(parameters)
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             optimiser.step()
             average.update(step)
             step += 1
-            if step % LOG_EVERY_STEPS == 0:
+            if step % LOG_EVERY_STEPS == 0 and world.leads:
                 row = {"stage": name, "step": step, "seconds": round(time.monotonic() - begun, 1)}
                 row |= {key: round(value.item(), 5) for key, value in losses.items()}
                 lines.write(json.dumps(row | {"norm": round(norm.item(), 4)}) + "\n")
                 lines.flush()
-            if snapshot and time.monotonic() - shown > 60 * snapshot_minutes:
+            if snapshot and world.leads and time.monotonic() - shown > 60 * snapshot_minutes:
                 snapshot(average.average, step)
                 shown = time.monotonic()
-    if snapshot:
+    if snapshot and world.leads:
         snapshot(average.average, step)
     return average.average
 

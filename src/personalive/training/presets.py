@@ -3,7 +3,7 @@
 The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. The model
 predicts the clean latent instead of the noise: at the released highest level the signal is 1.5 % of the sample, and
 a noise prediction would have to be exact to three digits before anything could be seen. For the same reason its
-highest level is 60 and not 999: the portrait that enters as noise then still shows what does not move, which a small
+highest level is 12 and not 999: the portrait that enters as noise then still shows what does not move, which a small
 net without pretraining cannot find by attention alone; what moves, it redraws in four passes.
 """
 
@@ -65,7 +65,7 @@ _MODEL = ModelConfig(
     ),
     motion_extractor=MotionExtractorConfig(input_size_px=128, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
     pose_guider=PoseGuiderConfig(canvas_size_px=256, widths=(8, 16, 32, 64)),
-    schedule=ScheduleConfig(prediction="sample", levels=(0, 20, 40, 60), step=20),
+    schedule=ScheduleConfig(prediction="sample", levels=(0, 4, 8, 12), step=4),
     keyframes=KeyframeConfig(),
 )
 _UNET = UNetConfig(
@@ -126,6 +126,6 @@ STAGES: dict[str, StageConfig] = {
     "decoder": StageConfig(steps=8000, batch=2, lr=4e-4, warmup_steps=50),
     "extractor": StageConfig(steps=6000, batch=24, lr=4e-4, clip_norm=10.0),
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
-    "motion": StageConfig(steps=20000, batch=4, frames=6, lr=6e-4),
-    "temporal": StageConfig(steps=2000, batch=2, frames=28, lr=5e-4),
+    "motion": StageConfig(steps=20000, batch=4, frames=6, lr=8e-4),
+    "temporal": StageConfig(steps=2000, batch=1, frames=24, lr=5e-4),
 }

@@ -30,6 +30,7 @@ from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPr
 from personalive.training.temporal import TemporalStage, temporal_only
 from personalive.training.tokens import TokenReader, TokenStage, standardise_tokens
 from personalive.training.vae import VaeStage, encode_all
+from personalive.training.world import join_world
 
 STEPS = ("render", "vae", "latents", "extractor", "faces", "tokens", "motion", "decoder", "temporal", "export")
 PROGRESS_SECONDS = 10.0
@@ -65,6 +66,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be the run folder ({error.strerror}): give another --run") from error
+        self.world = join_world()
         self.overrides = {"steps": steps, "minutes": minutes}
         self.stages = stages or STAGES
         self.data_config = DataConfig(groups=groups)
@@ -176,13 +178,19 @@ class Run:
         trained = trainable([modules])
         for parameter in temporal_only(self.networks.denoising_unet):
             parameter.requires_grad_(False)
-        loss = MotionStage(modules, self.networks, self._data(), self._cache(), config.batch, config.frames)
+        if config.batch % self.world.size:
+            raise InputError(f"a batch of {config.batch} cannot be shared by {self.world.size} processes")
+        batch = config.batch // self.world.size
+        loss = MotionStage(
+            modules, self.networks, self._data(), self._cache(), batch, config.frames, self.world.rank
+        )
         if fresh:
             loss.standardise()
         average = self._train(
             "motion", trained, loss, lambda m, step: self._save("motion", cast(nn.ModuleList, m)[0])
         )
-        self._save("motion", average[0])
+        if self.world.leads:
+            self._save("motion", average[0])
 
     def temporal(self) -> None:
         """Train the temporal modules on streams."""
@@ -217,7 +225,7 @@ class Run:
     ) -> nn.ModuleList:
         config = self._config(name)
         self.say(f"{name}: {sum(p.numel() for p in module.parameters() if p.requires_grad):,} parameters, {config}")
-        return cast(nn.ModuleList, train(name, module, loss, config, self.folder / "log.jsonl", snapshot))
+        return cast(nn.ModuleList, train(name, module, loss, config, self.folder / "log.jsonl", snapshot, world=self.world))
 
     def _config(self, name: str) -> StageConfig:
         given = {key: value for key, value in self.overrides.items() if value is not None}

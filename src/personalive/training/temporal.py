@@ -20,6 +20,7 @@ from personalive.streaming.engine import Engine
 from personalive.streaming.state import StreamState
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.loop import Losses
+from personalive.training.motion import robust
 
 TRAINED_WINDOWS = 3  # windows with a gradient, the last ones of each clip
 CHANGE_WEIGHT = 0.5  # of the error of frame-to-frame changes
@@ -44,16 +45,17 @@ class TemporalStage:
         windows = self.frames // count
         made = []
         for index in range(windows):
-            with torch.no_grad():
+            half = torch.autocast(engine.device.type, torch.bfloat16)
+            with torch.no_grad(), half:
                 conditioning = engine.conditioner.drive(state, frames[index * count : (index + 1) * count])
-            with torch.set_grad_enabled(index >= windows - TRAINED_WINDOWS):
+            with torch.set_grad_enabled(index >= windows - TRAINED_WINDOWS), half:
                 state, leaving = engine.advance(_cut(state), conditioning)
             made.append(leaving)
         warmup = engine.warmup_frames // count
         output = torch.cat(made[warmup:], dim=2)
         target = truth[:, :, : output.shape[2]]
-        error = (output - target).square().mean()
-        change = (output.diff(dim=2) - target.diff(dim=2)).square().mean()
+        error = robust(output - target).mean()
+        change = robust(output.diff(dim=2) - target.diff(dim=2)).mean()
         return {"loss": error + CHANGE_WEIGHT * change, "latent": error.detach(), "change": change.detach()}
 
     def _render(self, rng: np.random.Generator) -> np.ndarray:
