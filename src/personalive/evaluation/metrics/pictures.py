@@ -36,7 +36,8 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 def ssim(one: np.ndarray, other: np.ndarray) -> float:
     """Structural similarity of two (H, W, 3) pictures, at most 1, which is best; torchmetrics' with its defaults.
 
-    Those are Wang et al.'s: a Gaussian window of 11 px and sigma 1.5, k1 = 0.01, k2 = 0.03, per channel.
+    Those are Wang et al.'s: a Gaussian window of 11 px and sigma 1.5, k1 = 0.01, k2 = 0.03, per channel, over
+    the whole picture, mirrored at its borders.
 
     Raises:
         ValueError: the shapes differ.
