@@ -52,7 +52,7 @@ def test_films_of_two_methods_without_a_model(run, place):
         (("synthetic:none",), "error: dataset 'synthetic:none': give synthetic:16", 1),
         (
             ("broken",),
-            "error: broken: not one case could be evaluated; the first reason: b (self, ours): skipped:",
+            "error: broken: not one video in it can be read; the first reason: broken/b.mp4: is not a video",
             1,
         ),
         (("--no-self", "--no-cross"), "error: nothing to evaluate", 1),

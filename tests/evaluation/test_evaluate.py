@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -112,23 +113,44 @@ def test_figures_that_could_not_be_made_say_why(found):
 
 def test_an_unreadable_video_is_reported_and_the_others_are_scored(small_engine, tmp_path, write_film, moving):
     write_film(tmp_path / "a.mp4", moving(5, 1))
+    write_film(tmp_path / "c.mp4", moving(5, 2))
     (tmp_path / "b.mp4").write_bytes(b"no video")
     options = EvaluateOptions(dataset=str(tmp_path), framing="none", metrics_folder=str(tmp_path / "none"))
     done = evaluate(options, small_engine)
-    assert [(row.kind, row.method) for row in done.rows] == [("self", OURS), ("self", COPY), ("self", TRUTH)]
-    assert [case.case for case in done.rows[0].cases] == ["a"]
-    assert any(
-        f"{tmp_path / 'b.mp4'}" in line and line.startswith("b (self, ours): skipped") for line in done.skipped
-    )
-    assert len(done.skipped) == 3  # b itself, and b in both cross cases
+    assert [(row.kind, row.method) for row in done.rows] == [
+        ("self", OURS),
+        ("self", COPY),
+        ("self", TRUTH),
+        ("cross", OURS),
+    ]
+    assert [case.case for case in done.rows[0].cases] == ["a", "c"]
+    assert [case.case for case in done.rows[-1].cases] == ["c_by_a", "a_by_c"]
+    (line,) = done.skipped
+    assert line.startswith(f"{tmp_path / 'b.mp4'}: is not a video")
+    assert math.isfinite(figures(done, "self", COPY)["psnr"])  # although the first frame is the portrait itself
+    assert done.missing["fps"] == "needs films of 28 frames or more"
     assert done.missing["mouth"] == "needs synthetic heads"
 
 
 def test_nothing_readable_is_one_clear_error(small_engine, tmp_path):
     (tmp_path / "b.mp4").write_bytes(b"no video")
     options = EvaluateOptions(dataset=str(tmp_path), kinds=("self",), framing="none")
-    with pytest.raises(InputError, match=r"not one case could be evaluated; the first reason: b \(self, ours\)"):
+    with pytest.raises(
+        InputError, match=r"not one video in it can be read; the first reason: .*b\.mp4: is not a video"
+    ):
         evaluate(options, small_engine)
+
+
+def test_a_video_that_shows_no_face_is_named_and_the_run_goes_on(small_engine, tmp_path, write_film, moving):
+    """With framing "auto" and nothing to fall back on; here no video shows one, so the run ends with the reason."""
+    write_film(tmp_path / "a.mp4", moving(5, 1))
+    options = EvaluateOptions(dataset=str(tmp_path), kinds=("self",))
+    with pytest.raises(
+        InputError, match=r"not one case could be evaluated; the first reason: a \(self, ours\): .*no face"
+    ):
+        evaluate(options, small_engine)
+    noted = evaluate(EvaluateOptions(dataset=str(tmp_path), kinds=("self",), center_fallback=True), small_engine)
+    assert noted.notes == [f"{tmp_path / 'a.mp4'}: no face found: the largest centred square is used"]
 
 
 def test_films_alone_are_scored_without_a_model(tmp_path, write_film, moving):

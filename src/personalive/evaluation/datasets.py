@@ -61,6 +61,7 @@ class Dataset(Protocol):
 
     name: str
     skipped: list[str]  # what could not be used, one line each
+    notes: list[str]  # what the reader should know of what was used; grows while cases are read
 
     def cases(self, kind: Kind) -> list[Case]:
         """All cases of a kind, in a fixed order. Opens nothing."""
@@ -105,7 +106,7 @@ class SyntheticHeads:
     """People and performances that training never saw; person n performs n, in cross cases shown by another one."""
 
     def __init__(self, name: str, options: DatasetOptions) -> None:
-        self.name, self.skipped = name, []
+        self.name, self.skipped, self.notes = name, [], []
         self._options = options
         self._numbers = _numbers(name, options.people)
 
@@ -168,16 +169,26 @@ class VideoFolder:
     """
 
     def __init__(self, folder: Path, options: DatasetOptions, detector: FaceDetector | None) -> None:
-        """
+        """Look at every video's first frame: one that cannot be read is left out and named in ``skipped``.
+
         Raises:
-            InputError: not a folder, or no video in it.
+            InputError: not a folder, or no video in it that can be read.
         """
         self.name, self._options, self._detector = str(folder), options, detector
         self._films, self.skipped = find_films(folder)
+        self.notes: list[str] = []
         if not self._films:
             raise InputError(
                 f"{folder}: no video in this folder: put some there ({', '.join(_CONFIG.video_suffixes)})"
             )
+        for stem, path in list(self._films.items()):
+            try:
+                open_video(path).close()
+            except InputError as error:
+                del self._films[stem]
+                self.skipped.append(str(error))
+        if not self._films:
+            raise InputError(f"{folder}: not one video in it can be read; the first reason: {self.skipped[-1]}")
 
     def cases(self, kind: Kind) -> list[Case]:
         """See ``Dataset``.
@@ -224,12 +235,16 @@ class VideoFolder:
         )
         times: list[float] = []
         with open_video(film) as reader:
-            for frame in reader:
-                times.append(float(frame.time))
-                for framed in framer.push(frame.image, times[-1]):
+            try:
+                for frame in reader:
+                    times.append(float(frame.time))
+                    for framed in framer.push(frame.image, times[-1]):
+                        yield Moment(framed.image, cut=framed.cut, time_s=times.pop(0))
+                for framed in framer.flush():
                     yield Moment(framed.image, cut=framed.cut, time_s=times.pop(0))
-            for framed in framer.flush():
-                yield Moment(framed.image, cut=framed.cut, time_s=times.pop(0))
+            finally:  # also when only the first frames are wanted
+                notes = [*reader.warnings, *([f"{film}: {framer.report.note}"] if framer.report.note else [])]
+                self.notes += [note for note in notes if note not in self.notes]
 
 
 def find_films(folder: Path) -> tuple[dict[str, Path], list[str]]:

@@ -31,7 +31,9 @@ _BY_RENDERS = "read by comparing with renders of the true head"
 
 FIGURES: Mapping[str, Figure] = {
     "l1": Figure("L1", "lower", 4, "mean absolute difference to the true pictures, 0..1"),
-    "psnr": Figure("PSNR dB", "higher", 2, "peak signal-to-noise ratio to the true pictures, mean over frames"),
+    "psnr": Figure(
+        "PSNR dB", "higher", 2, "peak signal-to-noise ratio to the true pictures, mean over frames that are not equal"
+    ),
     "ssim": Figure("SSIM", "higher", 3, "structural similarity to the true pictures (11 px Gaussian window)"),
     "lpips": Figure("LPIPS", "lower", 3, "learned perceptual distance (VGG) to the true pictures"),
     "tlp": Figure(

@@ -5,6 +5,7 @@ S is the side of the pictures compared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -70,6 +71,13 @@ def measures_for(
     return found
 
 
+def mean_of(values: Sequence[float] | np.ndarray) -> float:
+    """The mean of the finite values; infinite only where all are: one perfect frame does not hide the others."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return float(finite.mean()) if len(finite) else float("inf")
+
+
 class Pictures:
     """L1, PSNR and SSIM to the true pictures, where there are any."""
 
@@ -85,7 +93,10 @@ class Pictures:
         """See ``Measure``."""
         if not self._values:
             return {}
-        return dict(zip(("l1", "psnr", "ssim"), np.mean(self._values, axis=0).tolist(), strict=True))
+        return {
+            name: mean_of(values)
+            for name, values in zip(("l1", "psnr", "ssim"), np.transpose(self._values), strict=True)
+        }
 
 
 class Stability:

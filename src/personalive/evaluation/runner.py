@@ -18,7 +18,7 @@ from personalive.errors import InputError
 from personalive.evaluation.contenders import COPY, OURS, TRUTH, Contender, FilmFolder, OurEngine, Yardstick
 from personalive.evaluation.datasets import KINDS, Case, Dataset, DatasetOptions, Kind, SyntheticHeads, open_dataset
 from personalive.evaluation.figures import FIGURES, READ_BY_MODEL, SPEED
-from personalive.evaluation.measures import Clips, measures_for
+from personalive.evaluation.measures import Clips, mean_of, measures_for
 from personalive.evaluation.metrics import frechet_distance
 from personalive.evaluation.pretrained.tools import Tools, load_tools
 from personalive.evaluation.strips import Strip
@@ -200,6 +200,7 @@ class _Run:
             reason = f"; the first reason: {found.skipped[0]}" if found.skipped else ""
             raise InputError(f"{self.options.dataset}: not one case could be evaluated{reason}")
         found.missing = _missing(found.rows, self.tools, self.engine, isinstance(self.dataset, SyntheticHeads))
+        found.notes += self.dataset.notes
         found.notes += [note for method in self.methods for note in dict.fromkeys(method.notes)]
         found.skipped += [line for method in self.methods for line in method.skipped]
         found.seconds = time.monotonic() - self.begun
@@ -219,7 +220,7 @@ class _Run:
                 try:
                     row.cases.append(self._play(contender, case, strip, collected))
                 except InputError as error:
-                    self.evaluation.skipped.append(f"{case.name} ({kind}, {contender.name}): skipped: {error}")
+                    self.evaluation.skipped.append(f"{case.name} ({kind}, {contender.name}): {error}")
                     if strip is not None:
                         strip.rows.pop(contender.name, None)
                     if not isinstance(contender, FilmFolder):
@@ -266,7 +267,7 @@ class _Run:
 def _summed(cases: list[CaseResult], clips: Clips | None) -> dict[str, float]:
     """Means over the cases that have a figure; FVD over all clips."""
     names = [name for name in FIGURES if any(name in case.figures for case in cases)]
-    found = {name: float(np.mean([case.figures[name] for case in cases if name in case.figures])) for name in names}
+    found = {name: mean_of([case.figures[name] for case in cases if name in case.figures]) for name in names}
     if clips is not None and len(clips.made) > 1:
         found["fvd"] = frechet_distance(np.stack(clips.made), np.stack(clips.wanted))
     return found
@@ -276,7 +277,10 @@ def _missing(rows: list[Row], tools: Tools, engine: Engine | None, synthetic: bo
     """Why figures that no row has are not there."""
     reasons = dict(tools.missing)
     reasons |= dict.fromkeys(("drift", "drift_colour"), f"needs films of {2 * _CONFIG.drift_frames} frames or more")
-    if engine is None:
+    if engine is not None:
+        calls = _CONFIG.timing_warmup_calls + engine.warmup_frames // engine.chunk_frames + 1
+        reasons |= dict.fromkeys(SPEED, f"needs films of {calls * engine.chunk_frames} frames or more")
+    else:
         reasons |= dict.fromkeys((*READ_BY_MODEL, *SPEED), "needs a model (--weights)")
     if not synthetic:
         reasons |= dict.fromkeys(("yaw", "pitch", "mouth", "blink", "gaze_x", "gaze_y"), "needs synthetic heads")
