@@ -292,6 +292,7 @@ class EvaluationConfig:
     shown_cases: int = 12  # per kind of reenactment
     shown_cell_px: int = 128
     jpeg_quality: int = 85
+    inputs_crf: int = 6  # x264 quality of driving films written for other methods: nearly lossless
 
 
 # --- the command line (ours) --------------------------------------------------------------------------------

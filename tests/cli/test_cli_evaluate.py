@@ -12,8 +12,10 @@ from support.film_files import contents, write_clip
 
 
 def test_a_report_of_drawn_heads(run, place, small_weights):
-    done = run("evaluate", "synthetic:1", "--frames", 4, "-o", "scores", "--weights", small_weights, "--no-cross")
+    common = ("--weights", small_weights, "--no-cross", "--inputs", "given")
+    done = run("evaluate", "synthetic:1", "--frames", 4, "-o", "scores", *common)
     assert (done.code, done.err) == (0, "")
+    assert {path.name for path in (place / "given").iterdir()} == {"person000.png", "person000.mp4"}
     assert {path.name for path in (place / "scores").iterdir()} == {
         "evaluation.json",
         "evaluation.md",

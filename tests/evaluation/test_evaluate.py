@@ -337,6 +337,10 @@ def test_the_page_needs_nothing_else_and_shows_every_contender(written, truth):
     assert "prefers-color-scheme: dark" in page
     assert "perfect &lt;b&gt;" in page
     assert "<b>" not in page
+    perfect = next(line for line in page.splitlines() if line.startswith("<tr><td>perfect"))
+    ours = next(line for line in page.splitlines() if line.startswith("<tr><td>ours"))
+    assert 'class="best">0.00' in perfect  # its L1; the yardsticks do not compete
+    assert 'class="best">0.' not in ours.partition("</td><td>")[2][:60]
     pictures = [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         for data in re.findall(r"base64,([A-Za-z0-9+/=]+)", page)

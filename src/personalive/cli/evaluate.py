@@ -22,6 +22,7 @@ Examples:
   personalive evaluate synthetic:2 --frames 16 --output quick --weights tiny
   personalive evaluate ~/clips --output scores --weights ~/weights
   personalive evaluate ~/clips --output scores --weights ~/weights --method LivePortrait=~/films/liveportrait
+  personalive evaluate synthetic:4 --output scores --weights tiny --inputs for-others
   personalive evaluate ~/clips --output scores --no-model --method A=films_a --method B=films_b
 
 DATASET is synthetic:16 for sixteen drawn heads that training never saw, synthetic:100-115 for those, or a folder of
@@ -104,6 +105,14 @@ def evaluate(
             show_default=f"the model's own, else {EvaluationConfig.size_px}",
         ),
     ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write every case's portrait and driving film there, for other methods to work on.",
+            show_default="none",
+        ),
+    ] = None,
     metric_files: Annotated[
         Path | None,
         typer.Option(
@@ -118,10 +127,13 @@ def evaluate(
     if not model and not methods:
         raise typer.BadParameter("--no-model leaves nothing to score: give films with --method NAME=DIR")
     from personalive.evaluation.datasets import KINDS  # noqa: PLC0415 (imports torch)
+    from personalive.evaluation.inputs import check_inputs_folder  # noqa: PLC0415
     from personalive.evaluation.report import check_report_folder, write_report  # noqa: PLC0415
     from personalive.evaluation.runner import EvaluateOptions  # noqa: PLC0415
 
     check_report_folder(output, overwrite=overwrite)
+    if inputs is not None:
+        check_inputs_folder(inputs)
     options = EvaluateOptions(
         dataset=dataset,
         kinds=tuple(kind for kind in KINDS if (self_ if kind == "self" else cross)),
@@ -135,7 +147,9 @@ def evaluate(
         seed=seed,
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
-    found = _evaluate(options, {"weights": weights, "device": device, "dtype": dtype.value} if model else None)
+    found = _evaluate(
+        options, {"weights": weights, "device": device, "dtype": dtype.value} if model else None, inputs
+    )
     _show(found, write_report(found, output, overwrite=overwrite))
 
 
@@ -146,7 +160,7 @@ def _method(text: str) -> tuple[str, str]:
     return name, str(Path(folder).expanduser())
 
 
-def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None) -> Evaluation:
+def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None, inputs: Path | None) -> Evaluation:
     from personalive.evaluation.runner import evaluate as run  # noqa: PLC0415
     from personalive.streaming.load import load_engine, memory_errors  # noqa: PLC0415
 
@@ -156,10 +170,10 @@ def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None) -
             show(now.frames, now.total, _told(now))
 
         if engine_options is None:
-            return run(options, None, progress=advance)
+            return run(options, None, progress=advance, inputs=inputs)
         engine = load_engine(**engine_options)
         with memory_errors(engine.device):
-            return run(options, engine, progress=advance)
+            return run(options, engine, progress=advance, inputs=inputs)
 
 
 def _told(now: Progress) -> str:

@@ -10,6 +10,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,7 +38,7 @@ class Moment:
     truth: Picture | None = None
     motion: Motion | None = None  # of a synthetic head
     cut: bool = False  # begins a new shot of the driver
-    time_s: float = 0.0
+    time: Fraction = Fraction(0)  # seconds in the driving film
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _perform(
         motion = performance.at(index)
         truth = render(person, motion, size_px).image
         shown = truth if driver is None else render(driver, motion, size_px).image
-        yield Moment(shown, truth, motion, time_s=(index - 1) / performance.fps)
+        yield Moment(shown, truth, motion, time=(index - 1) / Fraction(performance.fps))
 
 
 def _numbers(name: str, people: int | None) -> range:
@@ -220,7 +221,7 @@ class VideoFolder:
 
     def _moments(self, film: Path, *, with_truth: bool) -> Iterator[Moment]:
         for moment in islice(self._framed(film), self._options.frames):
-            yield Moment(moment.driver, moment.driver if with_truth else None, cut=moment.cut, time_s=moment.time_s)
+            yield Moment(moment.driver, moment.driver if with_truth else None, cut=moment.cut, time=moment.time)
 
     def _framed(self, film: Path) -> Iterator[Moment]:
         """Every frame of a video as a square of S pixels; frames without a face repeat the last good one."""
@@ -233,15 +234,15 @@ class VideoFolder:
             allow_center_fallback=self._options.center_fallback,
             config=FramingConfig(portrait_scale=scale, driving_scale=scale),
         )
-        times: list[float] = []
+        times: list[Fraction] = []
         with open_video(film) as reader:
             try:
                 for frame in reader:
-                    times.append(float(frame.time))
-                    for framed in framer.push(frame.image, times[-1]):
-                        yield Moment(framed.image, cut=framed.cut, time_s=times.pop(0))
+                    times.append(frame.time)
+                    for framed in framer.push(frame.image, float(frame.time)):
+                        yield Moment(framed.image, cut=framed.cut, time=times.pop(0))
                 for framed in framer.flush():
-                    yield Moment(framed.image, cut=framed.cut, time_s=times.pop(0))
+                    yield Moment(framed.image, cut=framed.cut, time=times.pop(0))
             finally:  # also when only the first frames are wanted
                 notes = [*reader.warnings, *([f"{film}: {framer.report.note}"] if framer.report.note else [])]
                 self.notes += [note for note in notes if note not in self.notes]

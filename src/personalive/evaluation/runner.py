@@ -18,6 +18,7 @@ from personalive.errors import InputError
 from personalive.evaluation.contenders import COPY, OURS, TRUTH, Contender, FilmFolder, OurEngine, Yardstick
 from personalive.evaluation.datasets import KINDS, Case, Dataset, DatasetOptions, Kind, SyntheticHeads, open_dataset
 from personalive.evaluation.figures import FIGURES, READ_BY_MODEL, SPEED
+from personalive.evaluation.inputs import write_inputs
 from personalive.evaluation.measures import Clips, mean_of, measures_for
 from personalive.evaluation.metrics import frechet_distance
 from personalive.evaluation.pretrained.tools import Tools, load_tools
@@ -105,7 +106,11 @@ class Evaluation:
 
 
 def evaluate(
-    options: EvaluateOptions, engine: Engine | None, *, progress: Callable[[Progress], None] | None = None
+    options: EvaluateOptions,
+    engine: Engine | None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    inputs: Path | None = None,
 ) -> Evaluation:
     """Score ``engine`` and the films of other methods on a dataset.
 
@@ -113,6 +118,7 @@ def evaluate(
         options: what to score on.
         engine: a loaded model; None scores other methods' films alone.
         progress: called after every measured frame.
+        inputs: a new folder for every case's portrait and driving film, for other methods.
 
     Raises:
         InputError: nothing can be evaluated: no dataset, nothing readable in it, no contender.
@@ -124,7 +130,10 @@ def evaluate(
         raise InputError(
             f"size {options.size_px}: this model makes {engine.image_size} px, which decides: leave --size out"
         )
-    return _Run(options, engine, progress).result()
+    run = _Run(options, engine, progress)
+    if inputs is not None:
+        run.write_inputs(inputs)
+    return run.result()
 
 
 class _Run:
@@ -190,6 +199,11 @@ class _Run:
         return None if any(count is None for count in counts) else sum(count or 0 for count in counts)
 
     # --- the work -----------------------------------------------------------------------------------------
+
+    def write_inputs(self, folder: Path) -> None:
+        """Portraits and driving films of all cases, for other methods."""
+        every = [case for cases in self.cases.values() for case in cases]
+        self.evaluation.skipped += write_inputs(every, folder)
 
     def result(self) -> Evaluation:
         """Play all cases and gather the figures."""
