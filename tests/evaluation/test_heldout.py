@@ -48,7 +48,7 @@ def test_l1_is_the_mean_share_of_full_scale():
     half = light.copy()
     half[1] = 0
     assert (l1(dark, light), l1(light, dark), l1(dark, half), l1(half, half)) == (1, 1, 0.5, 0)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="shapes"):
         l1(dark, dark[:1])
 
 

@@ -177,7 +177,7 @@ def animate(
     options |= {
         "framing": framing.value if framing else ("none" if demo else "auto"),
         "side_by_side": demo if side_by_side is None else side_by_side,
-        "center_fallback": demo or _names_tiny(weights),
+        "center_fallback": demo or names_tiny(weights),
     }
     engine = {"weights": weights, "device": device, "dtype": dtype.value}
     if demo:
@@ -199,7 +199,8 @@ def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]
     return {} if threshold is None else {"keyframe_threshold": threshold}
 
 
-def _names_tiny(weights: str) -> bool:
+def names_tiny(weights: str) -> bool:
+    """Whether ``weights``, or the environment for "auto", names the bundled model."""
     return (os.environ.get(WEIGHTS_ENV) if weights == AUTO else weights) == TINY
 
 

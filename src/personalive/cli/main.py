@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, doctor, weights
+from personalive.cli import animate, doctor, evaluate, weights
 from personalive.cli.console import error_line, one_line
 from personalive.config import CliConfig
 from personalive.errors import PersonaLiveError
@@ -33,6 +33,7 @@ Examples:
   personalive animate --demo                      a film from the bundled model, no download
   personalive weights download                    the released weights, 12 GB
   personalive animate me.jpg clip.mp4 -o film.mp4
+  personalive evaluate -o scores --weights tiny   how good a model is
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
@@ -46,6 +47,7 @@ app = typer.Typer(
     context_settings={"max_content_width": CliConfig.docs_width},
 )
 app.command(name="animate", epilog=animate.EPILOG)(animate.animate)
+app.command(name="evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(weights.app, name="weights")
 app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
 

@@ -1,9 +1,7 @@
-"""Scores of a model on synthetic people it has never seen, against the true pictures.
+"""Scores of a model on a few synthetic people it has never seen, all pictures in memory: for benchmarks and training.
 
-Mouth and eyes are read from the pictures by analysis through synthesis: the true head is rendered in the true pose
-with a range of mouth openings (or blinks), and the one whose picture is nearest in that region is the reading. No
-network of ours has a say in it. Head angles are read by the model's own motion extractor; what that reading is worth
-is measured on the true pictures in the same table.
+``personalive evaluate`` measures more, over any number of frames (see runner.py); mouth, eyes and head are read as in
+readings.py.
 """
 
 from __future__ import annotations
@@ -14,15 +12,30 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
 
+from personalive.config import EvaluationConfig
+from personalive.evaluation.metrics import correlation, l1
+from personalive.evaluation.readings import READINGS, angles, read
 from personalive.streaming.engine import Engine
-from personalive.synthetic import EXPRESSION_NAMES, Identity, Motion, Performance, render
+from personalive.synthetic import Identity, Motion, Performance, render
 
-FIRST_SEED = 10_000_000  # people and performances from here on are never used in training
-READING_STEPS = 9  # openings tried per reading
-READ_EVERY_FRAMES = 4  # mouth and eyes are read on every so many frames: each reading takes as many renders as above
-REGION_MARGIN_PX = 3
+__all__ = [
+    "BLINKS",
+    "FIRST_SEED",
+    "Case",
+    "Scores",
+    "angles",
+    "animate_frames",
+    "correlation",
+    "l1",
+    "readings",
+    "run_case",
+    "score",
+    "sheet",
+]
+
+FIRST_SEED = EvaluationConfig.first_seed
+READ_EVERY_FRAMES = EvaluationConfig.read_every_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +69,10 @@ class Scores:
 def run_case(engine: Engine, index: int, frames: int, *, cross: bool = False) -> Case:
     """Animate held-out person ``index``; ``cross`` drives with another held-out person."""
     size = engine.image_size
-    person, driver = Identity.sample(FIRST_SEED + index), Identity.sample(FIRST_SEED + 5000 + index)
+    person, driver = (
+        Identity.sample(FIRST_SEED + index),
+        Identity.sample(FIRST_SEED + EvaluationConfig.driver_offset + index),
+    )
     performance = Performance.sample(FIRST_SEED + index)
     motions = [performance.at(i) for i in range(frames + 1)]
     truth = np.stack([render(person, motion, size).image for motion in motions])
@@ -112,63 +128,13 @@ def _score_case(engine: Engine, case: Case) -> dict[str, float]:
     }
 
 
-BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
-
-
-def l1(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean absolute difference of uint8 pictures, in [0, 1]."""
-    return float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in zip(one, other, strict=True)]) / 255)
-
-
-def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation; 0 where a side does not vary."""
-    if one.std() < 1e-9 or other.std() < 1e-9:
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
-
-
-@torch.no_grad()
-def angles(engine: Engine, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Yaw and pitch in degrees of (F, S, S, 3) frames, as the model's extractor reads them."""
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).to(engine.device, engine.dtype) / 127.5 - 1
-    pose = engine.conditioner.extract(pixels)
-    return pose.yaw.float().cpu().numpy(), pose.pitch.float().cpu().numpy()
+BLINKS = READINGS["blink"].expressions
 
 
 def readings(case: Case, frames: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """Which value of the named expressions, 0..1, makes the true head look most like each frame."""
-    return np.array([_reading(case.person, m, f, names) for m, f in zip(case.motions, frames, strict=True)])
-
-
-def _reading(person: Identity, motion: Motion, frame: np.ndarray, names: tuple[str, ...]) -> float:
-    values = np.linspace(0, 1, READING_STEPS)
-    tried = [render(person, _with(motion, names, value), frame.shape[0]) for value in values]
-    eyes = names == BLINKS
-    region = np.any([r.eyes_mask if eyes else r.mouth_mask for r in tried], axis=0)
-    if not region.any():
-        return 0.0
-    rows, columns = np.nonzero(region)
-    m = REGION_MARGIN_PX
-    part = np.s_[max(0, rows.min() - m) : rows.max() + m, max(0, columns.min() - m) : columns.max() + m]
-    wanted = frame[part].astype(np.float32)
-    errors = np.array([np.square(r.image[part] - wanted).mean() for r in tried])
-    return _lowest(values, errors)
-
-
-def _lowest(values: np.ndarray, errors: np.ndarray) -> float:
-    """Where a parabola through the lowest error and its neighbours has its bottom."""
-    i = int(errors.argmin())
-    if i in (0, len(values) - 1):
-        return float(values[i])
-    left, middle, right = errors[i - 1 : i + 2]
-    bend = left - 2 * middle + right
-    return float(values[i] + (values[1] - values[0]) * 0.5 * (left - right) / bend) if bend > 0 else float(values[i])
-
-
-def _with(motion: Motion, names: tuple[str, ...], value: float) -> Motion:
-    expression = motion.expression.copy()
-    expression[[EXPRESSION_NAMES.index(name) for name in names]] = value
-    return dataclasses.replace(motion, expression=expression)
+    reading = next(reading for reading in READINGS.values() if reading.expressions == names)
+    return np.array([read(case.person, m, f, reading) for m, f in zip(case.motions, frames, strict=True)])
 
 
 def sheet(cases: list[Case], columns: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Networks that some measures need. The user downloads their files; nothing here fetches anything."""

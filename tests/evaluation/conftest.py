@@ -1,0 +1,58 @@
+"""A small engine in which everything matters, and films of known pictures."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from personalive.media import VideoWriter
+from personalive.streaming.engine import Engine
+from personalive.training.build import build_networks
+from personalive.training.run import PARTS
+from support import keyseeded
+from support.small_model import SMALL_PRESET
+
+
+@pytest.fixture(scope="session")
+def small_engine() -> Engine:
+    """64 px; every weight seeded by its key, so that motion, pose and neighbours all show."""
+    networks = build_networks(SMALL_PRESET)
+    for name in PARTS:
+        network = getattr(networks, name)
+        network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
+        network.eval().requires_grad_(False)
+    return Engine(networks, name="small")
+
+
+@pytest.fixture(scope="session")
+def write_film():
+    """``write_film(path, pictures)``: nearly lossless, 25 frames per second."""
+
+    def write(path: Path, pictures: np.ndarray) -> Path:
+        height, width = pictures.shape[1:3]
+        with VideoWriter(path, width, height, time_base=Fraction(1, 25), fps=Fraction(25), crf=4) as film:
+            for index, picture in enumerate(pictures):
+                film.write(picture, Fraction(index, 25), Fraction(1, 25))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def moving():
+    """``moving(count, seed, side)``: smooth pictures that change slowly, (count, side, side, 3) uint8."""
+
+    def make(count: int, seed: int = 0, side: int = 64) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[0:side, 0:side] / side
+        phases, waves = rng.uniform(0, 6, 3), rng.uniform(2, 5, (3, 2))
+        frames = [
+            np.stack([np.sin(a * x + b * y + p + t / 8) for p, (a, b) in zip(phases, waves, strict=True)], axis=-1)
+            for t in range(count)
+        ]
+        return np.round((np.stack(frames) + 1) * 100 + 20).astype(np.uint8)
+
+    return make
