@@ -15,6 +15,7 @@ from personalive.training.prepare.boxes import BOX_NAMES, fill_and_smooth, part_
 from personalive.training.prepare.clip_file import FilmWriter, tensor_bytes
 from personalive.training.prepare.stretches import View
 from personalive.vision.faces import FaceBox, FaceDetector
+from personalive.vision.resize import Square
 
 
 class Drop(StrEnum):
@@ -50,7 +51,7 @@ class ClipFacts:
 
     start_s: float  # in the video
     frames: int
-    square_px: int  # side of the square in the video
+    square: tuple[int, int, int]  # what of the video's picture is shown: left, top, side in pixels
     face_share: float  # larger side of the face over the square's, median
     sharpness: float  # median
     found_share: float  # of the detections
@@ -70,7 +71,7 @@ class Draft:
         self._sharpness: list[float] = []
         self._detections = self._seconds = self._repeated = 0
         self._start: Fraction | None = None
-        self._square_px = 0
+        self._square = Square(0, 0, 0)
 
     @property
     def frames(self) -> int:
@@ -85,7 +86,7 @@ class Draft:
     def add(self, view: View) -> None:
         """The next frame, which must show the face."""
         if self._start is None:
-            self._start, self._square_px = view.time, view.square_px
+            self._start, self._square = view.time, view.square or self._square
         boxes = np.full((len(BOX_NAMES), 4), np.nan)
         if self.frames % self._config.detect_every_frames == 0:
             boxes = self._detect(view.image, boxes)
@@ -113,7 +114,7 @@ class Draft:
             return Drop.TOO_SHORT
         checks = {
             Drop.LOW_RATE: self._repeated > config.max_repeated_share * self.frames,
-            Drop.LOW_RESOLUTION: self._square_px * config.max_enlargement < self._size_px,
+            Drop.LOW_RESOLUTION: self._square.side_px * config.max_enlargement < self._size_px,
             Drop.FACE_LOST: len(self._faces) < config.min_found_share * self._detections,
             Drop.SEVERAL_FACES: self._seconds > config.max_second_share * self._detections,
         }
@@ -136,7 +137,7 @@ class Draft:
         facts = ClipFacts(
             start_s=round(self.start_s, 6),
             frames=self.frames,
-            square_px=self._square_px,
+            square=(self._square.x, self._square.y, self._square.side_px),
             face_share=round(self._face_share(), 4),
             sharpness=round(float(np.median(self._sharpness)), 4),
             found_share=round(len(self._faces) / self._detections, 4),
@@ -153,7 +154,7 @@ class Draft:
 def sharpness(image: np.ndarray, face: FaceBox, side_px: int) -> float:
     """Variance of the Laplacian of the face's brightness over the variance of the brightness itself.
 
-    The face is brought to ``side_px`` first, so that sizes can be compared.
+    The face is brought to ``side_px`` first, so that faces of any size can be compared.
     """
     height, width = image.shape[:2]
     left, right = np.clip([face.x, face.x + face.width], 0, width).astype(int)
@@ -162,5 +163,6 @@ def sharpness(image: np.ndarray, face: FaceBox, side_px: int) -> float:
     if not crop.size:
         return 0.0
     grey = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2GRAY)
-    grey = cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_AREA).astype(np.float32)
+    method = cv2.INTER_AREA if min(grey.shape) >= side_px else cv2.INTER_CUBIC
+    grey = cv2.resize(grey, (side_px, side_px), interpolation=method).astype(np.float32)
     return float(cv2.Laplacian(grey, cv2.CV_32F).var() / max(float(grey.var()), 1.0))

@@ -45,6 +45,7 @@ class Resampler(Generic[T]):
         self._max_gap = Fraction(str(max_gap_s))
         self._held: tuple[T, Fraction] | None = None
         self._shown = False  # whether the held frame was
+        self._gap = self._step  # between the last two frames
         self._due = Fraction(0)
         self._restart = False
 
@@ -59,31 +60,36 @@ class Resampler(Generic[T]):
             self._restart = True
             return rest
         picks: list[Pick[T]] = []
-        next_shown = False
+        self._gap = time - self._held[1]
         while self._due < time:
-            if next_shown or self._takes_next(time):
-                picks.append(self._pick(item, time, repeated=next_shown))
-                next_shown = True
-            else:
-                picks.append(self._pick(*self._held, repeated=self._shown))
-                self._shown = True
-        self._held, self._shown = (item, time), next_shown
+            if self._takes_next(time):  # whether it is shown once more, the frame after it may decide
+                self._held, self._shown = (item, time), True
+                return [*picks, self._pick(item, time, repeated=False)]
+            picks.append(self._pick_held())
+        self._held, self._shown = (item, time), False
         return picks
 
     def flush(self) -> list[Pick[T]]:
-        """The last output: the last frame, unless it was shown or is more than half a step off."""
-        if self._held is None or self._shown or abs(self._due - self._held[1]) > self._step / 2:
-            return []
-        self._shown = True
-        return [self._pick(*self._held, repeated=False)]
+        """The last outputs: those due before the last frame, and it itself, if it still shows when it is due."""
+        picks: list[Pick[T]] = []
+        while self._held is not None and self._due < self._held[1]:
+            picks.append(self._pick_held())
+        if self._held is not None and not self._shown and self._due - self._held[1] <= min(self._gap, self._step) / 2:
+            picks.append(self._pick_held())
+        return picks
 
     def _begin(self, item: T, time: Fraction) -> None:
         self._held, self._shown, self._due = (item, time), False, time
 
     def _takes_next(self, time: Fraction) -> bool:
         assert self._held is not None
-        before, after = self._due - self._held[1], time - self._due
+        before, after = abs(self._due - self._held[1]), time - self._due
         return after < before or (self._shown and after <= self._reach)
+
+    def _pick_held(self) -> Pick[T]:
+        assert self._held is not None
+        repeated, self._shown = self._shown, True
+        return self._pick(*self._held, repeated=repeated)
 
     def _pick(self, item: T, source_time: Fraction, *, repeated: bool) -> Pick[T]:
         pick = Pick(item, self._due, source_time, repeated, self._restart)

@@ -15,7 +15,9 @@ from personalive.errors import FaceNotFoundError
 from personalive.media import Frame
 from personalive.training.prepare.resample import Pick, Resampler
 from personalive.vision.faces import FaceDetector
-from personalive.vision.framing import DrivingFramer, FramedFrame
+from personalive.vision.framing import DrivingFramer, FramedFrame, ShotSquare
+from personalive.vision.resize import Square
+from personalive.vision.tracking import CutDetector
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,9 @@ class View:
         source_time: the time of the picture shown.
         repeated: the same picture as the frame before.
         face: whether the face that is followed is here.
-        begins: a new shot or square, or the first frame after a gap.
-        square_px: side of the square in the video, 0 before any face.
+        begins: a new shot or square, or the first frame after a gap. A sudden change of colours counts, whether
+            or not a face stays where it was: it may be another person's.
+        square: what of the video's picture is shown, None before any face.
     """
 
     image: np.ndarray
@@ -38,7 +41,7 @@ class View:
     repeated: bool
     face: bool
     begins: bool
-    square_px: int
+    square: Square | None
 
 
 class Views:
@@ -51,7 +54,8 @@ class Views:
         )
         self._framer = DrivingFramer(detector, size_px=size_px, config=framing)
         self._resampler: Resampler[np.ndarray] = Resampler(config.fps, config.resample_slack, config.max_gap_s)
-        self._times: deque[Pick[None]] = deque()  # of the frames that the framer holds
+        self._cuts = CutDetector(framing)
+        self._times: deque[tuple[Pick[None], bool]] = deque()  # of the frames that the framer holds; is it a cut
         self._square = -1
         self.frames = 0
 
@@ -69,11 +73,12 @@ class Views:
 
     def _push(self, picks: list[Pick[np.ndarray]]) -> Iterator[View]:
         for pick in picks:
-            self._times.append(Pick(None, pick.time, pick.source_time, pick.repeated, pick.restart))
+            at = Pick(None, pick.time, pick.source_time, pick.repeated, pick.restart)
+            self._times.append((at, any(self._cuts.push(pick.item))))
             yield from map(self._view, self._framer.push(pick.item, float(pick.time)))
 
     def _view(self, framed: FramedFrame) -> View:
-        at, squares = self._times.popleft(), self._framer.report.squares
+        (at, cut), squares = self._times.popleft(), self._framer.report.squares
         self.frames += 1
         before = self._square
         while self._square + 1 < len(squares) and squares[self._square + 1].first_frame <= framed.index:
@@ -84,6 +89,10 @@ class Views:
             at.source_time,
             at.repeated,
             framed.face_found,
-            at.restart or framed.cut or self._square != before,
-            squares[self._square].side_px if self._square >= 0 else 0,
+            cut or at.restart or framed.cut or self._square != before,
+            _square(squares[self._square]) if self._square >= 0 else None,
         )
+
+
+def _square(shot: ShotSquare) -> Square:
+    return Square(shot.x, shot.y, shot.side_px)

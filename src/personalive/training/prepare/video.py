@@ -87,11 +87,10 @@ class _Work:
 
     def take(self, view: View) -> None:
         """The next frame of the video."""
-        if view.begins:
-            self._shot += 1
         full = self._draft is not None and self._draft.frames >= round(self._config.max_clip_s * self._config.fps)
         if view.begins or full or not view.face:
             self.end_clip()
+        self._shot += view.begins
         if not view.face:
             self._unseen_since = self._unseen_since if self._unseen else float(view.time)
             self._unseen += 1
