@@ -304,7 +304,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(one_video, tmp_
 
 
 def test_two_commands_do_not_work_on_one_set(one_video, tmp_path: Path):
-    pytest.importorskip("fcntl")
     (tmp_path / "set").mkdir()
     with alone_in(tmp_path / "set"), pytest.raises(OutputError, match="another command is preparing it"):
         prepare(one_video(), tmp_path / "set", **SETTINGS)

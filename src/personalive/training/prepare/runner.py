@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 
 from personalive.config import FramingConfig, ModelConfig, PrepareConfig
-from personalive.errors import InputError
+from personalive.errors import DeviceError, InputError
 from personalive.training.prepare.folder import (
     Settings,
     Video,
@@ -33,7 +33,6 @@ from personalive.training.prepare.video import prepare_video
 from personalive.vision.faces import FaceDetector, find_detector
 
 _POLL_S = 0.2
-_TOLD_EVERY_FRAMES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +148,8 @@ def _in_this_process(job: _Job, todo: list[Video], detector: FaceDetector, meter
         for index, video in enumerate(todo):
 
             def advance(share: float, frames: int, index: int = index) -> None:
-                if frames % _TOLD_EVERY_FRAMES == 0:
-                    meter.set(index, share, frames)
-                    meter.tell()
+                meter.set(index, share, frames)
+                meter.tell()
 
             job.do(video, detector, advance)
             meter.finish(index)
@@ -174,18 +172,29 @@ def _one_thread() -> Iterator[None]:
 def _in_workers(job: _Job, todo: list[Video], count: int, meter: _Meter) -> None:
     context = multiprocessing.get_context("spawn")
     shares, frames = context.Array("d", len(todo), lock=False), context.Array("q", len(todo), lock=False)
-    tasks = list(enumerate(todo))
+    others = set(multiprocessing.active_children())
     with context.Pool(count, _begin_worker, (job, shares, frames, os.getpid())) as pool:
-        finished = pool.imap_unordered(_work, tasks)
-        left = len(tasks)
+        workers = set(multiprocessing.active_children()) - others
+        finished = pool.imap_unordered(_work, list(enumerate(todo)))
+        left = len(todo)
         while left:
             try:
                 meter.finish(finished.next(timeout=_POLL_S))
                 left -= 1
             except multiprocessing.TimeoutError:
-                for index, (share, count_) in enumerate(zip(shares, frames, strict=True)):
-                    meter.set(index, share, count_)
+                _check_alive(workers)
+                for index in range(len(todo)):
+                    meter.set(index, shares[index], frames[index])
                 meter.tell()
+
+
+def _check_alive(workers: set[Any]) -> None:
+    """A pool would wait for ever for the work of a process that was ended from outside."""
+    if not all(worker.is_alive() for worker in workers):
+        raise DeviceError(
+            "a worker process was ended from outside, perhaps because memory ran out: repeat the command with "
+            "fewer --workers to go on"
+        )
 
 
 _state: dict[str, Any] = {}  # of a worker process: its job, its detector, the shared arrays

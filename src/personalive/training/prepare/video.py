@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from av.error import FFmpegError
 
 from personalive.config import PrepareConfig
 from personalive.errors import InputError
-from personalive.media import open_video
+from personalive.media import Frame, VideoReader, open_video
 from personalive.training.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX, write_whole
 from personalive.training.prepare.draft import Draft, Drop
 from personalive.training.prepare.folder import CLIPS, RECORDS, Settings, Video
@@ -48,7 +48,8 @@ def prepare_video(
     """Write the clips of ``video`` below ``out`` and then its record.
 
     Args:
-        advance: hears the share of the video that is done, an estimate, and the number of frames.
+        advance: hears, with every frame read, the share of the video that is done, an estimate, and the number
+            of frames at the set's rate.
 
     Raises:
         OutputError: the disk is full.
@@ -56,10 +57,8 @@ def prepare_video(
     work = _Work(video, out, settings, detector, config)
     try:
         with open_video(video.path) as reader:
-            total = max((reader.info.duration_s or 0) * config.fps, 1)
-            for view in work.views.of(reader):
+            for view in work.views.of(_told(reader, config.fps, advance)):
                 work.take(view)
-                advance(min(float(work.views.frames / total), 1.0), work.views.frames)
             work.end_clip()
             work.record.warnings = [work.named(line) for line in reader.warnings]
     except (InputError, FFmpegError, cv2.error, MemoryError) as error:
@@ -69,6 +68,14 @@ def prepare_video(
     record = work.finish()
     write_whole(out / RECORDS / f"{video.key}.json", record.to_bytes())
     return record
+
+
+def _told(reader: VideoReader, fps: int, advance: Callable[[float, int], None]) -> Iterator[Frame]:
+    length = max(float(reader.info.duration_s or 0), 1 / fps)
+    for frame in reader:
+        yield frame
+        time = float(frame.time)
+        advance(min(time / length, 1.0), round(time * fps))
 
 
 class _Work:
