@@ -1,8 +1,9 @@
-"""A training run of two steps per stage, on two groups of 128 px heads."""
+"""A training run of two steps per stage, on two groups of 128 px heads; a set prepared from small films."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 from personalive.errors import InputError
 from personalive.training import run as module
 from personalive.training.data import render_set
+from personalive.training.prepare.runner import prepare
 from personalive.training.presets import DataConfig, StageConfig, TinyPreset
 from personalive.training.run import PARTS, STEPS, Run
+from support.head_films import write_heads
+from support.prepared import SETTINGS, Made, write_videos
 from support.small_model import SMALL_PRESET
 
 SIDE_PX = 128  # latents of 16 x 16, the grid that masks are kept on
@@ -93,3 +97,24 @@ class Toy:
 @pytest.fixture
 def toy() -> Toy:
     return Toy()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A set of one video of each kind, that no test changes."""
+    place = tmp_path_factory.mktemp("prepared")
+    videos, out = write_videos(place / "videos"), place / "set"
+    return Made(videos, out, prepare(videos, out, **SETTINGS))
+
+
+@pytest.fixture
+def one_video(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder with one short film of a head."""
+
+    def make(frames: int = 20, seed: int = 0) -> Path:
+        folder = tmp_path / "videos"
+        folder.mkdir(exist_ok=True)
+        write_heads(folder / "one.mp4", range(frames), seed=seed)
+        return folder
+
+    return make

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, doctor, evaluate, weights
+from personalive.cli import animate, data, doctor, evaluate, weights
 from personalive.cli.console import error_line, one_line
 from personalive.config import CliConfig
 from personalive.errors import PersonaLiveError
@@ -49,6 +49,7 @@ app = typer.Typer(
 app.command(name="animate", epilog=animate.EPILOG)(animate.animate)
 app.command(name="evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(weights.app, name="weights")
+app.add_typer(data.app, name="data")
 app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
 

@@ -181,9 +181,7 @@ class Run:
         if config.batch % self.world.size:
             raise InputError(f"a batch of {config.batch} cannot be shared by {self.world.size} processes")
         batch = config.batch // self.world.size
-        loss = MotionStage(
-            modules, self.networks, self._data(), self._cache(), batch, config.frames, self.world.rank
-        )
+        loss = MotionStage(modules, self.networks, self._data(), self._cache(), batch, config.frames, self.world.rank)
         if fresh:
             loss.standardise()
         average = self._train(
@@ -225,7 +223,9 @@ class Run:
     ) -> nn.ModuleList:
         config = self._config(name)
         self.say(f"{name}: {sum(p.numel() for p in module.parameters() if p.requires_grad):,} parameters, {config}")
-        return cast(nn.ModuleList, train(name, module, loss, config, self.folder / "log.jsonl", snapshot, world=self.world))
+        return cast(
+            nn.ModuleList, train(name, module, loss, config, self.folder / "log.jsonl", snapshot, world=self.world)
+        )
 
     def _config(self, name: str) -> StageConfig:
         given = {key: value for key, value in self.overrides.items() if value is not None}

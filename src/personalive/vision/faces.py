@@ -7,8 +7,9 @@ the detector. A detector keeps native state: use one from one thread at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,16 +23,23 @@ from personalive.vision.resize import Picture, check_picture, shrink_to
 
 _SMALLEST_SIDE_PX = 16  # below this no face can be told, and the detectors' pyramids fail
 
+Point = tuple[float, float]  # (x, y) in picture pixels
+
 
 @dataclass(frozen=True, slots=True)
 class FaceBox:
-    """A face in picture pixels: left ``x``, top ``y``, ``width``, ``height``; ``score`` in [0, 1]."""
+    """A face in picture pixels: left ``x``, top ``y``, ``width``, ``height``; ``score`` in [0, 1].
+
+    ``landmarks``: both eyes, the tip of the nose and both corners of the mouth, in each pair the one that is
+    further left in a frontal picture first; None from a detector that does not find them.
+    """
 
     x: float
     y: float
     width: float
     height: float
     score: float
+    landmarks: tuple[Point, Point, Point, Point, Point] | None = None
 
     @property
     def side_px(self) -> float:
@@ -97,7 +105,8 @@ class YuNetDetector:
         self._net.setInputSize((small.shape[1], small.shape[0]))
         _, rows = self._net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         found = [] if rows is None else [(*map(float, row[:4]), float(row[14])) for row in rows]
-        return _boxes(found, scale, image.shape, self._config)
+        points = [] if rows is None else [row[4:14].reshape(5, 2) for row in rows]
+        return _boxes(found, scale, image.shape, self._config, points)
 
 
 class HaarDetector:
@@ -174,12 +183,22 @@ def _boxes(
     scale: tuple[float, float],
     shape: tuple[int, ...],
     config: FramingConfig,
+    landmarks: Iterable[np.ndarray] | None = None,
 ) -> list[FaceBox]:
     """Scale to picture pixels, drop broken and too small faces, largest first."""
     smallest = config.min_face_share * max(shape[:2])
     boxes = [
-        FaceBox(x * scale[0], y * scale[1], width * scale[0], height * scale[1], min(score, 1.0))
-        for x, y, width, height, score in found
+        FaceBox(x * scale[0], y * scale[1], width * scale[0], height * scale[1], min(score, 1.0), points)
+        for (x, y, width, height, score), points in zip(found, _points(landmarks, scale), strict=False)
         if all(map(math.isfinite, (x, y, width, height, score)))
     ]
     return sorted((box for box in boxes if box.width >= smallest), key=lambda box: -box.width * box.height)
+
+
+def _points(landmarks: Iterable[np.ndarray] | None, scale: Point) -> Iterator[Any]:
+    """Five points per face in picture pixels; None for each face where there are no landmarks."""
+    if landmarks is None:
+        yield from repeat(None)
+        return
+    for points in landmarks:
+        yield tuple((float(x) * scale[0], float(y) * scale[1]) for x, y in points)

@@ -1,0 +1,1 @@
+"""A folder of ordinary videos becomes a training set: framed clips, boxes, an index and a report."""

@@ -1,0 +1,160 @@
+"""One clip on disk: JPEG pictures in a QuickTime film that players show, and tensors beside it.
+
+Every picture stands alone at a known place in the file, so training reads any of them with one read and one
+decode. The tensors (safetensors) are ``spans`` (F, 2) int64, offset and length of each picture in the film;
+``boxes`` (F, 4, 4) float32 in pixels; ``found`` (F,) uint8, whether a face was detected in that very frame;
+``source_s`` (F,) float64, the time of the picture shown in its video.
+"""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from av.packet import Packet
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from personalive.errors import InputError, OutputError
+
+FILM_SUFFIX, TENSOR_SUFFIX = ".mov", ".safetensors"
+_TENSORS = {"spans": (2,), "boxes": (4, 4), "found": (), "source_s": ()}  # shapes without the frames
+_WRITE_ERRORS = (OSError, FFmpegError)
+
+
+class FilmWriter:
+    """Writes (S, S, 3) uint8 RGB pictures as JPEG, one after the other, at a constant rate."""
+
+    def __init__(self, path: Path, size_px: int, fps: int, quality: int) -> None:
+        """Create ``path``.
+
+        Raises:
+            OutputError: it cannot be written there.
+        """
+        self.path, self.frames = path, 0
+        sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+        self._options = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling]
+        try:
+            # Without "bitexact" the file would name the version of its writer.
+            self._film = av.open(f"file:{path}", "w", format="mov", options={"fflags": "+bitexact"})
+            self._stream = self._film.add_stream("mjpeg", rate=fps)
+        except _WRITE_ERRORS as error:
+            raise disk_error(path, error) from None
+        self._stream.width = self._stream.height = size_px
+        self._stream.pix_fmt = "yuvj444p"
+        self._step = Fraction(1, fps)
+
+    def add(self, image: np.ndarray) -> None:
+        """The next picture.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), self._options)
+        packet = Packet(content.tobytes())
+        packet.stream, packet.time_base, packet.duration = self._stream, self._step, 1
+        packet.pts = packet.dts = self.frames
+        packet.is_keyframe = True
+        try:
+            self._film.mux(packet)
+        except _WRITE_ERRORS as error:
+            raise disk_error(self.path, error) from None
+        self.frames += 1
+
+    def close(self) -> np.ndarray:
+        """Finish the film; gives ``spans`` (F, 2).
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        try:
+            self._film.close()
+            with av.open(f"file:{self.path}") as film:
+                spans = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
+        except _WRITE_ERRORS as error:
+            raise disk_error(self.path, error) from None
+        return np.array(spans, np.int64)
+
+    def discard(self) -> None:
+        """Give up and delete the file."""
+        try:
+            self._film.close()
+        except _WRITE_ERRORS as error:
+            raise disk_error(self.path, error) from None
+        finally:
+            self.path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path`` all at once, surviving a power cut.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = path.with_name(f".personalive-{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from None
+
+
+def tensor_bytes(spans: np.ndarray, boxes: np.ndarray, found: np.ndarray, source_s: np.ndarray) -> bytes:
+    """The content of a tensor file; the same for the same values."""
+    tensors = {
+        "spans": spans.astype(np.int64),
+        "boxes": boxes.astype(np.float32),
+        "found": found.astype(np.uint8),
+        "source_s": source_s.astype(np.float64),
+    }
+    return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+
+
+def read_tensors(path: Path, frames: int) -> dict[str, np.ndarray]:
+    """The tensors of a clip of so many frames.
+
+    Raises:
+        InputError: missing, damaged, or of another clip.
+    """
+    try:
+        tensors = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: is missing or damaged ({error}): prepare this set again") from None
+    shapes = {name: value.shape for name, value in tensors.items()}
+    if shapes != {name: (frames, *rest) for name, rest in _TENSORS.items()}:
+        raise InputError(f"{path}: does not belong to a clip of {frames} frames: prepare this set again")
+    return tensors
+
+
+def read_picture(path: Path, span: np.ndarray) -> np.ndarray:
+    """One picture of a film, uint8 (S, S, 3) RGB.
+
+    Raises:
+        InputError: the film is missing or damaged there.
+    """
+    offset, length = map(int, span)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = np.frombuffer(file.read(length), np.uint8)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) == length else None
+    except (OSError, cv2.error) as error:
+        raise InputError(f"{path}: cannot be read ({error}): prepare this set again") from None
+    if image is None:
+        raise InputError(f"{path}: is damaged at byte {offset}: prepare this set again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
+
+
+def disk_error(path: Path, error: BaseException) -> OutputError:
+    """The one line for a failed write."""
+    cause = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return OutputError(f"{path}: could not be written ({cause}); free some space and repeat the command")

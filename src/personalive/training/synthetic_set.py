@@ -1,0 +1,103 @@
+"""Drawn heads as a training set, rendered when drawn: nothing on disk, exact masks, endless performances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from personalive.errors import InputError
+from personalive.synthetic import Identity, Performance, Render, render
+from personalive.training.presets import HELD_OUT_SEED
+from personalive.training.sets import CLIP_FRAMES, CLIP_STRIDE, Clip, Pair, draw_clip, draw_pair, span
+
+LENGTH_FRAMES = 750  # of each person's performance: 30 s
+
+
+class SyntheticSet:
+    """People with the seeds ``first_seed`` to ``first_seed + people - 1``, each giving the performance of its seed.
+
+    With ``cross`` the driver is another person of the set who gives the same performance, which no recording
+    has: ``driving`` shows that other person, ``target`` and ``masks`` the one of the reference.
+    """
+
+    def __init__(
+        self,
+        first_seed: int = 0,
+        people: int = 1000,
+        size_px: int = 256,
+        *,
+        cross: bool = False,
+        held_out: bool = False,
+        length_frames: int = LENGTH_FRAMES,
+    ) -> None:
+        """
+        Args:
+            held_out: allow the seeds that are kept for scores (from ``HELD_OUT_SEED`` on); never in training.
+            length_frames: of each performance, at 25 fps.
+
+        Raises:
+            InputError: held-out seeds without ``held_out``, or a number out of range.
+        """
+        last = first_seed + people - 1
+        if last >= HELD_OUT_SEED and not held_out:
+            raise InputError(
+                f"seeds {first_seed} to {last}: from {HELD_OUT_SEED} on they are kept for scores; use lower ones"
+            )
+        if first_seed < 0 or people < (2 if cross else 1) or length_frames < 2:
+            raise InputError(
+                f"drawn heads from seed {first_seed}, {people} people, {length_frames} frames: give a seed from 0 "
+                f"up, at least {2 if cross else 1} people and 2 frames"
+            )
+        self.size_px = size_px
+        self._first, self._people, self._cross, self._length = first_seed, people, cross, length_frames
+
+    def pair(self, rng: np.random.Generator) -> Pair:
+        """See ``TrainingSet.pair``."""
+        person, driver = self._draw(rng)
+        reference, driving = draw_pair(rng, self._length)
+        (target,) = self._renders(person, person, [driving])
+        shown = target if driver == person else self._renders(driver, person, [driving])[0]
+        portrait = self._renders(person, person, [reference])[0].image
+        return Pair(portrait, shown.image, target.image, _masks(target), _name(person, driver))
+
+    def clip(self, rng: np.random.Generator, frames: int = CLIP_FRAMES, stride: int = CLIP_STRIDE) -> Clip:
+        """See ``TrainingSet.clip``.
+
+        Raises:
+            InputError: performances are shorter than that.
+        """
+        if span(frames, stride) > self._length:
+            raise InputError(
+                f"clip of {frames} frames, stride {stride}: performances have {self._length} frames only"
+            )
+        person, driver = self._draw(rng)
+        numbers, reference = draw_clip(rng, self._length, frames, stride)
+        target = self._renders(person, person, numbers.tolist())
+        shown = target if driver == person else self._renders(driver, person, numbers.tolist())
+        return Clip(
+            self._renders(person, person, [reference])[0].image,
+            np.stack([frame.image for frame in shown]),
+            np.stack([frame.image for frame in target]),
+            np.stack([_masks(frame) for frame in target]),
+            _name(person, driver),
+        )
+
+    def _draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Seeds of the person shown and of the one who drives."""
+        person = int(rng.integers(self._people))
+        other = int(rng.integers(self._people - 1)) if self._cross else person
+        other += self._cross and other >= person
+        return self._first + person, self._first + other
+
+    def _renders(self, who: int, performance: int, frames: Sequence[int]) -> list[Render]:
+        person, motion = Identity.sample(who), Performance.sample(performance)
+        return [render(person, motion.at(frame), self.size_px) for frame in frames]
+
+
+def _masks(frame: Render) -> np.ndarray:
+    return np.stack([frame.face_mask, frame.eyes_mask, frame.mouth_mask])
+
+
+def _name(person: int, driver: int) -> str:
+    return f"person {person}" + ("" if driver == person else f" driven by {driver}")
