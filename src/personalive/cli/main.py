@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, doctor, weights
+from personalive.cli import animate, doctor, train, weights
 from personalive.cli.console import error_line, one_line
 from personalive.config import CliConfig
 from personalive.errors import PersonaLiveError
@@ -33,6 +33,7 @@ Examples:
   personalive animate --demo                      a film from the bundled model, no download
   personalive weights download                    the released weights, 12 GB
   personalive animate me.jpg clip.mp4 -o film.mp4
+  personalive train motion synthetic --run runs/one --preset tiny --weights tiny
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command(name="animate", epilog=animate.EPILOG)(animate.animate)
 app.add_typer(weights.app, name="weights")
+app.add_typer(train.app, name="train")
 app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
 
