@@ -9,21 +9,10 @@ import torch
 
 from personalive.training.recipe.parameters import TRAINED, choose, named_parameters
 from personalive.training.recipe.settings import STAGES, Stage
+from support.stated import stated
 from support.toy_run import toy_config, toy_loop, toy_networks
 
-IDLE = ("attn2.to_q.", "attn2.to_k.", "transformer_blocks.0.norm2.")
 NO_DROPS = ("drop.reference=0", "drop.pose=0", "drop.motion=0")  # a dropped condition has no gradient that step
-
-
-def stated(names: set[str], stage: Stage) -> set[str]:
-    """The paper's table, written a second time; the small model's last level on the way up is 1."""
-    temporal = {n for n in names if n.startswith("denoising_unet.") and ".temporal_modules." in n}
-    if stage == "stream":
-        return temporal
-    parts = ("denoising_unet.", "motion_encoder.", "pose_guider.", "reference_unet.")
-    image = {n for n in names if n.startswith(parts)} - temporal
-    image = {n for n in image if not n.startswith("reference_unet.up_blocks.1.")}
-    return {n for n in image if not any(idle in n for idle in IDLE)}
 
 
 @pytest.mark.parametrize("form", ["true", "false"], ids=["as in use", "published"])
@@ -38,7 +27,7 @@ def test_one_step_changes_exactly_the_stated_parameters(stage: Stage, form: str,
     own = {} if critic is None else {n: p.detach().clone() for n, p in critic.named_parameters()}
     loop.run()
     changed = {n for n, p in named_parameters(networks).items() if not torch.equal(p, before[n])}
-    assert changed == stated(set(before), stage)
+    assert changed == stated(set(before), stage, last=1)
     assert set(loop.networks.parameters) == changed
     for name, value in networks.motion_encoder.named_buffers():  # batch norms keep their statistics
         assert torch.equal(value, buffers[name])
