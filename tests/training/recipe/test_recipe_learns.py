@@ -14,7 +14,7 @@ from support.toy_run import rows, toy_config, toy_loop
 SETTINGS = {
     "motion": ("steps=24", "batch=2", "optimiser.lr=2e-3", "journal.held_out_samples=4"),
     "distill": ("steps=16", "batch=2", "optimiser.lr=2e-3", "journal.held_out_samples=4"),
-    "stream": ("steps=4", "batch=1", "optimiser.lr=2e-3", "journal.held_out_samples=1"),
+    "stream": ("steps=6", "batch=1", "optimiser.lr=1e-2", "journal.held_out_samples=1"),
 }
 
 
