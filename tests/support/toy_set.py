@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from personalive.training.sets import ClipSample, PairSample, box_coverage
+from personalive.training.recipe.samples import ClipSample, PairSample, box_coverage
 
 
 class ToySet:
@@ -24,7 +24,7 @@ class ToySet:
         colours, phase = rng.uniform(0, 255, (4, 3)), rng.uniform(0, 6)
         shown = np.stack([self._picture(colours, phase + 0.05 * stride * i) for i in range(frames)])
         masks = np.stack([self._masks()] * frames)
-        return ClipSample(self._picture(colours, phase + rng.uniform(0, 2)), shown, masks)
+        return ClipSample(self._picture(colours, phase + rng.uniform(0, 2)), shown, shown, masks)
 
     def _picture(self, colours: np.ndarray, phase: float) -> np.ndarray:
         line = np.linspace(-1, 1, self.size_px)

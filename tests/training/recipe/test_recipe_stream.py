@@ -90,7 +90,7 @@ def test_the_truth_of_a_window_is_its_own_frames(networks, seen):
     found = [window for _, window in windows.predictions(0, [0])]
     clip = setting.data.clip(setting.rngs(0, [0])[0], 40, 4)
     for window, start in zip(found, (0, 12, 24), strict=True):
-        expected = torch.from_numpy(clip.frames[start : start + 16]).permute(0, 3, 1, 2) / 127.5 - 1
+        expected = torch.from_numpy(clip.target[start : start + 16]).permute(0, 3, 1, 2) / 127.5 - 1
         torch.testing.assert_close(window.target[0], expected)
     assert not torch.equal(seen[0]["motion"], seen[1]["motion"])
     assert torch.equal(seen[0]["motion"][:, 4:], seen[1]["motion"][:, :12])
@@ -159,14 +159,14 @@ def test_the_roll_out_is_the_engines_own(networks, monkeypatch: pytest.MonkeyPat
     rolled, engine = list(left), Engine(networks)
     rng = setting.rngs(0, [0])[0]
     clip = setting.data.clip(rng, 40, 4)
-    state = engine.start(clip.frames[0], seed=int(rng.integers(2**31)), keyframe_threshold=float("inf"))
+    state = engine.start(clip.target[0], seed=int(rng.integers(2**31)), keyframe_threshold=float("inf"))
     for call in range(10):
-        state, _ = engine.step(state, clip.frames[4 * call : 4 * call + 4])
+        state, _ = engine.step(state, clip.target[4 * call : 4 * call + 4])
         torch.testing.assert_close(left[10 + call], rolled[call], rtol=1e-4, atol=1e-4)
     for (clean, window), start in zip(found, (0, 12, 24), strict=True):
         assert clean.shape == (1, 4, 16, 8, 8)
         assert clean.requires_grad
-        expected = torch.from_numpy(clip.frames[start : start + 16]).permute(0, 3, 1, 2) / 127.5 - 1
+        expected = torch.from_numpy(clip.target[start : start + 16]).permute(0, 3, 1, 2) / 127.5 - 1
         torch.testing.assert_close(window.target[0], expected)
         torch.testing.assert_close(clean[:, :, :4], rolled[3 + start // 4], rtol=1e-4, atol=1e-4)
 
@@ -192,7 +192,7 @@ def test_keyframes_enter_the_bank_while_training(networks, monkeypatch: pytest.M
 def test_detached_states_have_no_history(networks):
     engine = Engine(networks)
     clip = setting_of(networks).data.clip(np.random.default_rng(0), 4, 1)
-    state = engine.start(clip.frames[0])
+    state = engine.start(clip.target[0])
     state = dataclasses.replace(state, latents=state.latents.clone().requires_grad_(True) * 1)
     assert state.latents.requires_grad
     assert not detached(state).latents.requires_grad

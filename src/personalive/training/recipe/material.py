@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from personalive.models.bundle import Networks
 from personalive.streaming.conditioning import Conditioner
 from personalive.training.recipe.augment import augment_faces
+from personalive.training.recipe.samples import AnyClip, AnyPair, check_sample
 from personalive.training.recipe.settings import AugmentConfig
-from personalive.training.sets import ClipSample, PairSample, check_sample
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
 from personalive.vision.keypoints import HeadPose, retarget, transform_keypoints
@@ -63,7 +63,7 @@ class Loader:
         self.conditioner = Conditioner(networks)
 
     def pairs(
-        self, samples: Sequence[PairSample], rngs: list[np.random.Generator], *, follow: bool, augment: bool
+        self, samples: Sequence[AnyPair], rngs: list[np.random.Generator], *, follow: bool, augment: bool
     ) -> Material:
         """Material of pairs; ``follow`` and ``augment`` as in ``_material``."""
         return self._material(
@@ -76,12 +76,14 @@ class Loader:
             augment,
         )
 
-    def clips(self, samples: Sequence[ClipSample], rngs: list[np.random.Generator], *, augment: bool) -> Material:
-        """Material of clips that drive themselves."""
-        frames = np.stack([sample.frames for sample in samples])
+    def clips(self, samples: Sequence[AnyClip], rngs: list[np.random.Generator], *, augment: bool) -> Material:
+        """Material of clips."""
+        targets = np.stack([sample.target for sample in samples])
+        same = all(sample.driving is sample.target for sample in samples)
+        driving = targets if same else np.stack([sample.driving for sample in samples])
         references = np.stack([sample.reference for sample in samples])
         masks = np.stack([sample.masks for sample in samples])
-        return self._material(references, frames, frames, masks, rngs, False, augment)
+        return self._material(references, targets, driving, masks, rngs, False, augment)
 
     @torch.no_grad()
     def _material(
@@ -118,7 +120,7 @@ class Loader:
             context=context.float(),
             canvas=canvas,
             faces=augment_faces(faces, rngs, self.augment, frames=count) if augment else faces,
-            masks=torch.from_numpy(masks).to(self.arithmetic.device).float() / 255,
+            masks=mask_tensor(masks, self.arithmetic.device),
             rngs=rngs,
         )
 
@@ -142,6 +144,12 @@ class Loader:
         with self.arithmetic.autocast():
             parts = [self.conditioner.encode(part) for part in images.split(ENCODED_AT_ONCE)]
         return torch.cat(parts).float()
+
+
+def mask_tensor(masks: np.ndarray, device: torch.device) -> Tensor:
+    """Masks as bool, or as uint8 coverage with 255 for full -> float32 in [0, 1]."""
+    full = 1 if masks.dtype == np.bool_ else 255
+    return torch.from_numpy(masks).to(device).float() / full
 
 
 def decode(networks: Networks, latents: Tensor, *, recompute: bool) -> Tensor:

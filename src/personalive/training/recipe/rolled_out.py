@@ -20,9 +20,10 @@ from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import StreamState, draw_noise
+from personalive.training.recipe.material import mask_tensor
+from personalive.training.recipe.samples import AnyClip, check_sample
 from personalive.training.recipe.sheets import page
 from personalive.training.recipe.stage import Setting, Window
-from personalive.training.sets import ClipSample, check_sample
 from personalive.vision.resize import frames_to_tensor
 
 SHEET_COLUMNS = 8
@@ -53,18 +54,18 @@ class RolledOut:
             clean, windows = zip(*found, strict=True)
             yield torch.cat(clean), Window(*(torch.cat(parts) for parts in zip(*windows, strict=True)))
 
-    def _stream(self, clip: ClipSample, seed: int, train: bool) -> Iterator[tuple[Tensor, Window]]:
+    def _stream(self, clip: AnyClip, seed: int, train: bool) -> Iterator[tuple[Tensor, Window]]:
         """One clip, portrayed by its first frame, so that its movement is relative to the portrait's as in use."""
-        check_sample(clip.frames, self.engine.image_size)
+        check_sample(clip.target, self.engine.image_size)
         engine, settings, count = self.engine, self.setting.config.stream, self.engine.chunk_frames
         with self.setting.arithmetic.autocast():
-            state = engine.start(clip.frames[0], seed=seed, keyframe_threshold=settings.keyframe_threshold)
+            state = engine.start(clip.target[0], seed=seed, keyframe_threshold=settings.keyframe_threshold)
         ease_in = engine.warmup_frames // count
         for call in range(settings.gradient_windows[-1] + ease_in + 1):
             updates = call - ease_in in settings.gradient_windows
             with self.setting.arithmetic.autocast():
                 with torch.no_grad():
-                    conditioning = engine.conditioner.drive(state, clip.frames[call * count : (call + 1) * count])
+                    conditioning = engine.conditioner.drive(state, clip.driving[call * count : (call + 1) * count])
                 with torch.set_grad_enabled(updates and train):
                     entered = self._with_entering(state)
                     state, leaving = engine.advance(state, conditioning)
@@ -86,11 +87,11 @@ class RolledOut:
         stay = self.engine.schedule.clean(entered[:, :, count:], state.latents, self.at[:, count:])
         return torch.cat([leaving, stay], dim=2)
 
-    def _truth(self, clip: ClipSample, first: int) -> Window:
+    def _truth(self, clip: AnyClip, first: int) -> Window:
         frames = slice(first, first + self.at.shape[1])
         device = self.setting.arithmetic.device
-        target = frames_to_tensor(clip.frames[frames], "signed", device=device)
-        masks = torch.from_numpy(clip.masks[frames]).to(device).float() / 255
+        target = frames_to_tensor(clip.target[frames], "signed", device=device)
+        masks = mask_tensor(clip.masks[frames], device)
         return Window(target[None], masks[None], self.at)
 
 
@@ -117,15 +118,15 @@ def film(setting: Setting, rows: int) -> np.ndarray:
     for rng in setting.rngs(None, range(rows)):
         clip = setting.held_out_data.clip(rng, SHEET_COLUMNS * engine.chunk_frames, 1)
         with setting.arithmetic.autocast():
-            made = list(_made(engine, clip.frames))
-        some = range(0, len(clip.frames), engine.chunk_frames)
-        shown += [[clip.frames[i] for i in some], [made[i] for i in some]]
+            made = list(_made(engine, clip.target[0], clip.driving))
+        some = range(0, len(made), engine.chunk_frames)
+        shown += [[clip.driving[i] for i in some], [made[i] for i in some]]
     return page(shown)
 
 
-def _made(engine: Engine, frames: np.ndarray) -> Iterator[np.ndarray]:
+def _made(engine: Engine, portrait: np.ndarray, frames: np.ndarray) -> Iterator[np.ndarray]:
     """One finished frame per driving frame; the ease-in is left out."""
-    state, count, skip = engine.start(frames[0]), engine.chunk_frames, engine.warmup_frames
+    state, count, skip = engine.start(portrait), engine.chunk_frames, engine.warmup_frames
     chunks = []
     for start in range(0, len(frames), count):
         state, chunk = engine.step(state, frames[start : start + count])

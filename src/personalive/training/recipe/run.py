@@ -22,10 +22,10 @@ from personalive.training.recipe.motion import MotionLosses
 from personalive.training.recipe.optimiser import Average, make_player
 from personalive.training.recipe.overrides import as_json, check_same, from_json
 from personalive.training.recipe.parameters import choose
+from personalive.training.recipe.samples import SYNTHETIC, SyntheticSet, TrainingSet
 from personalive.training.recipe.settings import Stage, TrainConfig
 from personalive.training.recipe.stage import Setting, StageLosses
 from personalive.training.recipe.stream import StreamLosses
-from personalive.training.sets import SYNTHETIC, SyntheticSet, TrainingSet
 
 CONFIG, ORIGIN, WEIGHTS = "config.json", "origin.json", "weights"
 STAGE_LOSSES: dict[Stage, Callable[[Setting], StageLosses]] = {

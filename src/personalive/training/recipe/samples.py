@@ -28,7 +28,7 @@ class PairSample:
     reference: np.ndarray  # (S, S, 3) uint8 RGB, framed
     target: np.ndarray  # (S, S, 3) uint8, what the reference should be made to look like
     driving: np.ndarray  # (S, S, 3) uint8: the target itself, or another person giving the same performance
-    masks: np.ndarray  # (3, G, G) uint8 coverage of the target in the order of MASKS, 255 where a cell is full
+    masks: np.ndarray  # (3, G, G) of the target in the order of MASKS: bool, or uint8 coverage with 255 for full
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,18 +36,35 @@ class ClipSample:
     """Frames of one performance in order, and a picture of the same person."""
 
     reference: np.ndarray  # (S, S, 3) uint8 RGB, framed
-    frames: np.ndarray  # (F, S, S, 3) uint8
-    masks: np.ndarray  # (F, 3, G, G) uint8 coverage of each frame
+    target: np.ndarray  # (F, S, S, 3) uint8
+    driving: np.ndarray  # (F, S, S, 3) uint8: the target itself, or another person giving the same performance
+    masks: np.ndarray  # (F, 3, G, G) of the target, as in PairSample
+
+
+class AnyPair(Protocol):
+    """What a pair must have; see ``PairSample``."""
+
+    @property
+    def reference(self) -> np.ndarray: ...
+    @property
+    def target(self) -> np.ndarray: ...
+    @property
+    def driving(self) -> np.ndarray: ...
+    @property
+    def masks(self) -> np.ndarray: ...
+
+
+AnyClip = AnyPair  # the same names, with F frames in all but the reference; see ClipSample
 
 
 class TrainingSet(Protocol):
     """Endless samples; which one comes depends on the generator alone."""
 
-    def pair(self, rng: np.random.Generator) -> PairSample:
+    def pair(self, rng: np.random.Generator) -> AnyPair:
         """Reference and target at least 30 frames apart where the recording is long enough (paper)."""
         ...
 
-    def clip(self, rng: np.random.Generator, frames: int = 40, stride: int = 4) -> ClipSample:
+    def clip(self, rng: np.random.Generator, frames: int = 40, stride: int = 4) -> AnyClip:
         """``frames`` frames, each ``stride`` frames of the recording after the one before."""
         ...
 
@@ -77,10 +94,11 @@ class SyntheticSet:
 
     def pair(self, rng: np.random.Generator) -> PairSample:
         """As ``TrainingSet``."""
-        person, performance, start = self._scene(rng)
+        number, performance, start = self._scene(rng)
+        person = Identity.sample(number)
         moved = start + self.min_gap_frames + int(rng.integers(_SPREAD_FRAMES))
         other = rng.random() < self.other_driver
-        driver = Identity.sample(self._person(rng)) if other else person
+        driver = Identity.sample(self._another(number, rng)) if other else person
         target = render(person, performance.at(moved), self.size_px)
         return PairSample(
             reference=render(person, performance.at(start), self.size_px).image,
@@ -91,22 +109,25 @@ class SyntheticSet:
 
     def clip(self, rng: np.random.Generator, frames: int = 40, stride: int = 4) -> ClipSample:
         """As ``TrainingSet``."""
-        person, performance, start = self._scene(rng)
+        number, performance, start = self._scene(rng)
+        person = Identity.sample(number)
         shown = [render(person, performance.at(start + i * stride), self.size_px) for i in range(frames)]
         reference = render(person, performance.at(start + int(rng.integers(frames * stride))), self.size_px)
-        return ClipSample(
-            reference=reference.image,
-            frames=np.stack([frame.image for frame in shown]),
-            masks=np.stack([_coverage(frame) for frame in shown]),
-        )
+        target = np.stack([frame.image for frame in shown])
+        return ClipSample(reference.image, target, target, np.stack([_coverage(frame) for frame in shown]))
 
-    def _scene(self, rng: np.random.Generator) -> tuple[Identity, Performance, int]:
-        person = Identity.sample(self._person(rng))
+    def _scene(self, rng: np.random.Generator) -> tuple[int, Performance, int]:
         performance = Performance.sample(self.first + int(rng.integers(_PERFORMANCES)))
-        return person, performance, int(rng.integers(_SPREAD_FRAMES))
+        return self._person(rng), performance, int(rng.integers(_SPREAD_FRAMES))
 
     def _person(self, rng: np.random.Generator) -> int:
         return self.first + int(rng.integers(self.people))
+
+    def _another(self, person: int, rng: np.random.Generator) -> int:
+        """Anyone else, where there is anyone else."""
+        if self.people == 1:
+            return person
+        return self.first + (person - self.first + 1 + int(rng.integers(self.people - 1))) % self.people
 
 
 def box_coverage(boxes: np.ndarray, size_px: int) -> np.ndarray:
