@@ -132,7 +132,8 @@ def test_commands_and_options_exist(page: Path):
 
 def test_options_named_in_sentences_exist():
     command: Any = typer.main.get_command(app)
-    every = [command, *command.commands.values(), *command.commands["weights"].commands.values()]
+    groups = [command.commands[name].commands.values() for name in ("weights", "train")]
+    every = [command, *command.commands.values(), *(one for group in groups for one in group)]
     known = {name for one in every for option in one.params for name in (*option.opts, *option.secondary_opts)}
     for name in ("README.md", "docs/streaming.md", "docs/checkpoints.md"):
         for option in re.findall(r"`(--[a-z-]+)", text(name)):
@@ -173,7 +174,7 @@ def dependency_names(group: list[str]) -> set[str]:
 def test_every_dependency_has_a_reason_and_a_licence():
     project = tomllib.loads(text("pyproject.toml"))["project"]
     runtime = dependency_names(project["dependencies"])
-    development = dependency_names(project["optional-dependencies"]["dev"])
+    development = {n for group in project["optional-dependencies"].values() for n in dependency_names(group)}
     reasons = {cells[0]: cells[1] for cells in rows(text("docs/decisions.md")) if len(cells) == 2}
     explained = {name for name, reason in reasons.items() if len(reason) > 10}
     assert runtime | development <= explained

@@ -257,3 +257,15 @@ def test_damage_inside_a_file_is_one_line_too(made: Made, tmp_path: Path):
         path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(InputError, match="is missing or damaged"):
         PreparedSet(out).pair(rng())
+
+
+def test_a_prepared_set_is_divided_into_training_and_scores(made: Made):
+    whole, train, scores = (PreparedSet(made.out, held_out=part) for part in (None, False, True))
+    names = [{clip["clip"] for clip in part.clips} for part in (whole, train, scores)]
+    assert names[1]
+    assert names[2]
+    assert not names[1] & names[2]
+    assert names[1] | names[2] == names[0]
+    if len({clip["video"] for clip in whole.clips}) > 1:
+        assert not {clip["video"] for clip in train.clips} & {clip["video"] for clip in scores.clips}
+    assert train.pair(rng()).name in names[1]

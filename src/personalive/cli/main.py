@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, data, doctor, evaluate, weights
+from personalive.cli import animate, data, doctor, evaluate, train, weights
 from personalive.cli.console import error_line, one_line
 from personalive.config import CliConfig
 from personalive.errors import PersonaLiveError
@@ -34,6 +34,7 @@ Examples:
   personalive weights download                    the released weights, 12 GB
   personalive animate me.jpg clip.mp4 -o film.mp4
   personalive evaluate -o scores --weights tiny   how good a model is
+  personalive train motion synthetic --run runs/one --preset tiny --weights tiny
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
@@ -50,6 +51,7 @@ app.command(name="animate", epilog=animate.EPILOG)(animate.animate)
 app.command(name="evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
 app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
 

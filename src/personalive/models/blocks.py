@@ -46,6 +46,7 @@ class BlockInputs:
     motion: Tensor | None = None  # (B*F, T, token width)
     reference: Mapping[str, KV] | None = None  # by block name
     temporal: bool = True  # False leaves the temporal modules out (image-level training)
+    recompute: bool = False  # keep no activations inside levels; the backward pass computes them again
     features: dict[str, Tensor] = field(default_factory=dict)  # filled: norm1 outputs (B*F, N, C) by block name
 
 
@@ -186,9 +187,9 @@ class UpBlock(Level):
             self.upsamplers = nn.ModuleList([Upsample(resnets[-1][1])])
 
     def forward(self, x: Tensor, skips: list[Tensor], inputs: BlockInputs) -> Tensor:
-        """(B*F, C_in, H, W) -> (B*F, C_out, 2H, 2W); takes its skips from the end of the list."""
-        for index, resnet in enumerate(self.resnets):
-            x = torch.cat([x, skips.pop()], dim=1)
+        """(B*F, C_in, H, W) and one skip per resnet, last first -> (B*F, C_out, 2H, 2W)."""
+        for index, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
+            x = torch.cat([x, skip], dim=1)
             x = self.after_resnet(index, resnet(x, inputs.time), inputs)
         return x if self.upsamplers is None else self.upsamplers[0](x)
 

@@ -7,7 +7,7 @@ paper section 3.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from personalive.models.attention import KV, SpatialTransformer
 from personalive.models.blocks import (
@@ -95,12 +96,21 @@ class UNet(nn.Module):
         """(B*F, C0, H, W) after ``conv_in`` -> (B*F, C0, H, W) before the output norm."""
         skips = [x]
         for block in self.down_blocks:
-            x, more = block(x, inputs)
+            x, more = _level(block, inputs, x)
             skips += more
-        x = self.mid_block(x, inputs)
+        x = _level(self.mid_block, inputs, x)
         for block in self.up_blocks:
-            x = block(x, skips, inputs)
+            own = skips[-len(block.resnets) :]  # type: ignore[arg-type]
+            del skips[-len(own) :]
+            x = _level(block, inputs, x, own)
         return x
+
+
+def _level(block: Callable[..., Any], inputs: BlockInputs, *values: Any) -> Any:
+    """``block`` of its values; with ``recompute`` its activations are made again in the backward pass."""
+    if not inputs.recompute:
+        return block(*values, inputs)
+    return checkpoint(block, *values, inputs, use_reentrant=False, preserve_rng_state=False)  # nets draw nothing
 
 
 def _up_widths(config: UNetConfig) -> list[list[tuple[int, int]]]:
@@ -127,9 +137,11 @@ class ReferenceUNet(UNet):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config, _sizes(config, None))
 
-    def forward(self, latent: Tensor, timesteps: Tensor, context: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, latent: Tensor, timesteps: Tensor, context: Tensor, *, recompute: bool = False
+    ) -> dict[str, Tensor]:
         """(B, C, H, W), (B, 1), (B, 1, D) -> ``norm1`` outputs (B, N_i, C_i) by block name."""
-        inputs = BlockInputs(self.time_embedding(timesteps), context)
+        inputs = BlockInputs(self.time_embedding(timesteps), context, recompute=recompute)
         self.trunk(self.conv_in(latent), inputs)
         return inputs.features
 
@@ -162,6 +174,7 @@ class DenoisingUNet(UNet):
         pose: Tensor,
         reference: Mapping[str, KV] | None,
         temporal: bool = True,
+        recompute: bool = False,
     ) -> Tensor:
         """One pass over all frames in flight.
 
@@ -173,6 +186,7 @@ class DenoisingUNet(UNet):
             pose: (B, C0, F, H, W) features of the pose guider, added after ``conv_in``.
             reference: projected reference tokens by block name; None attends to the frame alone.
             temporal: False leaves the temporal modules out.
+            recompute: save memory in training: activations inside levels are computed again for the gradient.
 
         Returns:
             (B, C, F, H, W), the prediction (noise in the released model).
@@ -181,6 +195,7 @@ class DenoisingUNet(UNet):
         x = self.conv_in(rearrange(latents, "b c f h w -> (b f) c h w"))
         x = x + rearrange(pose, "b c f h w -> (b f) c h w")
         tokens = rearrange(motion, "b f t c -> (b f) t c")
-        inputs = BlockInputs(self.time_embedding(timesteps), context, frames, tokens, reference, temporal=temporal)
+        time = self.time_embedding(timesteps)
+        inputs = BlockInputs(time, context, frames, tokens, reference, temporal=temporal, recompute=recompute)
         x = F.silu(self.conv_norm_out(self.trunk(x, inputs)))
         return rearrange(self.conv_out(x), "(b f) c h w -> b c f h w", f=frames)

@@ -26,15 +26,18 @@ from personalive.streaming.state import Conditioning, StreamState, draw_noise
 class Engine:
     """Networks and a schedule. Knows nothing of any stream: states go in and come out as values."""
 
-    def __init__(self, networks: Networks, *, name: str = "", folder: Path | None = None) -> None:
+    def __init__(
+        self, networks: Networks, *, name: str = "", folder: Path | None = None, recompute: bool = False
+    ) -> None:
         """
         Args:
             networks: all on one device, in eval mode.
             name: which weights these are, for reports.
             folder: where they came from; a face detector may lie beside them.
+            recompute: save memory in training, see ``DenoisingUNet``; changes no number.
         """
         self.networks = networks
-        self.name, self.folder = name, folder
+        self.name, self.folder, self.recompute = name, folder, recompute
         self.config = networks.config
         self.conditioner = Conditioner(networks)
         self.schedule = Schedule(self.config.schedule)
@@ -155,6 +158,7 @@ class Engine:
             motion=motion,
             pose=pose,
             reference=state.reference.kv,
+            recompute=self.recompute,
         )
         stepped = self.schedule.step(prediction.float(), latents, self._timesteps)
         leaving = stepped.original[:, :, :count]

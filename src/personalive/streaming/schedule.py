@@ -49,6 +49,16 @@ class Schedule:
         noise = (sample - signal.sqrt() * clean) / (1 - signal).sqrt()
         return other.sqrt() * clean + (1 - other).sqrt() * noise
 
+    def clean(self, sample: Tensor, previous: Tensor, timesteps: Tensor) -> Tensor:
+        """The clean latent that ``step`` predicted, from its input at (B, F) ``timesteps`` and its ``previous``.
+
+        Both are mixtures of the same clean latent and noise, so two equations give the two unknowns.
+        """
+        signal, before = self._signal(timesteps, sample), self._signal(timesteps - self.config.step, sample)
+        noise, noise_before = (1 - signal).sqrt(), (1 - before).sqrt()
+        determinant = signal.sqrt() * noise_before - before.sqrt() * noise
+        return (noise_before * sample - noise * previous) / determinant
+
     def step(self, prediction: Tensor, sample: Tensor, timesteps: Tensor) -> Step:
         """One deterministic DDIM step of ``config.step`` timesteps.
 

@@ -65,7 +65,7 @@ _MODEL = ModelConfig(
     ),
     motion_extractor=MotionExtractorConfig(input_size_px=128, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
     pose_guider=PoseGuiderConfig(canvas_size_px=256, widths=(8, 16, 32, 64)),
-    schedule=ScheduleConfig(prediction="sample", levels=(0, 4, 8, 12), step=4),
+    schedule=ScheduleConfig(prediction="sample", levels=(2, 4, 6, 8), step=2),
     keyframes=KeyframeConfig(),
 )
 _UNET = UNetConfig(

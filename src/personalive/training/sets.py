@@ -21,6 +21,7 @@ from personalive.training.prepare.folder import CLIPS, FORMAT, INDEX_FILE, SETTI
 CLIP_FRAMES, CLIP_STRIDE = 40, 4  # of a stage-3 sample (paper)
 PAIR_GAP_FRAMES = 30  # least distance of reference and driver in clips of more than PAIR_FAR_FRAMES (paper)
 PAIR_FAR_FRAMES = 64
+HELD_OUT_EVERY = 10  # videos of a prepared set, the first one included
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,8 +108,12 @@ class PreparedSet:
         clips: the index's entries.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, held_out: bool | None = None) -> None:
         """Read and check the index.
+
+        Args:
+            held_out: True leaves the first and then every tenth video for scores, False the others for training,
+                None everything. One video alone is divided by clips; one clip alone is both parts.
 
         Raises:
             InputError: no set there, unfinished, of another version, empty, or with files missing or cut off.
@@ -120,7 +125,18 @@ class PreparedSet:
         for clip in self.clips:
             self._check_files(clip)
             self._videos.setdefault(clip["video"], []).append(clip)
+        if held_out is not None:
+            self._keep_part(held_out)
         self._tensors: dict[str, dict[str, np.ndarray]] = {}
+
+    def _keep_part(self, held_out: bool) -> None:
+        unit = "video" if len(self._videos) > 1 else "clip"
+        scored = set(list(dict.fromkeys(clip[unit] for clip in self.clips))[::HELD_OUT_EVERY])
+        if len(self.clips) > 1:
+            self.clips = [clip for clip in self.clips if (clip[unit] in scored) == held_out]
+        self._videos = {}
+        for clip in self.clips:
+            self._videos.setdefault(clip["video"], []).append(clip)
 
     def __len__(self) -> int:
         """Frames in all clips."""

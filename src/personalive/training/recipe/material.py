@@ -1,0 +1,169 @@
+"""Samples to tensors: what the frozen networks say of them, once per batch and without gradients.
+
+Letters: B samples, F frames, C latent channels, h w latent sides, S picture side, P canvas side, s face side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from personalive.models.bundle import Networks
+from personalive.streaming.conditioning import Conditioner
+from personalive.training.recipe.augment import augment_faces
+from personalive.training.recipe.samples import AnyClip, AnyPair, check_sample
+from personalive.training.recipe.settings import AugmentConfig
+from personalive.vision.canvas import draw_canvas, face_box
+from personalive.vision.crop import crop_faces
+from personalive.vision.keypoints import HeadPose, retarget, transform_keypoints
+from personalive.vision.resize import frames_to_tensor
+
+ENCODED_AT_ONCE = 8  # frames through the VAE's encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Where and in which number format the networks compute."""
+
+    device: torch.device
+    dtype: torch.dtype
+    recompute: bool
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision for the code inside; no change in float32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """B samples with F frames each: 1 for pairs."""
+
+    target: Tensor  # (B, F, 3, S, S) in [-1, 1]
+    latent: Tensor  # (B, C, F, h, w) of the target
+    portrait: Tensor  # (B, C, h, w) of the reference
+    context: Tensor  # (B, 1, D)
+    canvas: Tensor  # (B*F, 3, P, P)
+    faces: Tensor  # (B*F, 3, s, s) in [-1, 1], of the driver, augmented
+    masks: Tensor  # (B, F, 3, G, G) in [0, 1]
+    rngs: list[np.random.Generator]  # one per sample: all further draws
+
+
+class Loader:
+    """Turns samples into material with the frozen networks."""
+
+    def __init__(self, networks: Networks, arithmetic: Arithmetic, augment: AugmentConfig) -> None:
+        self.networks, self.arithmetic, self.augment = networks, arithmetic, augment
+        self.conditioner = Conditioner(networks)
+
+    def pairs(
+        self, samples: Sequence[AnyPair], rngs: list[np.random.Generator], *, follow: bool, augment: bool
+    ) -> Material:
+        """Material of pairs; ``follow`` and ``augment`` as in ``_material``."""
+        return self._material(
+            np.stack([sample.reference for sample in samples]),
+            np.stack([sample.target[None] for sample in samples]),
+            np.stack([sample.driving[None] for sample in samples]),
+            np.stack([sample.masks[None] for sample in samples]),
+            rngs,
+            follow,
+            augment,
+        )
+
+    def clips(self, samples: Sequence[AnyClip], rngs: list[np.random.Generator], *, augment: bool) -> Material:
+        """Material of clips."""
+        targets = np.stack([sample.target for sample in samples])
+        same = all(sample.driving is sample.target for sample in samples)
+        driving = targets if same else np.stack([sample.driving for sample in samples])
+        references = np.stack([sample.reference for sample in samples])
+        masks = np.stack([sample.masks for sample in samples])
+        return self._material(references, targets, driving, masks, rngs, False, augment)
+
+    @torch.no_grad()
+    def _material(
+        self,
+        references: np.ndarray,
+        targets: np.ndarray,
+        driving: np.ndarray,
+        masks: np.ndarray,
+        rngs: list[np.random.Generator],
+        follow: bool,
+        augment: bool,
+    ) -> Material:
+        """Stacked uint8 pictures, (B, S, S, 3) and (B, F, S, S, 3), to material.
+
+        ``follow`` places the head as in use, by the model's gains, instead of where the target has it (paper).
+        """
+        check_sample(references, self.networks.config.image_size_px)
+        check_sample(targets, self.networks.config.image_size_px)
+        B, count = targets.shape[:2]
+        portrait, target, driver = (self._tensor(x) for x in (references, targets, driving))
+        face_side = self.networks.config.motion_encoder.face_size_px
+        own = self._poses(driver)  # float32: an angle's bins span hundreds of degrees
+        faces = crop_faces(driver, face_box(transform_keypoints(own), driver.shape[-1]), face_side)
+        found = own if driving is targets else self._poses(target)
+        poses = self._place(self._poses(portrait), found, count, follow)
+        canvas = draw_canvas(transform_keypoints(poses), self.networks.config.pose_guider.canvas_size_px)
+        with self.arithmetic.autocast():
+            context = torch.cat([self.conditioner.context(picture) for picture in references])
+            latent = self._encode(target)
+        return Material(
+            target=rearrange(target, "(b f) c h w -> b f c h w", b=B),
+            latent=rearrange(latent, "(b f) c h w -> b c f h w", b=B),
+            portrait=self._encode(portrait),
+            context=context.float(),
+            canvas=canvas,
+            faces=augment_faces(faces, rngs, self.augment, frames=count) if augment else faces,
+            masks=mask_tensor(masks, self.arithmetic.device),
+            rngs=rngs,
+        )
+
+    def _place(self, portrait: HeadPose, found: HeadPose, count: int, follow: bool) -> HeadPose:
+        """The driver's pose on the portrait's head, B * count rows."""
+        rows = torch.arange(len(portrait), device=portrait.t.device).repeat_interleave(count)
+        head = portrait[rows]
+        if follow:  # as if the driver had begun in the portrait's pose
+            config = self.networks.config
+            return retarget(head, found, head, gain=config.translation_gain, scale_gain=config.scale_gain)
+        return HeadPose(kp=head.kp, yaw=found.yaw, pitch=found.pitch, roll=found.roll, t=found.t, scale=found.scale)
+
+    def _tensor(self, pictures: np.ndarray) -> Tensor:
+        flat = pictures.reshape(-1, *pictures.shape[-3:])
+        return frames_to_tensor(flat, "signed", device=self.arithmetic.device)
+
+    def _poses(self, images: Tensor) -> HeadPose:
+        return HeadPose.cat([self.conditioner.extract(part) for part in images.split(ENCODED_AT_ONCE)])
+
+    def _encode(self, images: Tensor) -> Tensor:
+        with self.arithmetic.autocast():
+            parts = [self.conditioner.encode(part) for part in images.split(ENCODED_AT_ONCE)]
+        return torch.cat(parts).float()
+
+
+def mask_tensor(masks: np.ndarray, device: torch.device) -> Tensor:
+    """Masks as bool, or as uint8 coverage with 255 for full -> float32 in [0, 1]."""
+    full = 1 if masks.dtype == np.bool_ else 255
+    return torch.from_numpy(masks).to(device).float() / full
+
+
+def decode(networks: Networks, latents: Tensor, *, recompute: bool) -> Tensor:
+    """(N, C, h, w) clean latents -> (N, 3, S, S) about [-1, 1], float32.
+
+    With ``recompute`` frame by frame, keeping no activations: 16 frames of 512 px would not fit (paper).
+    """
+    vae = networks.vae
+
+    def one(part: Tensor) -> Tensor:
+        return vae.decode(part / vae.config.scaling_factor).sample.float()
+
+    if not recompute:
+        return one(latents)
+    return torch.cat(
+        [checkpoint(one, part, use_reentrant=False, preserve_rng_state=False) for part in latents.split(1)]
+    )

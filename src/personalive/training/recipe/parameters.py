@@ -1,0 +1,75 @@
+"""Which parameters each stage trains: one table of names, everything else stays frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from personalive.models.bundle import Networks
+from personalive.training.recipe.settings import Stage
+
+PARTS = (
+    "vae",
+    "clip",
+    "reference_unet",
+    "denoising_unet",
+    "motion_encoder",
+    "motion_extractor",
+    "pose_guider",
+)
+# A softmax over the one context token is 1 whatever these are: no loss has a gradient for them.
+IDLE = r".*\.(attn2\.to_[qk]\.weight|transformer_blocks\.0\.norm2\.(weight|bias))"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Patterns over ``network.parameter`` names: what matches one of ``trained`` and none of ``frozen``."""
+
+    trained: tuple[str, ...]
+    frozen: tuple[str, ...] = (IDLE,)
+
+    def takes(self, name: str) -> bool:
+        """Whether the parameter is trained."""
+        return any(re.fullmatch(p, name) for p in self.trained) and not any(
+            re.fullmatch(p, name) for p in self.frozen
+        )
+
+
+# {last} is the number of the U-Nets' last level on the way up: 3 in the released model.
+_IMAGE_LEVEL = Choice(
+    trained=(r"denoising_unet\..*", r"reference_unet\..*", r"motion_encoder\..*", r"pose_guider\..*"),
+    frozen=(r"denoising_unet\..*\.temporal_modules\..*", r"reference_unet\.up_blocks\.{last}\..*", IDLE),
+)
+TRAINED: Mapping[Stage, Choice] = MappingProxyType(
+    {
+        "motion": _IMAGE_LEVEL,
+        "distill": _IMAGE_LEVEL,
+        "stream": Choice(trained=(r"denoising_unet\..*\.temporal_modules\..*",)),
+    }
+)
+
+
+def named_parameters(networks: Networks) -> dict[str, nn.Parameter]:
+    """Every parameter of every network, as ``network.parameter``."""
+    return {f"{part}.{n}": p for part in PARTS for n, p in getattr(networks, part).named_parameters()}
+
+
+def choose(networks: Networks, stage: Stage) -> dict[str, nn.Parameter]:
+    """Set ``requires_grad`` of all parameters as the stage wants it, and return the trained ones by name.
+
+    All networks stay in eval mode: batch norms keep their stored statistics (weights), and nothing draws.
+    """
+    choice = TRAINED[stage]
+    last = len(networks.unet_config.channels) - 1
+    frozen = tuple(pattern.replace("{last}", str(last)) for pattern in choice.frozen)
+    choice = Choice(choice.trained, frozen)
+    found = named_parameters(networks)
+    for part in PARTS:
+        getattr(networks, part).eval()
+    for name, parameter in found.items():
+        parameter.requires_grad_(choice.takes(name))
+    return {name: parameter for name, parameter in found.items() if parameter.requires_grad}

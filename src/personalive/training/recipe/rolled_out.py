@@ -1,0 +1,135 @@
+"""Sliding training with what inference really does (ours): every window is one ``Engine.advance``.
+
+So DDIM transitions, the entering noised portrait, keyframes in the bank and the model's own translation gain are
+those of use, and the interpolated start plays before the first frame. The truth is a real recording all the same:
+where the gain is below 1, the head of the truth moves further than the canvas says, as it does in self-reenactment.
+
+Letters: F frames in a window (16), n frames per chunk (4), C latent channels, h w latent sides, S picture side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from personalive.models.attention import KV
+from personalive.models.bundle import Networks
+from personalive.streaming.engine import Engine
+from personalive.streaming.state import StreamState, draw_noise
+from personalive.training.recipe.material import mask_tensor
+from personalive.training.recipe.samples import AnyClip, check_sample
+from personalive.training.recipe.sheets import page
+from personalive.training.recipe.stage import Setting, Window
+from personalive.vision.resize import frames_to_tensor
+
+SHEET_COLUMNS = 8
+
+
+class RolledOut:
+    """The engine's roll-out over clips; several clips take turns, because a stream is one portrait's."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.engine = _engine(setting)
+        self.at = self.engine.schedule.timesteps(self.engine.chunk_frames).to(setting.arithmetic.device)
+
+    def predictions(self, step: int | None, rows: Sequence[int]) -> Iterator[tuple[Tensor, Window]]:
+        """Clean latents (B, C, F, h, w) with gradient, and the truth, of every window that updates.
+
+        Windows are counted from the first that holds no frame of the ease-in.
+        """
+        rngs = self.setting.rngs(step, rows)
+        data = self.setting.held_out_data if step is None else self.setting.data
+        settings = self.setting.config.stream
+        clips = [data.clip(rng, settings.frames, settings.frame_stride) for rng in rngs]
+        streams = [
+            self._stream(clip, int(rng.integers(2**31)), step is not None)
+            for clip, rng in zip(clips, rngs, strict=True)
+        ]
+        for found in zip(*streams, strict=True):
+            clean, windows = zip(*found, strict=True)
+            yield torch.cat(clean), Window(*(torch.cat(parts) for parts in zip(*windows, strict=True)))
+
+    def _stream(self, clip: AnyClip, seed: int, train: bool) -> Iterator[tuple[Tensor, Window]]:
+        """One clip, portrayed by its first frame, so that its movement is relative to the portrait's as in use."""
+        check_sample(clip.target, self.engine.image_size)
+        engine, settings, count = self.engine, self.setting.config.stream, self.engine.chunk_frames
+        with self.setting.arithmetic.autocast():
+            state = engine.start(clip.target[0], seed=seed, keyframe_threshold=settings.keyframe_threshold)
+        ease_in = engine.warmup_frames // count
+        for call in range(settings.gradient_windows[-1] + ease_in + 1):
+            updates = call - ease_in in settings.gradient_windows
+            with self.setting.arithmetic.autocast():
+                with torch.no_grad():
+                    conditioning = engine.conditioner.drive(state, clip.driving[call * count : (call + 1) * count])
+                with torch.set_grad_enabled(updates and train):
+                    entered = self._with_entering(state)
+                    state, leaving = engine.advance(state, conditioning)
+            if updates:
+                yield self._clean(entered, state, leaving), self._truth(clip, (call - ease_in) * count)
+            state = detached(state)
+
+    def _with_entering(self, state: StreamState) -> Tensor:
+        """The latents that the next call of ``advance`` denoises, (1, C, F, h, w)."""
+        count = self.engine.chunk_frames
+        clean = state.reference.latent.float()[:, :, None].expand(-1, -1, count, -1, -1)
+        noise = draw_noise(state.seed, state.call + 1, tuple(clean.shape), clean.device)
+        entering = self.engine.schedule.add_noise(clean, noise, self.at[:, -count:])
+        return torch.cat([state.latents, entering], dim=2)
+
+    def _clean(self, entered: Tensor, state: StreamState, leaving: Tensor) -> Tensor:
+        """What the call predicted for all frames: those that stay are one step down, from which it follows."""
+        count = self.engine.chunk_frames
+        stay = self.engine.schedule.clean(entered[:, :, count:], state.latents, self.at[:, count:])
+        return torch.cat([leaving, stay], dim=2)
+
+    def _truth(self, clip: AnyClip, first: int) -> Window:
+        frames = slice(first, first + self.at.shape[1])
+        device = self.setting.arithmetic.device
+        target = frames_to_tensor(clip.target[frames], "signed", device=device)
+        masks = mask_tensor(clip.masks[frames], device)
+        return Window(target[None], masks[None], self.at)
+
+
+def detached(state: StreamState) -> StreamState:
+    """The state without its gradient history; a keyframe taken in this call had one too."""
+    kv = {name: KV(one.key.detach(), one.value.detach()) for name, one in state.reference.kv.items()}
+    reference = dataclasses.replace(state.reference, kv=kv)
+    return dataclasses.replace(state, reference=reference, latents=state.latents.detach(), bank=state.bank.detach())
+
+
+def _engine(setting: Setting) -> Engine:
+    """The engine of the model, except that keyframes may come earlier."""
+    networks = setting.networks
+    first = setting.config.stream.keyframe_first_call
+    keyframes = dataclasses.replace(networks.config.keyframes, first_call=first)
+    config = dataclasses.replace(networks.config, keyframes=keyframes)
+    earlier: Networks = dataclasses.replace(networks, config=config)
+    return Engine(earlier, recompute=setting.arithmetic.recompute)
+
+
+def film(setting: Setting, rows: int) -> np.ndarray:
+    """Held-out clips as a user would see them: for each the drivers, and below them the portrait's frames."""
+    engine, shown = Engine(setting.networks), []
+    for rng in setting.rngs(None, range(rows)):
+        clip = setting.held_out_data.clip(rng, SHEET_COLUMNS * engine.chunk_frames, 1)
+        with setting.arithmetic.autocast():
+            made = list(_made(engine, clip.target[0], clip.driving))
+        some = range(0, len(made), engine.chunk_frames)
+        shown += [[clip.driving[i] for i in some], [made[i] for i in some]]
+    return page(shown)
+
+
+def _made(engine: Engine, portrait: np.ndarray, frames: np.ndarray) -> Iterator[np.ndarray]:
+    """One finished frame per driving frame; the ease-in is left out."""
+    state, count, skip = engine.start(portrait), engine.chunk_frames, engine.warmup_frames
+    chunks = []
+    for start in range(0, len(frames), count):
+        state, chunk = engine.step(state, frames[start : start + count])
+        chunks.append(chunk.numpy())
+    chunks += [chunk.numpy() for chunk in engine.flush(state)]
+    yield from np.concatenate(chunks)[skip:]

@@ -1,0 +1,93 @@
+"""What the loop knows of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from personalive.models.bundle import Networks
+from personalive.streaming.schedule import Schedule
+from personalive.training.recipe.material import Arithmetic, Loader
+from personalive.training.recipe.samples import TrainingSet
+from personalive.training.recipe.settings import STAGES, TrainConfig
+
+_HELD_OUT = 1 << 40  # in the place of the step: no run gets there
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """One batch's losses, and what the discriminator is shown of it."""
+
+    losses: dict[str, Tensor]  # scalars; "loss" carries the gradient
+    made: Tensor | None = None  # (N, 3, S, S) detached
+    real: Tensor | None = None
+    levels: Tensor | None = None  # (N,) timesteps
+
+
+class Window(NamedTuple):
+    """The truth of frames in flight."""
+
+    target: Tensor  # (B, F, 3, S, S) in [-1, 1]
+    masks: Tensor  # (B, F, 3, G, G) in [0, 1]
+    levels: Tensor  # (B, F) timesteps
+
+
+class StageLosses(Protocol):
+    """One stage: losses, and pictures for people."""
+
+    @property
+    def updates(self) -> int:
+        """Of the parameters, per step."""
+        ...
+
+    @property
+    def discriminator(self) -> nn.Module | None:
+        """The network that is trained against the others, if there is one."""
+        ...
+
+    def losses(self, step: int, rows: Sequence[int]) -> Iterator[Output]:
+        """``updates`` outputs for the samples ``rows`` of a step; the next is asked for after the update."""
+        ...
+
+    def discriminator_loss(self, output: Output) -> dict[str, Tensor]:
+        """What the discriminator minimises; "discriminator" carries the gradient."""
+        ...
+
+    def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The loss on fixed held-out samples without any dropout; the caller turns gradients off."""
+        ...
+
+    def sheet(self, rows: int) -> np.ndarray:
+        """(H, W, 3) uint8 picture of fixed held-out samples; the caller turns gradients off."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """What every stage is made of."""
+
+    config: TrainConfig
+    networks: Networks
+    arithmetic: Arithmetic
+    data: TrainingSet
+    held_out_data: TrainingSet
+
+    @property
+    def schedule(self) -> Schedule:
+        """The model's noise schedule."""
+        return Schedule(self.networks.config.schedule)
+
+    @property
+    def loader(self) -> Loader:
+        """Samples to tensors."""
+        return Loader(self.networks, self.arithmetic, self.config.augment)
+
+    def rngs(self, step: int | None, rows: Sequence[int]) -> list[np.random.Generator]:
+        """One generator per sample: it depends on (seed, stage, step, row) alone; step None is held out."""
+        number = STAGES.index(self.config.stage)
+        key = (0, number, _HELD_OUT) if step is None else (self.config.seed, number, step)
+        return [np.random.default_rng([*key, row]) for row in rows]
