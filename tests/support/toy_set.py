@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from personalive.training.recipe.samples import ClipSample, PairSample, box_coverage
+from personalive.training.sets import Clip, Pair
 
 
 class ToySet:
@@ -14,17 +14,17 @@ class ToySet:
         self.size_px = size_px
         self.pairs = 0  # asked for so far
 
-    def pair(self, rng: np.random.Generator) -> PairSample:
+    def pair(self, rng: np.random.Generator) -> Pair:
         self.pairs += 1
         colours, phase = rng.uniform(0, 255, (4, 3)), rng.uniform(0, 6)
         target = self._picture(colours, phase + rng.uniform(1, 2))
-        return PairSample(self._picture(colours, phase), target, target, self._masks())
+        return Pair(self._picture(colours, phase), target, target, self._masks(), "toy")
 
-    def clip(self, rng: np.random.Generator, frames: int = 40, stride: int = 4) -> ClipSample:
+    def clip(self, rng: np.random.Generator, frames: int = 40, stride: int = 4) -> Clip:
         colours, phase = rng.uniform(0, 255, (4, 3)), rng.uniform(0, 6)
         shown = np.stack([self._picture(colours, phase + 0.05 * stride * i) for i in range(frames)])
         masks = np.stack([self._masks()] * frames)
-        return ClipSample(self._picture(colours, phase + rng.uniform(0, 2)), shown, shown, masks)
+        return Clip(self._picture(colours, phase + rng.uniform(0, 2)), shown, shown, masks, "toy")
 
     def _picture(self, colours: np.ndarray, phase: float) -> np.ndarray:
         line = np.linspace(-1, 1, self.size_px)
@@ -36,6 +36,7 @@ class ToySet:
         return picture.round().astype(np.uint8)
 
     def _masks(self) -> np.ndarray:
-        third = self.size_px // 3
-        boxes = [(0, 0, 2 * third, 2 * third), (0, 0, third, third), (third, third, 2 * third, 2 * third)]
-        return box_coverage(np.array(boxes), self.size_px)
+        third, masks = self.size_px // 3, np.zeros((3, self.size_px, self.size_px), bool)
+        for mask, (low, high) in zip(masks, ((0, 2), (0, 1), (1, 2)), strict=True):
+            mask[low * third : high * third, low * third : high * third] = True
+        return masks

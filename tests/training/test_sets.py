@@ -58,7 +58,7 @@ def test_prepared_sets_give_samples(made: Made):
 
 def test_drawn_sets_give_samples():
     check(drawn(), frames=3, stride=4)
-    check(drawn(cross=True), frames=3, stride=4)
+    check(drawn(other_driver=1.0), frames=3, stride=4)
 
 
 def test_a_pair_is_two_frames_of_one_clip_and_its_masks_are_those_of_the_driver(made: Made):
@@ -140,7 +140,7 @@ def test_clips_too_long_for_the_set_are_refused(made: Made):
 
 
 def test_with_cross_another_person_gives_the_same_performance():
-    pair = drawn(cross=True).pair(rng(3))
+    pair = drawn(other_driver=1.0).pair(rng(3))
     person, driver = (int(word) for word in pair.name.split() if word.isdigit())
     assert person != driver
     assert {person, driver} <= {5, 6, 7}

@@ -17,8 +17,8 @@ LENGTH_FRAMES = 750  # of each person's performance: 30 s
 class SyntheticSet:
     """People with the seeds ``first_seed`` to ``first_seed + people - 1``, each giving the performance of its seed.
 
-    With ``cross`` the driver is another person of the set who gives the same performance, which no recording
-    has: ``driving`` shows that other person, ``target`` and ``masks`` the one of the reference.
+    In a share ``other_driver`` of the samples another person of the set drives, giving the same performance, which
+    no recording has: ``driving`` shows that other person, ``target`` and ``masks`` the one of the reference.
     """
 
     def __init__(
@@ -27,12 +27,13 @@ class SyntheticSet:
         people: int = 1000,
         size_px: int = 256,
         *,
-        cross: bool = False,
+        other_driver: float = 0.0,
         held_out: bool = False,
         length_frames: int = LENGTH_FRAMES,
     ) -> None:
         """
         Args:
+            other_driver: 0 to 1.
             held_out: allow the seeds that are kept for scores (from ``HELD_OUT_SEED`` on); never in training.
             length_frames: of each performance, at 25 fps.
 
@@ -44,13 +45,14 @@ class SyntheticSet:
             raise InputError(
                 f"seeds {first_seed} to {last}: from {HELD_OUT_SEED} on they are kept for scores; use lower ones"
             )
-        if first_seed < 0 or people < (2 if cross else 1) or length_frames < 2:
+        least = 2 if other_driver > 0 else 1
+        if first_seed < 0 or people < least or length_frames < 2:
             raise InputError(
                 f"drawn heads from seed {first_seed}, {people} people, {length_frames} frames: give a seed from 0 "
-                f"up, at least {2 if cross else 1} people and 2 frames"
+                f"up, at least {least} people and 2 frames"
             )
         self.size_px = size_px
-        self._first, self._people, self._cross, self._length = first_seed, people, cross, length_frames
+        self._first, self._people, self._other, self._length = first_seed, people, other_driver, length_frames
 
     def pair(self, rng: np.random.Generator) -> Pair:
         """See ``TrainingSet.pair``."""
@@ -86,9 +88,10 @@ class SyntheticSet:
     def _draw(self, rng: np.random.Generator) -> tuple[int, int]:
         """Seeds of the person shown and of the one who drives."""
         person = int(rng.integers(self._people))
-        other = int(rng.integers(self._people - 1)) if self._cross else person
-        other += self._cross and other >= person
-        return self._first + person, self._first + other
+        if rng.random() >= self._other:
+            return self._first + person, self._first + person
+        other = int(rng.integers(self._people - 1))
+        return self._first + person, self._first + other + (other >= person)
 
     def _renders(self, who: int, performance: int, frames: Sequence[int]) -> list[Render]:
         person, motion = Identity.sample(who), Performance.sample(performance)

@@ -48,7 +48,6 @@ def test_the_full_preset_has_the_published_numbers():
         "stream.frames": 40,
         "stream.frame_stride": 4,
         "stream.gradient_windows": (0, 3, 6),
-        "data.min_gap_frames": 30,
     }
     assert {key: config[key] for key in published} == published
     assert not any(config[f"{stage}.inference_form"] for stage in STAGES)

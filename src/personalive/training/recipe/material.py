@@ -18,8 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from personalive.models.bundle import Networks
 from personalive.streaming.conditioning import Conditioner
 from personalive.training.recipe.augment import augment_faces
-from personalive.training.recipe.samples import AnyClip, AnyPair, check_sample
+from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.settings import AugmentConfig
+from personalive.training.sets import Clip, Pair
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
 from personalive.vision.keypoints import HeadPose, retarget, transform_keypoints
@@ -63,7 +64,7 @@ class Loader:
         self.conditioner = Conditioner(networks)
 
     def pairs(
-        self, samples: Sequence[AnyPair], rngs: list[np.random.Generator], *, follow: bool, augment: bool
+        self, samples: Sequence[Pair], rngs: list[np.random.Generator], *, follow: bool, augment: bool
     ) -> Material:
         """Material of pairs; ``follow`` and ``augment`` as in ``_material``."""
         return self._material(
@@ -76,7 +77,7 @@ class Loader:
             augment,
         )
 
-    def clips(self, samples: Sequence[AnyClip], rngs: list[np.random.Generator], *, augment: bool) -> Material:
+    def clips(self, samples: Sequence[Clip], rngs: list[np.random.Generator], *, augment: bool) -> Material:
         """Material of clips."""
         targets = np.stack([sample.target for sample in samples])
         same = all(sample.driving is sample.target for sample in samples)
@@ -147,9 +148,8 @@ class Loader:
 
 
 def mask_tensor(masks: np.ndarray, device: torch.device) -> Tensor:
-    """Masks as bool, or as uint8 coverage with 255 for full -> float32 in [0, 1]."""
-    full = 1 if masks.dtype == np.bool_ else 255
-    return torch.from_numpy(masks).to(device).float() / full
+    """Bool masks -> float32, 0 or 1."""
+    return torch.from_numpy(masks).to(device).float()
 
 
 def decode(networks: Networks, latents: Tensor, *, recompute: bool) -> Tensor:

@@ -28,7 +28,6 @@ _FROM_ZERO = (
     "stream.keyframe_threshold",
     "journal.held_out_samples",
     "journal.sheet_rows",
-    "data.min_gap_frames",
 )
 
 

@@ -21,9 +21,10 @@ from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import StreamState, draw_noise
 from personalive.training.recipe.material import mask_tensor
-from personalive.training.recipe.samples import AnyClip, check_sample
+from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.sheets import page
 from personalive.training.recipe.stage import Setting, Window
+from personalive.training.sets import Clip
 from personalive.vision.resize import frames_to_tensor
 
 SHEET_COLUMNS = 8
@@ -54,7 +55,7 @@ class RolledOut:
             clean, windows = zip(*found, strict=True)
             yield torch.cat(clean), Window(*(torch.cat(parts) for parts in zip(*windows, strict=True)))
 
-    def _stream(self, clip: AnyClip, seed: int, train: bool) -> Iterator[tuple[Tensor, Window]]:
+    def _stream(self, clip: Clip, seed: int, train: bool) -> Iterator[tuple[Tensor, Window]]:
         """One clip, portrayed by its first frame, so that its movement is relative to the portrait's as in use."""
         check_sample(clip.target, self.engine.image_size)
         engine, settings, count = self.engine, self.setting.config.stream, self.engine.chunk_frames
@@ -87,7 +88,7 @@ class RolledOut:
         stay = self.engine.schedule.clean(entered[:, :, count:], state.latents, self.at[:, count:])
         return torch.cat([leaving, stay], dim=2)
 
-    def _truth(self, clip: AnyClip, first: int) -> Window:
+    def _truth(self, clip: Clip, first: int) -> Window:
         frames = slice(first, first + self.at.shape[1])
         device = self.setting.arithmetic.device
         target = frames_to_tensor(clip.target[frames], "signed", device=device)

@@ -15,6 +15,7 @@ from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.errors import InputError, OutputError
 from personalive.models.bundle import Networks
 from personalive.streaming.load import DTYPES, choose_device, memory_errors
+from personalive.training.presets import HELD_OUT_SEED
 from personalive.training.recipe.distill import DistillLosses
 from personalive.training.recipe.loop import Loop, Progress
 from personalive.training.recipe.material import Arithmetic
@@ -22,11 +23,12 @@ from personalive.training.recipe.motion import MotionLosses
 from personalive.training.recipe.optimiser import Average, make_player
 from personalive.training.recipe.overrides import as_json, check_same, from_json
 from personalive.training.recipe.parameters import choose
-from personalive.training.recipe.samples import SYNTHETIC, SyntheticSet, TrainingSet
+from personalive.training.recipe.samples import SYNTHETIC
 from personalive.training.recipe.settings import Stage, TrainConfig
 from personalive.training.recipe.stage import Setting, StageLosses
 from personalive.training.recipe.stream import StreamLosses
-from personalive.training.sets import PreparedSet
+from personalive.training.sets import PreparedSet, TrainingSet
+from personalive.training.synthetic_set import SyntheticSet
 
 CONFIG, ORIGIN, WEIGHTS = "config.json", "origin.json", "weights"
 STAGE_LOSSES: dict[Stage, Callable[[Setting], StageLosses]] = {
@@ -120,10 +122,10 @@ def open_set(data: str, config: TrainConfig, size_px: int, *, held_out: bool) ->
     if data == SYNTHETIC:
         settings = config.data
         return SyntheticSet(
+            HELD_OUT_SEED if held_out else 0,
+            settings.people,
             size_px,
-            people=settings.people,
             other_driver=settings.other_driver,
-            min_gap_frames=settings.min_gap_frames,
             held_out=held_out,
         )
     return PreparedSet(Path(data).expanduser(), held_out=held_out)

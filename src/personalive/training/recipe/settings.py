@@ -135,7 +135,6 @@ class StreamConfig:
 class DataConfig:
     """What is drawn. ``people`` and ``other_driver`` are of synthetic data only."""
 
-    min_gap_frames: int = 30  # between reference and target of one clip (paper)
     people: int = 2000  # drawn people in training (ours)
     other_driver: float = 0.5  # share of drivers that are another person giving the same performance (ours)
 

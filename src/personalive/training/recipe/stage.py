@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from personalive.models.bundle import Networks
 from personalive.streaming.schedule import Schedule
 from personalive.training.recipe.material import Arithmetic, Loader
-from personalive.training.recipe.samples import TrainingSet
 from personalive.training.recipe.settings import STAGES, TrainConfig
+from personalive.training.sets import TrainingSet
 
 _HELD_OUT = 1 << 40  # in the place of the step: no run gets there
 
