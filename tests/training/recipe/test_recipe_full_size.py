@@ -57,6 +57,7 @@ REDUCED = (
     "batch=1",
     "accumulate=1",
     "optimiser.lr=0.05",  # seen in bfloat16
+    "optimiser.clip_norm=1e30",  # at 1, shared by so many values, the gradients of some are below AdamW's epsilon
     "drop.reference=0",
     "drop.pose=0",
     "drop.motion=0",
@@ -103,20 +104,19 @@ def filled(module: nn.Module, buffer: torch.Tensor) -> nn.Module:
     """Values for everything that was built without, from one buffer over and over: drawing them takes minutes."""
     state = {}
     for key, tensor in module.state_dict().items():
+        values = tensor
         if tensor.is_meta:
-            count = tensor.numel()
-            values = buffer.repeat(-(-count // len(buffer)))[:count].view(tensor.shape)
+            values = buffer.repeat(-(-tensor.numel() // len(buffer)))[: tensor.numel()].view(tensor.shape)
             if tensor.ndim >= 2:
                 values = values / math.sqrt(tensor[0].numel())
             elif key.endswith(("weight", "running_var")):
                 values = 1 + 0.1 * values.clamp(-3, 3)
             else:
                 values = 0.05 * values
-            state[key] = values.to(torch.bfloat16)
-        else:
-            state[key] = tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+        large = tensor.ndim >= 2 and tensor.is_floating_point()  # norms want their few values in float32
+        state[key] = values.to(torch.bfloat16) if large else values
     module.load_state_dict(state, assign=True)
-    return module.to(torch.bfloat16).eval()
+    return module.eval()
 
 
 def sums(networks: Networks) -> dict[str, float]:
@@ -139,4 +139,6 @@ def test_one_update_of_the_released_shapes(stage: Stage, tmp_path: Path, monkeyp
     values = loop._step(0)
     assert all(math.isfinite(value) for value in values.values())
     after = sums(networks)
-    assert {name for name in after if after[name] != before[name]} == wanted
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed - wanted == set()
+    assert len(wanted - changed) == 0, f"{len(wanted - changed)} of {len(wanted)}: {sorted(wanted - changed)[:5]}"
