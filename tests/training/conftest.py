@@ -67,13 +67,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Record:
     render_set(record.folder / "data", DATA, record.rendered.append, workers=1)
     train = module.train
 
-    def watched(name, network, loss_of, config, *rest):
+    def watched(name, network, loss_of, config, *rest, **options):
         for done in (0.0, 0.9):
             loss_of(7, done)["loss"].backward()
         record.asked[name] = _names(run, lambda p: p.requires_grad)
         record.reached[name] = _names(run, lambda p: p.grad is not None)
         network.zero_grad()
-        return train(name, network, loss_of, config, *rest)
+        return train(name, network, loss_of, config, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "train", watched)

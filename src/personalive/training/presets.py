@@ -3,7 +3,7 @@
 The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. The model
 predicts the clean latent instead of the noise: at the released highest level the signal is 1.5 % of the sample, and
 a noise prediction would have to be exact to three digits before anything could be seen. For the same reason its
-highest level is 12 and not 999: the portrait that enters as noise then still shows what does not move, which a small
+highest level is 8 and not 999: the portrait that enters as noise then still shows what does not move, which a small
 net without pretraining cannot find by attention alone; what moves, it redraws in four passes.
 """
 

@@ -122,9 +122,9 @@ def open_set(data: str, config: TrainConfig, size_px: int, *, held_out: bool) ->
     if data == SYNTHETIC:
         settings = config.data
         return SyntheticSet(
-            HELD_OUT_SEED if held_out else 0,
-            settings.people,
-            size_px,
+            first_seed=HELD_OUT_SEED if held_out else 0,
+            people=settings.people,
+            size_px=size_px,
             other_driver=settings.other_driver,
             held_out=held_out,
         )
