@@ -1,7 +1,6 @@
 """Several training processes that share one optimisation: each takes a part of the batch, gradients are averaged.
 
-Worth it on a CPU too: two processes of one thread each learn 1.5 times as fast as one process of two threads,
-whose threads mostly wait for each other. Start them as ``torchrun`` does.
+Worth it on a CPU too when each process has enough to do. Start them with ``torchrun``.
 """
 
 from __future__ import annotations
