@@ -253,8 +253,8 @@ def test_a_real_ctrl_c_at_any_moment_loses_no_frame(tmp_path: Path, film, after:
     main = threading.get_ident()
 
     def strike() -> None:
-        """As soon as enough is written, when the main thread lets others run from inside the encoder."""
-        while written < after or sys._current_frames()[main].f_code.co_name != "_mux":
+        """As soon as enough is written, when the main thread is inside the encoder; on a busy machine, wherever."""
+        while written < after or (written < after + 200 and sys._current_frames()[main].f_code.co_name != "_mux"):
             sleep(0.0002)
         os.kill(os.getpid(), signal.SIGINT)
 
