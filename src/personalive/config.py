@@ -17,6 +17,7 @@ from typing import Any, Literal
 from personalive.errors import CheckpointError
 
 PredictionType = Literal["epsilon", "sample"]
+EntryType = Literal["portrait", "moved"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,25 @@ class CanvasConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadProxyConfig:
+    """The ellipsoid that stands for a head, and how shoulders follow it (ours; fitted on synthetic heads).
+
+    Canonical keypoint units; offsets are from the mean of the 21 keypoints. Lengths in ellipsoid radii where stated.
+    """
+
+    centre: tuple[float, float, float] = (0.0, -0.087, 0.297)
+    radii: tuple[float, float, float] = (0.412, 0.592, 0.41)
+    reach: tuple[float, float] = (1.07, 0.81)  # radii from the centre that move wholly with the head: above, below
+    fade: tuple[float, float] = (0.37, 0.62)  # radii over which the movement ends: above, below
+    below_softness: float = 0.08  # of the change from "above" to "below"
+    neck: tuple[float, float, float] = (0.0, 0.403, 0.37)  # the joint that shoulders hang on
+    shoulder_follow: float = 0.96  # share of the joint's movement
+    shoulder_growth: float = 0.57  # share of the head's change of size
+    shoulder_drop: float = 0.117  # below the joint, in half picture sides, where shoulders begin
+    shoulder_softness: float = 0.036  # same unit
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """Noise schedule (weights; note that beta_end is not Stable Diffusion's 0.012)."""
 
@@ -100,6 +120,7 @@ class ModelConfig:
     chunk_frames: int = 4  # M in the paper: frames that enter and leave per call
     translation_gain: float = 0.5  # share of the driver's head shift that reaches the portrait (weights)
     scale_gain: float = 0.0  # power of the driver's change of size that does (weights: none)
+    entry: EntryType = "portrait"  # what a frame enters as: the portrait, or that with its head moved (ours)
     framing_scale: float = 1.9  # side of the square around the head, in sides of the detected face box (ours)
     motion_encoder: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
     motion_extractor: MotionExtractorConfig = field(default_factory=MotionExtractorConfig)

@@ -56,7 +56,13 @@ def load(path: Path) -> StreamState:
     blocks = {key.split("/")[2] for key in found if key.startswith("reference/kv/")}
     kv = {name: KV(found[f"reference/kv/{name}/key"], found[f"reference/kv/{name}/value"]) for name in blocks}
     return StreamState(
-        reference=Reference(found["reference/context"], found["reference/latent"], kv, pose("reference/pose/")),
+        reference=Reference(
+            found["reference/picture"],
+            found["reference/context"],
+            found["reference/latent"],
+            kv,
+            pose("reference/pose/"),
+        ),
         latents=found["latents"],
         motion=found["motion"],
         pose=found["pose"],

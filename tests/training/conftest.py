@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from personalive.errors import InputError
+from personalive.models.bundle import NETWORK_NAMES
 from personalive.training import run as module
 from personalive.training.data import render_set
 from personalive.training.prepare.runner import prepare
 from personalive.training.presets import DataConfig, StageConfig, TinyPreset
-from personalive.training.run import PARTS, STEPS, Run
+from personalive.training.run import STEPS, Run
 from support.head_films import write_heads
 from support.prepared import SETTINGS, Made, write_videos
 from support.small_model import SMALL_PRESET
@@ -56,7 +58,9 @@ class Record:
 
 
 def _names(run: Run, chosen) -> set[str]:
-    parts = {part: getattr(run.networks, part) for part in PARTS} | {"reader": run.reader.read}
+    parts = {part: getattr(run.networks, part) for part in NETWORK_NAMES} | {
+        "reader": nn.ModuleList([run.reader.read, run.reader.early])
+    }
     return {f"{part}.{n}" for part, network in parts.items() for n, p in network.named_parameters() if chosen(p)}
 
 

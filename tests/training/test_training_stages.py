@@ -59,7 +59,7 @@ def test_the_temporal_stage_asks_for_temporal_modules_only(finished):
 
 def test_each_stage_leaves_its_file_and_says_what_it_does(finished):
     left = {path.name for path in finished.folder.iterdir() if path.is_file()}
-    names = ("vae", "motion_extractor", "reader", "motion", "temporal")
+    names = ("vae", "motion_extractor", "reader", "motion_encoder", "motion", "temporal")
     assert left == {f"{name}.safetensors" for name in names} | {"log.jsonl"}
     for stage in STAGES:
         assert any(line.startswith(f"{stage}: ") and " parameters" in line for line in finished.said), stage

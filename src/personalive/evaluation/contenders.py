@@ -109,15 +109,17 @@ def reenact(
         state, frames = engine.step(state, pictures, cut=cut)
         if times is not None:
             times.add(time.perf_counter() - begun)
-        yield from zip(_taken(flying, max(0, len(frames) - to_drop)), frames.numpy()[to_drop:], strict=False)
+        yield from _landed(flying, frames.numpy()[to_drop:])
         to_drop = max(0, to_drop - len(frames))
     for frames in engine.flush(state):
-        yield from zip(_taken(flying, max(0, len(frames) - to_drop)), frames.numpy()[to_drop:], strict=False)
+        yield from _landed(flying, frames.numpy()[to_drop:])
         to_drop = max(0, to_drop - len(frames))
 
 
-def _taken(flying: deque[Moment], count: int) -> list[Moment]:
-    return [flying.popleft() for _ in range(min(count, len(flying)))]
+def _landed(flying: deque[Moment], frames: np.ndarray) -> Iterator[tuple[Moment, np.ndarray]]:
+    """Each finished frame with what drove it; the last window was filled up, so frames may be left over."""
+    for frame in frames[: len(flying)]:
+        yield flying.popleft(), frame
 
 
 def _windows(moments: Iterator[Moment], size: int) -> Iterator[list[Moment]]:

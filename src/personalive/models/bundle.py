@@ -11,6 +11,16 @@ from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.pose_guider import PoseGuider
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 
+NETWORK_NAMES = (
+    "vae",
+    "clip",
+    "reference_unet",
+    "denoising_unet",
+    "motion_encoder",
+    "motion_extractor",
+    "pose_guider",
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Networks:

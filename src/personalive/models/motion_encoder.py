@@ -39,7 +39,15 @@ class MotionEncoder(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """(B, 3, S, S) in [-1, 1] → (B, tokens, token_width)."""
-        motion = self.final_proj(self.model(faces))
+        return self.tokens_of(self.maps(faces))
+
+    def maps(self, faces: Tensor) -> Tensor:
+        """(B, 3, S, S) in [-1, 1] → what the tokens are read from: (B, landmark maps, S/4, S/4), not negative."""
+        return self.model.maps(faces)
+
+    def tokens_of(self, maps: Tensor) -> Tensor:
+        """``maps`` → (B, tokens, token_width)."""
+        motion = self.final_proj(self.model.summary(maps))
         return motion.unflatten(1, (self.tokens, self.token_width)) + self.pe
 
 
@@ -86,15 +94,18 @@ class _Hourglass(nn.Module):
         self.conv6 = nn.Conv2d(config.landmark_maps, 1, 3, stride=2, padding=1)
         self.fc = nn.Linear(grid * grid, flat)
 
-    def forward(self, faces: Tensor) -> Tensor:
-        """(B, 3, S, S) → (B, tokens · token_width)."""
+    def maps(self, faces: Tensor) -> Tensor:
+        """(B, 3, S, S) → (B, landmark maps, S/4, S/4)."""
         x = F.relu(self.bn1(self.conv1(faces)))  # side S/2
         x = F.max_pool2d(self.att_1(self.conv2(x)), 2)  # S/4
         x = self.att_2(self.conv4(self.conv3(x)))
         x = self.top_m_0(self.m0(x))
         x = F.relu(self.att_3(self.bn_end0(self.conv_last0(x))))
-        x = F.relu(self.bn5(self.l0(x)))
-        return self.fc(F.relu(self.conv6(x).flatten(1)))  # S/8
+        return F.relu(self.bn5(self.l0(x)))
+
+    def summary(self, maps: Tensor) -> Tensor:
+        """``maps`` → (B, tokens · token_width)."""
+        return self.fc(F.relu(self.conv6(maps).flatten(1)))  # S/8
 
 
 class _ConvBlock(nn.Module):

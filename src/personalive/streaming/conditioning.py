@@ -16,6 +16,7 @@ from personalive.streaming.state import Conditioning, Reference, StreamState
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
 from personalive.vision.keypoints import HeadPose, interpolated_start, retarget, transform_keypoints
+from personalive.vision.moved_head import move_head
 from personalive.vision.resize import frames_to_tensor, resize_frames, resize_portrait
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # weights: CLIP's own preprocessing
@@ -49,7 +50,7 @@ class Conditioner:
         latent = self.encode(whole)
         features = self.features(latent, context)
         kv = self.networks.denoising_unet.project_reference(features)
-        return Reference(context, latent, kv, pose), self.motion_tokens(whole, pose)
+        return Reference(whole, context, latent, kv, pose), self.motion_tokens(whole, pose)
 
     def context(self, portrait: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (1, 1, D) image embedding; square, so CLIP's centre crop removes nothing."""
@@ -88,7 +89,7 @@ class Conditioner:
             driver = own[cut]
             after = self._follow(state, own[cut:], driver)
             poses = HeadPose.cat([self._follow(state, own[:cut], state.driver), after]) if cut else after
-        return Conditioning(motion, self.pose_features(poses), driver)
+        return Conditioning(motion, self.pose_features(poses), driver, self.entering(state.reference, poses))
 
     def repeat_last(self, state: StreamState) -> Conditioning:
         """One chunk of the newest frame's conditioning again, to drain the window."""
@@ -97,7 +98,17 @@ class Conditioner:
             state.motion[:, -1:].expand(-1, count, -1, -1),
             state.pose[:, :, -1:].expand(-1, -1, count, -1, -1),
             state.driver,
+            None if self.config.entry == "portrait" else state.latents[:, :, -1:].expand(-1, -1, count, -1, -1),
         )
+
+    def entering(self, reference: Reference, poses: HeadPose) -> Tensor | None:
+        """Clean latents (1, C, F, h, w) of the portrait moved to F poses on it; None where it enters as it is."""
+        if self.config.entry == "portrait":
+            return None
+        count = len(poses)
+        held = HeadPose.cat([reference.pose] * count)
+        moved = move_head(reference.picture.expand(count, -1, -1, -1), held, poses)
+        return rearrange(self.encode(moved), "f c h w -> 1 c f h w")
 
     def extract(self, frames: Tensor) -> HeadPose:
         """(F, 3, S, S) in [-1, 1] -> F head poses."""
@@ -124,10 +135,14 @@ class Conditioner:
         count = self.config.warmup_frames
         weights = torch.arange(count, device=self.device, dtype=motion.dtype)[None, :, None, None] / count
         warmup = torch.lerp(state.bank[:, :1], motion[:, :1], weights)
-        poses = HeadPose.cat(
-            [interpolated_start(state.reference.pose, own[0], count), self._follow(state, own, own[0])]
+        driven = self._follow(state, own, own[0])
+        poses = HeadPose.cat([interpolated_start(state.reference.pose, own[0], count), driven])
+        return Conditioning(
+            torch.cat([warmup, motion], dim=1),
+            self.pose_features(poses),
+            own[0],
+            self.entering(state.reference, driven),
         )
-        return Conditioning(torch.cat([warmup, motion], dim=1), self.pose_features(poses), own[0])
 
     # --- pictures to tensors --------------------------------------------------------------------------
 

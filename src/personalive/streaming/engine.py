@@ -150,7 +150,7 @@ class Engine:
         count = self.chunk_frames
         motion = torch.cat([state.motion, conditioning.motion], dim=1)
         pose = torch.cat([state.pose, conditioning.pose], dim=2)
-        latents = torch.cat([state.latents, self._enter(state, noise)], dim=2)
+        latents = torch.cat([state.latents, self._enter(state, conditioning, noise)], dim=2)
         prediction = self.networks.denoising_unet(
             latents.to(self.dtype),
             self._timesteps,
@@ -176,6 +176,13 @@ class Engine:
         )
         return following, leaving
 
+    def entering(self, state: StreamState, conditioning: Conditioning) -> Tensor:
+        """What the fresh chunk of the next ``advance`` shows before noise is added, (1, C, 4, h, w) float32."""
+        count = self.chunk_frames
+        if conditioning.entering is not None:
+            return conditioning.entering[:, :, -count:].float()
+        return state.reference.latent.float()[:, :, None].expand(-1, -1, count, -1, -1)
+
     def decode(self, latents: Tensor) -> Tensor:
         """(1, C, F, h, w) clean latents -> frames (F, S, S, 3) uint8 on the CPU."""
         images = self.decode_images(rearrange(latents, "1 c f h w -> f c h w"))
@@ -189,12 +196,14 @@ class Engine:
 
     # --- parts of a call ------------------------------------------------------------------------------
 
-    def _enter(self, state: StreamState, noise: Tensor | None) -> Tensor:
-        """The fresh chunk: the portrait's latent with noise of the highest level (weights)."""
-        count = self.chunk_frames
-        clean = state.reference.latent.float()[:, :, None].expand(-1, -1, count, -1, -1)
+    def _enter(self, state: StreamState, conditioning: Conditioning, noise: Tensor | None) -> Tensor:
+        """The fresh chunk: the portrait's latent with noise of the highest level (weights).
+
+        Models whose ``entry`` is "moved" begin with the portrait's head in the driver's pose instead (ours).
+        """
+        clean = self.entering(state, conditioning)
         noise = self._noise(noise, state.seed, state.call + 1, clean.shape)
-        return self.schedule.add_noise(clean, noise, self._timesteps[:, -count:])
+        return self.schedule.add_noise(clean, noise, self._timesteps[:, -self.chunk_frames :])
 
     def _remember(self, state: StreamState, motion: Tensor, latent: Tensor):
         """Reference and bank, with the leaving frame added where it is a keyframe."""

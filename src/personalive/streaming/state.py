@@ -1,6 +1,7 @@
 """The values a stream is made of. The engine keeps none of them.
 
 Letters: C latent channels, h w latent height and width, C0 first U-Net width, T motion tokens, K token width,
+S picture side,
 R reference pictures (the portrait and its keyframes), N tokens of a spatial block.
 """
 
@@ -21,6 +22,7 @@ from personalive.vision.keypoints import HeadPose
 class Reference:
     """Built once per portrait, extended by each keyframe."""
 
+    picture: Tensor  # (1, 3, S, S) in [-1, 1], at the model's size
     context: Tensor  # (1, 1, D) image embedding
     latent: Tensor  # (1, C, h, w)
     kv: Mapping[str, KV]  # by spatial block: projected keys and values, (1, R*N, C_i)
@@ -54,6 +56,7 @@ class Conditioning:
     motion: Tensor  # (1, n, T, K)
     pose: Tensor  # (1, C0, n, h, w)
     driver: HeadPose | None  # the first driving frame of the stream
+    entering: Tensor | None = None  # (1, C, 4 or more, h, w) clean latents they enter as; None: the portrait's
 
 
 def draw_noise(seed: int, call: int, shape: tuple[int, ...], device: torch.device) -> Tensor:

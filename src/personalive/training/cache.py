@@ -18,12 +18,14 @@ from personalive.training.extractor import extract_all
 from personalive.training.vae import encode_all
 from personalive.vision.canvas import face_box
 from personalive.vision.crop import crop_faces
-from personalive.vision.keypoints import HeadPose, transform_keypoints
+from personalive.vision.keypoints import HeadPose, as_held_by, transform_keypoints
+from personalive.vision.moved_head import move_head
 
 CHUNK = 64
 TOKENS = "tokens.npy"  # (N, T, K) float16
 EFFECT = "effect.npy"  # (C,) float32
 EFFECT_SAMPLE = 16  # pictures it is measured on
+REFERENCES = 2  # frames of a person whose picture is moved to every other frame's pose
 NUDGE = 0.5  # how far a latent channel is moved, of its spread
 
 
@@ -39,17 +41,19 @@ class FrameCache:
         self.folder = folder
         self.sizes = {
             "latents.f16": (np.float16, (count, channels, side, side)),
+            "moved.f16": (np.float16, (count, REFERENCES, channels, side, side)),
             "faces.u8": (np.uint8, (count, face, face, 3)),
             "thumbs.u8": (np.uint8, (count, thumb, thumb, 3)),
         }
 
     def open(self) -> FrameCache:
-        """Map the finished files. ``latents``, ``effect`` and ``tokens`` are None until they have been made."""
-        tokens, effect, latents = (self.folder / name for name in (TOKENS, EFFECT, "latents.f16"))
+        """Map the finished files. ``latents``, ``effect``, ``moved`` and ``tokens`` are None until they are made."""
+        tokens, effect, latents, moved = (self.folder / name for name in (TOKENS, EFFECT, "latents.f16", "moved.f16"))
         try:
             self.tokens = np.load(tokens, mmap_mode="r", allow_pickle=False) if tokens.exists() else None
             self.effect = torch.from_numpy(np.load(effect, allow_pickle=False)) if effect.exists() else None
             self.latents = self._map("latents.f16") if latents.exists() else None
+            self.moved = self._map("moved.f16") if moved.exists() else None
             self.faces, self.thumbs = self._map("faces.u8"), self._map("thumbs.u8")
             with np.load(self.folder / "poses.npz") as file:
                 self.pose = HeadPose(**{f.name: torch.from_numpy(file[f.name]) for f in fields(HeadPose)})
@@ -64,6 +68,11 @@ class FrameCache:
     def index(self, group: int, person: int, frame: int) -> int:
         """Row of one frame."""
         return (group * self.shape[1] + person) * self.shape[2] + frame
+
+    def reference(self, group: int, person: int, which: int) -> int:
+        """Row of the first (0) or second (1) frame that serves as this person's portrait."""
+        frames = self.shape[2]
+        return self.index(group, person, 0 if which == 0 else 1 + (3 * group + 5 * person) % (frames - 1))
 
     def fill_latents(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
         """Scaled latents of every frame, and what each of their channels does to a picture."""
@@ -98,6 +107,24 @@ class FrameCache:
             allow_pickle=False,
             **{f.name: getattr(found, f.name).numpy() for f in fields(HeadPose)},
         )
+
+    def fill_moved(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
+        """Scaled latents of every person's references, moved to the pose of each of the person's frames."""
+        (moved,) = self._new("moved.f16")
+        images = data.images.reshape(-1, *data.images.shape[3:])
+        device, frames = next(networks.vae.parameters()).device, self.shape[2]
+        for first in range(0, len(images), frames):
+            group, person = divmod(first // frames, PEOPLE)
+            targets = torch.arange(first, first + frames)
+            for which in range(REFERENCES):
+                row = self.reference(group, person, which)
+                held = self.pose[torch.full_like(targets, row)]
+                picture = torch.from_numpy(np.array(images[row])).permute(2, 0, 1)[None].float()
+                shown = move_head(picture.expand(frames, -1, -1, -1), held, as_held_by(held, self.pose[targets]))
+                pixels = shown.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+                latents = encode_all(networks.vae, pixels, device).float() * _scaling(networks)
+                moved[first : first + frames, which] = latents.numpy()
+            progress(first + frames)
 
     def _new(self, *names: str) -> list[np.memmap]:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ Source: paper section 3 (stages 1 and 2), with cross-identity driving from the s
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,18 +18,17 @@ from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.conditioning import CLIP_MEAN, CLIP_STD
 from personalive.streaming.schedule import Schedule
-from personalive.training.cache import FrameCache
+from personalive.training.cache import REFERENCES, FrameCache
 from personalive.training.data import RenderedSet
 from personalive.training.loop import Losses
 from personalive.training.standardise import standardise_norms
 from personalive.vision.canvas import draw_canvas
-from personalive.vision.keypoints import HeadPose, transform_keypoints
+from personalive.vision.keypoints import as_held_by, transform_keypoints
 
 MASK_WEIGHTS = (1.0, 6.0, 8.0)  # face, eyes, mouth: on top of 1 everywhere
 CROSS_SHARE = 0.5  # of the drivers that are the other person
 SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference pictures, as keyframes do
-FIRST_FRAME_SHARE = 0.5  # of the references that are the group's first frame
-ROLLOUT_FROM = 0.3  # share of the stage after which inputs come from the model's own steps
+ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model's own steps
 TOP_SHARE = 0.8  # of the frames before that: at the highest level, where all of the motion is still to be made
 STANDARD_PICTURES = 64  # that the image encoder's norms start from
 DOUBT = 0.1  # latent error below which the loss is nearly square
@@ -56,6 +55,7 @@ class Batch(NamedTuple):
     target: Tensor  # (B, C, F, h, w) clean latents
     weight: Tensor  # (B, 1, F, h, w)
     references: list[Tensor]  # (B, C, h, w) each
+    entering: Tensor  # (B, C, F, h, w) clean latents of what the frames enter as
     thumbs: Tensor  # (B, 3, s, s), normalised for the image encoder
     canvas: Tensor  # (B*F, 3, S, S)
     motion: Tensor  # (B, F, T, K)
@@ -95,6 +95,9 @@ class MotionStage:
                 f"{data.folder}: {data.config.groups} groups are too few for batches of {batch}: render more"
             )
         self.tokens, self.clean = cache.tokens, cache.latents
+        self.moved = cache.moved if networks.config.entry == "moved" else None
+        if networks.config.entry == "moved" and cache.moved is None:
+            raise InputError(f"{cache.folder}: no moved portraits yet: run the moved stage first")
         self.schedule = Schedule(networks.config.schedule)
         self.device = next(modules.parameters()).device
         self.channels = channel_weights(cache.effect).to(self.device)
@@ -124,23 +127,30 @@ class MotionStage:
     def load(self, rng: np.random.Generator) -> Batch:
         """Draw people, references and driving frames."""
         config, cache = self.data.config, self.cache
-        rows, drivers, masks, refs = [], [], [], ([], [])
+        rows, drivers, masks, portraits, keyframes, whiches = [], [], [], [], [], []
         for g in rng.choice(config.groups, self.batch, replace=False):
-            person = int(rng.integers(2))
-            for extra in refs:
-                first = rng.random() < FIRST_FRAME_SHARE
-                extra.append(cache.index(g, person, 0 if first else int(rng.integers(config.frames))))
+            person, which = int(rng.integers(2)), int(rng.integers(REFERENCES))
+            portraits.append(cache.reference(g, person, which))
+            keyframes.append(cache.index(g, person, int(rng.integers(config.frames))))
+            whiches += [which] * self.frames
             for k in rng.choice(config.frames, self.frames, replace=False):
                 driver = 1 - person if rng.random() < CROSS_SHARE else person
                 rows.append(cache.index(g, person, k))
                 drivers.append(cache.index(g, driver, k))
                 masks.append(self.data.truth.masks[g, person, k])
+        shown = [portraits, keyframes] if rng.random() < SECOND_REFERENCE_SHARE else [portraits]
+        references = [self._latents(self.clean, some)[:, :, 0] for some in shown]
+        target = self._latents(self.clean, rows)
+        entering = references[0][:, :, None].expand_as(target)
+        if self.moved is not None:
+            entering = self._latents(self.moved, list(zip(rows, whiches, strict=True)))
         return Batch(
-            target=self._latents(rows),
+            target=target,
             weight=self._weights(np.stack(masks)),
-            references=[self._latents(r)[:, :, 0] for r in refs[: 1 + (rng.random() < SECOND_REFERENCE_SHARE)]],
-            thumbs=self._thumbs(refs[0]),
-            canvas=self._canvas(refs[0], rows),
+            references=references,
+            entering=entering,
+            thumbs=self._thumbs(portraits),
+            canvas=self._canvas(portraits, rows),
             motion=self._motion(drivers, rng),
         )
 
@@ -175,8 +185,7 @@ class MotionStage:
         levels = self.config.schedule.levels
         draw = torch.randn(target.shape, generator=noise).to(self.device)
         top = torch.full((B, F), levels[-1], device=self.device)
-        entering = batch.references[0][:, :, None].expand_as(target)  # as the engine begins a frame
-        sample, current = self.schedule.add_noise(entering, draw, top), top
+        sample, current = self.schedule.add_noise(batch.entering, draw, top), top  # as the engine begins a frame
         if done < ROLLOUT_FROM:
             chances = [(1 - TOP_SHARE) / (len(levels) - 1)] * (len(levels) - 1) + [TOP_SHARE]
             picked = torch.from_numpy(rng.choice(levels, (B, F), p=chances)).to(self.device)
@@ -190,8 +199,8 @@ class MotionStage:
 
     # --- cache rows to tensors ------------------------------------------------------------------------
 
-    def _latents(self, rows: list[int]) -> Tensor:
-        latents = torch.from_numpy(np.stack([self.clean[row] for row in rows])).float()
+    def _latents(self, source: np.ndarray, rows: list[Any]) -> Tensor:
+        latents = torch.from_numpy(np.stack([source[row] for row in rows])).float()
         return rearrange(latents.to(self.device), "(b f) c h w -> b c f h w", b=self.batch)
 
     def _motion(self, drivers: list[int], rng: np.random.Generator) -> Tensor:
@@ -215,5 +224,5 @@ class MotionStage:
         """The driving pose on the reference's head; both are one person, so place and size are the target's."""
         found = self.cache.pose[torch.tensor(rows)]
         own = self.cache.pose[torch.tensor(references).repeat_interleave(len(rows) // len(references))]
-        pose = HeadPose(kp=own.kp, yaw=found.yaw, pitch=found.pitch, roll=found.roll, t=found.t, scale=found.scale)
-        return draw_canvas(transform_keypoints(pose).to(self.device), self.config.pose_guider.canvas_size_px)
+        keypoints = transform_keypoints(as_held_by(own, found)).to(self.device)
+        return draw_canvas(keypoints, self.config.pose_guider.canvas_size_px)

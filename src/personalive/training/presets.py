@@ -59,6 +59,7 @@ _MODEL = ModelConfig(
     image_size_px=256,
     translation_gain=1.0,
     scale_gain=1.0,
+    entry="moved",
     framing_scale=2.2,
     motion_encoder=MotionEncoderConfig(
         face_size_px=96, width=16, landmark_maps=32, attention_width=128, attention_heads=8

@@ -17,7 +17,7 @@ from torch import nn
 
 from personalive.checkpoints.networks import save_networks
 from personalive.errors import InputError, OutputError
-from personalive.models.bundle import Networks
+from personalive.models.bundle import NETWORK_NAMES, Networks
 from personalive.streaming.load import choose_device
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
@@ -32,18 +32,12 @@ from personalive.training.tokens import TokenReader, TokenStage, standardise_tok
 from personalive.training.vae import VaeStage, encode_all
 from personalive.training.world import join_world
 
-STEPS = ("render", "vae", "latents", "extractor", "faces", "tokens", "motion", "decoder", "temporal", "export")
+STEPS = (
+    *("render", "vae", "latents", "extractor", "faces", "moved"),
+    *("tokens", "motion", "decoder", "temporal", "export"),
+)
 PROGRESS_SECONDS = 10.0
 SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
-PARTS = (
-    "vae",
-    "clip",
-    "reference_unet",
-    "denoising_unet",
-    "motion_encoder",
-    "motion_extractor",
-    "pose_guider",
-)
 
 
 class Run:
@@ -71,8 +65,7 @@ class Run:
         self.stages = stages or STAGES
         self.data_config = DataConfig(groups=groups)
         self.networks = build_networks(preset or TinyPreset())
-        motion = self.networks.config.motion_encoder
-        self.reader = TokenReader(self.networks.motion_encoder, motion.tokens, motion.token_width)
+        self.reader = TokenReader(self.networks.motion_encoder, self.networks.config.motion_encoder)
 
     def do(self, name: str) -> None:
         """Run one step by name."""
@@ -150,6 +143,13 @@ class Run:
         cache = FrameCache(self.folder / "cache", data := self._data(), self.networks)
         cache.fill_faces(data, self.networks, self._progress("faces", int(np.prod(cache.shape))))
 
+    def moved(self) -> None:
+        """Encode what frames of the motion stage enter as."""
+        self._load("vae")
+        self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        cache = self._cache()
+        cache.fill_moved(self._data(), self.networks, self._progress("moved", int(np.prod(cache.shape))))
+
     def tokens(self) -> None:
         """Train the motion encoder on the expression; called again, it goes on from where it was."""
         if (self.folder / "reader.safetensors").exists():
@@ -161,15 +161,18 @@ class Run:
         self._fill_tokens(cast(TokenReader, average[0]).eval())
 
     def _fill_tokens(self, reader: TokenReader) -> None:
-        """Cache the tokens of every frame, and bring both them and the encoder to a known spread."""
+        """Cache the tokens of every frame, and bring both them and the encoder to a known spread.
+
+        The reader's own file keeps the spread it was trained at: its rate would be wrong at another.
+        """
         cache = self._cache()
         cache.fill_tokens(reader.encoder, self._progress("tokens", int(np.prod(cache.shape))))
-        standardise_tokens(reader, cache)
-        self._save("reader", reader)
+        standardise_tokens(reader.encoder, cache)
+        self._save("motion_encoder", reader.encoder)
 
     def motion(self) -> None:
         """Train image-level motion."""
-        self._load("vae", "motion_extractor", "reader")
+        self._load("vae", "motion_extractor", "motion_encoder")
         modules = MotionModules(self.networks).to(self.device)
         config = self._config("motion")
         fresh = not (self.folder / "motion.safetensors").exists()
@@ -192,7 +195,7 @@ class Run:
 
     def temporal(self) -> None:
         """Train the temporal modules on streams."""
-        self._load("vae", "motion_extractor", "reader", "motion")
+        self._load("vae", "motion_extractor", "motion_encoder", "motion")
         self._to_device()
         unet = self.networks.denoising_unet
         unet.requires_grad_(False)
@@ -210,9 +213,9 @@ class Run:
 
     def load_all(self) -> Networks:
         """The networks as far as they are trained, in eval mode on the CPU."""
-        names = ("vae", "motion_extractor", "reader", "motion", "temporal")
+        names = ("vae", "motion_extractor", "motion_encoder", "motion", "temporal")
         self._load(*(name for name in names if (self.folder / f"{name}.safetensors").exists()))
-        for part in PARTS:
+        for part in NETWORK_NAMES:
             getattr(self.networks, part).eval().requires_grad_(False)
         return self.networks
 
@@ -238,7 +241,7 @@ class Run:
         return FrameCache(self.folder / "cache", self._data(), self.networks).open()
 
     def _to_device(self) -> None:
-        for part in PARTS:
+        for part in NETWORK_NAMES:
             getattr(self.networks, part).to(self.device)
 
     def _save(self, name: str, module: nn.Module, scaling: float | None = None) -> None:
@@ -253,6 +256,7 @@ class Run:
             "vae": self.networks.vae,
             "motion_extractor": self.networks.motion_extractor,
             "reader": self.reader,
+            "motion_encoder": self.networks.motion_encoder,
             "motion": MotionModules(self.networks),
             "temporal": self.networks.denoising_unet,
         }

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from personalive.config import MotionEncoderConfig
 from personalive.models.motion_encoder import MotionEncoder
 from personalive.synthetic import EXPRESSION_NAMES
 from personalive.training.augment import jitter_colours, jitter_place
@@ -19,23 +20,27 @@ from personalive.training.data import RenderedSet
 from personalive.training.loop import Losses
 
 IMPORTANT = {"jawOpen": 4.0, "eyeBlinkLeft": 2.0, "eyeBlinkRight": 2.0, "eyeLookX": 2.0, "eyeLookY": 2.0}
+EARLY_WEIGHT = 1.0  # of the reading made before the bottleneck: without it the layers below never see faint changes
 AGREEMENT_WEIGHT, SPREAD_WEIGHT = 0.3, 0.1
 TOKEN_SPREAD = 0.3  # of every token value over frames; keyframes at a distance of 17 are then rare but do occur
 
 
 class TokenReader(nn.Module):
-    """Motion encoder and the linear reading of its tokens."""
+    """Motion encoder, the linear reading of its tokens, and an early one of the maps they are made from."""
 
-    def __init__(self, encoder: MotionEncoder, tokens: int, width: int) -> None:
+    def __init__(self, encoder: MotionEncoder, config: MotionEncoderConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.read = nn.Linear(tokens * width, len(EXPRESSION_NAMES))
-        nn.init.zeros_(self.read.weight)  # its noise would drown what the encoder should learn from
+        self.read = nn.Linear(config.tokens * config.token_width, len(EXPRESSION_NAMES))
+        self.early = nn.Linear(config.landmark_maps * (config.face_size_px // 8) ** 2, len(EXPRESSION_NAMES))
+        for layer in (self.read, self.early):  # their noise would drown what the encoder should learn from
+            nn.init.zeros_(layer.weight)
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, s, s) in [-1, 1] -> tokens (B, T, K), expression (B, E)."""
-        tokens = self.encoder(faces).float()
-        return tokens, self.read(tokens.flatten(1))
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, s, s) in [-1, 1] -> tokens (B, T, K), expression (B, E), early reading (B, E)."""
+        maps = self.encoder.maps(faces)
+        tokens = self.encoder.tokens_of(maps).float()
+        return tokens, self.read(tokens.flatten(1)), self.early(F.avg_pool2d(maps, 2).flatten(1))
 
 
 def expression_loss(read: Tensor, truth: Tensor) -> Tensor:
@@ -66,34 +71,33 @@ class TokenStage:
         truth = np.stack([self.data.truth.expression[g, k] for g, k in picks])
         truth = torch.from_numpy(np.concatenate([truth, truth])).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            tokens, read = self.reader(load_faces(self.cache, rows, rng, self.device))
-        reading = expression_loss(read.float(), truth)
+            tokens, read, early = self.reader(load_faces(self.cache, rows, rng, self.device))
+        reading, early_reading = (expression_loss(found.float(), truth) for found in (read, early))
         one, other = tokens.chunk(2)
         agreement = F.mse_loss(one, other)
         spread = (tokens.flatten(1).std() - 1).square()
         jaw = EXPRESSION_NAMES.index("jawOpen")
         return {
-            "loss": reading + AGREEMENT_WEIGHT * agreement + SPREAD_WEIGHT * spread,
+            "loss": reading + EARLY_WEIGHT * early_reading + AGREEMENT_WEIGHT * agreement + SPREAD_WEIGHT * spread,
             "reading": reading.detach(),
+            "early": early_reading.detach(),
             "jaw": F.l1_loss(read[:, jaw], truth[:, jaw]).detach(),
             "agreement": agreement.detach(),
         }
 
 
 @torch.no_grad()
-def standardise_tokens(reader: TokenReader, cache: FrameCache) -> None:
+def standardise_tokens(encoder: MotionEncoder, cache: FrameCache) -> None:
     """Scale the encoder's last layer, and the cached tokens alike, to mean 0 and one spread around their positions.
 
     Without it the positions outweigh the motion many times, and what attends to the tokens learns slowly.
     """
     tokens = torch.from_numpy(np.load(cache.folder / TOKENS, allow_pickle=False)).float()
-    positions = reader.encoder.pe[0].cpu()
+    positions = encoder.pe[0].cpu()
     values = tokens - positions
     mean, spread = values.mean(dim=0), values.std(dim=0).mean()
     factor = TOKEN_SPREAD / spread
-    layer = reader.encoder.final_proj
+    layer = encoder.final_proj
     layer.weight.mul_(factor.to(layer.weight))
     layer.bias.sub_(mean.flatten().to(layer.bias)).mul_(factor.to(layer.bias))
-    reader.read.bias.add_(reader.read.weight @ (mean + positions - positions / factor).flatten().to(layer.bias))
-    reader.read.weight.div_(factor.to(layer.weight))
     np.save(cache.folder / TOKENS, ((values - mean) * factor + positions).half().numpy(), allow_pickle=False)

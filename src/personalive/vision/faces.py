@@ -7,9 +7,8 @@ the detector. A detector keeps native state: use one from one thread at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -138,7 +137,7 @@ class HaarDetector:
         for cascade, votes in self._cascades:
             squares = cascade.detectMultiScale(gray, 1.1, votes, minSize=(smallest, smallest))
             if len(squares):
-                found = (self._as_face(*map(float, square)) for square in squares)
+                found = [self._as_face(*map(float, square)) for square in squares]
                 return _boxes(found, scale, image.shape, self._config)
         return []
 
@@ -179,26 +178,23 @@ def _shrunk(image: Picture, side_px: int) -> tuple[Picture | None, tuple[float, 
 
 
 def _boxes(
-    found: Iterable[tuple[Any, ...]],
+    found: Sequence[tuple[Any, ...]],
     scale: tuple[float, float],
     shape: tuple[int, ...],
     config: FramingConfig,
-    landmarks: Iterable[np.ndarray] | None = None,
+    landmarks: Sequence[np.ndarray] | None = None,
 ) -> list[FaceBox]:
     """Scale to picture pixels, drop broken and too small faces, largest first."""
     smallest = config.min_face_share * max(shape[:2])
+    points_of_each = [None] * len(found) if landmarks is None else [_points(face, scale) for face in landmarks]
     boxes = [
         FaceBox(x * scale[0], y * scale[1], width * scale[0], height * scale[1], min(score, 1.0), points)
-        for (x, y, width, height, score), points in zip(found, _points(landmarks, scale), strict=False)
+        for (x, y, width, height, score), points in zip(found, points_of_each, strict=True)
         if all(map(math.isfinite, (x, y, width, height, score)))
     ]
     return sorted((box for box in boxes if box.width >= smallest), key=lambda box: -box.width * box.height)
 
 
-def _points(landmarks: Iterable[np.ndarray] | None, scale: Point) -> Iterator[Any]:
-    """Five points per face in picture pixels; None for each face where there are no landmarks."""
-    if landmarks is None:
-        yield from repeat(None)
-        return
-    for points in landmarks:
-        yield tuple((float(x) * scale[0], float(y) * scale[1]) for x, y in points)
+def _points(landmarks: np.ndarray, scale: Point) -> Any:
+    """Five points in picture pixels."""
+    return tuple((float(x) * scale[0], float(y) * scale[1]) for x, y in landmarks)

@@ -119,6 +119,11 @@ def _followed_scale(portrait: HeadPose, driving: HeadPose, first: HeadPose, gain
     return portrait.scale * (driving.scale / first.scale).clamp(min=1e-3) ** gain
 
 
+def as_held_by(head: HeadPose, pose: HeadPose) -> HeadPose:
+    """Angles, place and size of ``pose`` on the keypoints of ``head``, B poses each; of one person, so no gains."""
+    return HeadPose(kp=head.kp, yaw=pose.yaw, pitch=pose.pitch, roll=pose.roll, t=pose.t, scale=pose.scale)
+
+
 def interpolate(start: HeadPose, end: HeadPose, weights: Tensor) -> HeadPose:
     """Poses on the straight line from ``start`` (weight 0) to ``end`` (weight 1).
 

@@ -55,7 +55,7 @@ class ImageLevel:
         """Frames as a stream begins them: (B, C, 1, h, w) noised portraits, and their (B, 1) timesteps."""
         top = self.at(self.levels[-1], len(material.portrait))
         noise = noise_of(material.rngs, material.latent.shape[1:], self.arithmetic.device)
-        return self.schedule.add_noise(material.portrait[:, :, None], noise, top), top
+        return self.schedule.add_noise(material.entering, noise, top), top
 
     def at(self, level: int, count: int) -> Tensor:
         """(count, 1) equal timesteps."""

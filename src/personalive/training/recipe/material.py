@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -23,7 +23,8 @@ from personalive.training.recipe.settings import AugmentConfig
 from personalive.training.sets import Clip, Pair
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
-from personalive.vision.keypoints import HeadPose, retarget, transform_keypoints
+from personalive.vision.keypoints import HeadPose, as_held_by, retarget, transform_keypoints
+from personalive.vision.moved_head import move_head
 from personalive.vision.resize import frames_to_tensor
 
 ENCODED_AT_ONCE = 8  # frames through the VAE's encoder
@@ -49,6 +50,7 @@ class Material:
     target: Tensor  # (B, F, 3, S, S) in [-1, 1]
     latent: Tensor  # (B, C, F, h, w) of the target
     portrait: Tensor  # (B, C, h, w) of the reference
+    entering: Tensor  # (B, C, F, h, w) clean latents that the frames enter a stream as
     context: Tensor  # (B, 1, D)
     canvas: Tensor  # (B*F, 3, P, P)
     faces: Tensor  # (B*F, 3, s, s) in [-1, 1], of the driver, augmented
@@ -109,15 +111,23 @@ class Loader:
         own = self._poses(driver)  # float32: an angle's bins span hundreds of degrees
         faces = crop_faces(driver, face_box(transform_keypoints(own), driver.shape[-1]), face_side)
         found = own if driving is targets else self._poses(target)
-        poses = self._place(self._poses(portrait), found, count, follow)
+        head = self._poses(portrait)
+        head = head[torch.arange(B, device=head.t.device).repeat_interleave(count)]
+        poses = self._place(head, found, follow)
         canvas = draw_canvas(transform_keypoints(poses), self.networks.config.pose_guider.canvas_size_px)
         with self.arithmetic.autocast():
             context = torch.cat([self.conditioner.context(picture) for picture in references])
             latent = self._encode(target)
+        reference = self._encode(portrait)
+        entering = repeat(reference, "b c h w -> b c f h w", f=count)
+        if self.networks.config.entry == "moved":
+            moved = move_head(repeat(portrait, "b c h w -> (b f) c h w", f=count), head, poses)
+            entering = rearrange(self._encode(moved), "(b f) c h w -> b c f h w", b=B)
         return Material(
             target=rearrange(target, "(b f) c h w -> b f c h w", b=B),
             latent=rearrange(latent, "(b f) c h w -> b c f h w", b=B),
-            portrait=self._encode(portrait),
+            portrait=reference,
+            entering=entering,
             context=context.float(),
             canvas=canvas,
             faces=augment_faces(faces, rngs, self.augment, frames=count) if augment else faces,
@@ -125,14 +135,12 @@ class Loader:
             rngs=rngs,
         )
 
-    def _place(self, portrait: HeadPose, found: HeadPose, count: int, follow: bool) -> HeadPose:
-        """The driver's pose on the portrait's head, B * count rows."""
-        rows = torch.arange(len(portrait), device=portrait.t.device).repeat_interleave(count)
-        head = portrait[rows]
+    def _place(self, head: HeadPose, found: HeadPose, follow: bool) -> HeadPose:
+        """The driver's pose on the portrait's head, row by row."""
         if follow:  # as if the driver had begun in the portrait's pose
             config = self.networks.config
             return retarget(head, found, head, gain=config.translation_gain, scale_gain=config.scale_gain)
-        return HeadPose(kp=head.kp, yaw=found.yaw, pitch=found.pitch, roll=found.roll, t=found.t, scale=found.scale)
+        return as_held_by(head, found)
 
     def _tensor(self, pictures: np.ndarray) -> Tensor:
         flat = pictures.reshape(-1, *pictures.shape[-3:])

@@ -9,18 +9,9 @@ from types import MappingProxyType
 
 from torch import nn
 
-from personalive.models.bundle import Networks
+from personalive.models.bundle import NETWORK_NAMES, Networks
 from personalive.training.recipe.settings import Stage
 
-PARTS = (
-    "vae",
-    "clip",
-    "reference_unet",
-    "denoising_unet",
-    "motion_encoder",
-    "motion_extractor",
-    "pose_guider",
-)
 # A softmax over the one context token is 1 whatever these are: no loss has a gradient for them.
 IDLE = r".*\.(attn2\.to_[qk]\.weight|transformer_blocks\.0\.norm2\.(weight|bias))"
 
@@ -55,7 +46,7 @@ TRAINED: Mapping[Stage, Choice] = MappingProxyType(
 
 def named_parameters(networks: Networks) -> dict[str, nn.Parameter]:
     """Every parameter of every network, as ``network.parameter``."""
-    return {f"{part}.{n}": p for part in PARTS for n, p in getattr(networks, part).named_parameters()}
+    return {f"{part}.{n}": p for part in NETWORK_NAMES for n, p in getattr(networks, part).named_parameters()}
 
 
 def choose(networks: Networks, stage: Stage) -> dict[str, nn.Parameter]:
@@ -68,7 +59,7 @@ def choose(networks: Networks, stage: Stage) -> dict[str, nn.Parameter]:
     frozen = tuple(pattern.replace("{last}", str(last)) for pattern in choice.frozen)
     choice = Choice(choice.trained, frozen)
     found = named_parameters(networks)
-    for part in PARTS:
+    for part in NETWORK_NAMES:
         getattr(networks, part).eval()
     for name, parameter in found.items():
         parameter.requires_grad_(choice.takes(name))

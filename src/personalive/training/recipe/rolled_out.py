@@ -19,7 +19,7 @@ from torch import Tensor
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
-from personalive.streaming.state import StreamState, draw_noise
+from personalive.streaming.state import Conditioning, StreamState, draw_noise
 from personalive.training.recipe.material import mask_tensor
 from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.sheets import page
@@ -68,18 +68,17 @@ class RolledOut:
                 with torch.no_grad():
                     conditioning = engine.conditioner.drive(state, clip.driving[call * count : (call + 1) * count])
                 with torch.set_grad_enabled(updates and train):
-                    entered = self._with_entering(state)
+                    entered = self._with_entering(state, conditioning)
                     state, leaving = engine.advance(state, conditioning)
             if updates:
                 yield self._clean(entered, state, leaving), self._truth(clip, (call - ease_in) * count)
             state = detached(state)
 
-    def _with_entering(self, state: StreamState) -> Tensor:
+    def _with_entering(self, state: StreamState, conditioning: Conditioning) -> Tensor:
         """The latents that the next call of ``advance`` denoises, (1, C, F, h, w)."""
-        count = self.engine.chunk_frames
-        clean = state.reference.latent.float()[:, :, None].expand(-1, -1, count, -1, -1)
+        clean = self.engine.entering(state, conditioning)
         noise = draw_noise(state.seed, state.call + 1, tuple(clean.shape), clean.device)
-        entering = self.engine.schedule.add_noise(clean, noise, self.at[:, -count:])
+        entering = self.engine.schedule.add_noise(clean, noise, self.at[:, -clean.shape[2] :])
         return torch.cat([state.latents, entering], dim=2)
 
     def _clean(self, entered: Tensor, state: StreamState, leaving: Tensor) -> Tensor:
