@@ -263,6 +263,7 @@ def test_bad_config_files_are_named(small_model: Any, name: str, text: str) -> N
     ("name", "part", "changes"),
     [
         (UNET_CONFIG, "denoising_unet", {"block_out_channels": "wide"}),
+        (UNET_CONFIG, "denoising_unet", {"frame_levels": [True]}),
         (UNET_CONFIG, "reference_unet", {"norm_num_groups": 3}),
         (VAE_CONFIG, "vae", {"down_block_types": ["NoSuchBlock"]}),
         (CLIP_CONFIG, "clip", {"num_attention_heads": 3}),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from personalive.media import VideoWriter
+from personalive.models.bundle import NETWORK_NAMES
 from personalive.streaming.engine import Engine
 from personalive.training.build import build_networks
-from personalive.training.run import PARTS
 from support import keyseeded
 from support.small_model import SMALL_PRESET
 
@@ -20,7 +20,7 @@ from support.small_model import SMALL_PRESET
 def small_engine() -> Engine:
     """64 px; every weight seeded by its key, so that motion, pose and neighbours all show."""
     networks = build_networks(SMALL_PRESET)
-    for name in PARTS:
+    for name in NETWORK_NAMES:
         network = getattr(networks, name)
         network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
         network.eval().requires_grad_(False)

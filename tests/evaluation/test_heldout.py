@@ -19,11 +19,11 @@ from personalive.evaluation.heldout import (
     score,
     sheet,
 )
+from personalive.models.bundle import NETWORK_NAMES
 from personalive.streaming.engine import Engine
 from personalive.synthetic import EXPRESSION_NAMES, Identity, Motion, Performance, render
 from personalive.training.build import build_networks
 from personalive.training.presets import HELD_OUT_SEED
-from personalive.training.run import PARTS
 from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
 
 FRAMES, SIDE_PX = 8, 128
@@ -33,7 +33,7 @@ BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     networks = build_networks(SMALL_PRESET)
-    for part in PARTS:
+    for part in NETWORK_NAMES:
         getattr(networks, part).eval().requires_grad_(False)
     return Engine(networks)
 

@@ -198,8 +198,15 @@ def test_a_level_may_go_without_motion_and_temporal_modules():
 def test_frame_levels_survive_the_config_file():
     config = dataclasses.replace(NARROW, frame_levels=(False, True))
     assert UNetConfig.from_diffusers(unet_to_diffusers(config)) == config
-    released = {k: v for k, v in unet_to_diffusers(UNetConfig()).items() if k != "frame_levels"}
+    released = unet_to_diffusers(UNetConfig())
+    assert "frame_levels" not in released
     assert UNetConfig.from_diffusers(released) == UNetConfig()
+
+
+@pytest.mark.parametrize("name", ["frame_levels", "down_attends", "up_attends"])
+def test_lists_by_level_of_another_length_are_refused(name: str):
+    with pytest.raises(ValueError, match="one value per level"):
+        dataclasses.replace(NARROW, **{name: (True, False, True)})
 
 
 # --- attention with a gradient ------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from personalive.models.bundle import Networks
+from personalive.models.bundle import NETWORK_NAMES, Networks
 from personalive.streaming.engine import Engine
 from personalive.training.build import build_networks
 from personalive.training.presets import TinyPreset
-from personalive.training.run import PARTS
 from support import golden, keyseeded
 from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
 
@@ -18,7 +19,7 @@ from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
 def key_seeded_networks(preset: TinyPreset) -> Networks:
     """Unlike fresh networks, these have no layer that begins as zero: motion, pose and neighbours all show."""
     networks = build_networks(preset)
-    for name in PARTS:
+    for name in NETWORK_NAMES:
         network = getattr(networks, name)
         network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
         network.eval().requires_grad_(False)
@@ -40,6 +41,13 @@ def networks() -> Networks:
 @pytest.fixture(scope="session")
 def engine(networks: Networks) -> Engine:
     return Engine(networks, name="small")
+
+
+@pytest.fixture(scope="session")
+def moving(networks: Networks) -> Engine:
+    """The same networks where frames enter as the portrait with its head moved."""
+    config = dataclasses.replace(networks.config, entry="moved")
+    return Engine(dataclasses.replace(networks, config=config), name="moving")
 
 
 @pytest.fixture(scope="session")

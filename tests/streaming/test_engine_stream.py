@@ -13,7 +13,8 @@ from torch import Tensor
 from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import Conditioning, StreamState
-from personalive.vision.keypoints import HeadPose, interpolated_start
+from personalive.vision.keypoints import HeadPose, interpolated_start, retarget
+from personalive.vision.moved_head import move_head
 
 Pictures = Callable[[int, int], np.ndarray]
 CHUNK, WARMUP, TOKENS_PER_PICTURE = 4, 12, 64
@@ -91,6 +92,43 @@ def test_the_future_does_not_change_the_past(engine: Engine, pictures: Pictures)
             engine.step(state, f[window]) for state, f in zip(states, (one, other), strict=True)
         )
         assert torch.equal(a, b) == (call < 2)
+
+
+# --- what enters --------------------------------------------------------------------------------------------
+
+
+def test_frames_enter_as_the_portrait(engine: Engine, pictures: Pictures):
+    frames = pictures(5, 1)
+    state = engine.start(frames[0])
+    with torch.no_grad():
+        given = engine.conditioner.drive(state, frames[1:])
+    assert given.entering is None
+    assert torch.equal(engine.entering(state, given), state.reference.latent[:, :, None].expand(-1, -1, 4, -1, -1))
+
+
+def test_frames_of_a_moving_model_enter_with_the_head_where_the_driver_has_it(moving: Engine, pictures: Pictures):
+    frames = pictures(5, 1)
+    state, conditioner = moving.start(frames[0]), moving.conditioner
+    with torch.no_grad():
+        given = conditioner.drive(state, frames[1:])
+        own = conditioner.extract(conditioner._image(frames[1:]))
+        wanted = retarget(state.reference.pose, own, own[0], gain=1.0, scale_gain=1.0)
+        held = HeadPose.cat([state.reference.pose] * CHUNK)
+        moved = move_head(state.reference.picture.expand(CHUNK, -1, -1, -1), held, wanted)
+        latents = conditioner.encode(moved).transpose(0, 1)[None]
+    torch.testing.assert_close(moving.entering(state, given), latents)
+    assert (latents - state.reference.latent[:, :, None]).abs().amax(dim=(0, 1, 3, 4)).min() > 1e-3
+    silent = torch.zeros(1, 4, CHUNK, 8, 8)
+    with torch.no_grad():
+        following, _ = moving.advance(state, given, silent)
+        other, _ = moving.advance(state, dataclasses.replace(given, entering=None), silent)
+    assert not torch.equal(following.latents, other.latents)
+
+
+def test_a_moving_model_drains_with_its_newest_frame(moving: Engine, pictures: Pictures):
+    state = after(moving, pictures(9, 1), 2)
+    entering = moving.entering(state, moving.conditioner.repeat_last(state))
+    assert torch.equal(entering, state.latents[:, :, -1:].expand(-1, -1, CHUNK, -1, -1))
 
 
 # --- whole clip and windows ---------------------------------------------------------------------------------

@@ -50,8 +50,12 @@ def test_two_interleaved_streams_equal_two_sequential_ones(engine: Engine, pictu
     assert not torch.equal(alone[0][-1], alone[1][-1])
 
 
+@pytest.mark.parametrize("kind", ["engine", "moving"])
 @pytest.mark.parametrize("calls", [0, 1, 11])
-def test_a_saved_state_replays_bit_for_bit(engine: Engine, pictures: Pictures, tmp_path: Path, calls: int):
+def test_a_saved_state_replays_bit_for_bit(
+    request: pytest.FixtureRequest, pictures: Pictures, tmp_path: Path, calls: int, kind: str
+):
+    engine: Engine = request.getfixturevalue(kind)
     frames = pictures(CHUNK * (calls + 2), 1)
     state, _ = run(engine, engine.start(frames[0], seed=3, keyframe_threshold=0), frames[: CHUNK * calls])
     stored_state.save(state, tmp_path / "state.safetensors")

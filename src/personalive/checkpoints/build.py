@@ -71,11 +71,11 @@ def unet_config(folder: CheckpointFolder) -> UNetConfig:
     """Shape of both U-Nets.
 
     Raises:
-        CheckpointError: the config lacks an entry.
+        CheckpointError: the config lacks an entry, or entries do not fit together.
     """
     try:
         return UNetConfig.from_diffusers(folder.unet, motion_width=folder.config.motion_encoder.token_width)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder.root / UNET_CONFIG}: not a U-Net config ({type(error).__name__}: {error}): download it again"
         ) from error

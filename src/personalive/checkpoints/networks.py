@@ -82,6 +82,7 @@ def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
     """What ``UNetConfig.from_diffusers`` reads; the motion width is in ``personalive/config.json``."""
     down = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
     up = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
+    framed = {} if config.frame_levels is None else {"frame_levels": list(config.frame_levels)}
     return {
         "_class_name": "UNet2DConditionModel",
         "in_channels": config.in_channels,
@@ -93,7 +94,7 @@ def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": config.heads,
         "norm_num_groups": config.groups,
         "cross_attention_dim": config.context_width,
-        "frame_levels": list(config.frame_levels),
+        **framed,
     }
 
 

@@ -34,19 +34,33 @@ CROSS_ATTENTION_BLOCKS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """Shape of a U-Net; defaults are the released one. Read from ``unet/config.json`` of the checkpoint."""
+    """Shape of a U-Net; defaults are the released one. Read from ``unet/config.json`` of the checkpoint.
+
+    Raises:
+        ValueError: the lists by level differ in length.
+    """
 
     in_channels: int = 4
     out_channels: int = 4
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     down_attends: tuple[bool, ...] = (True, True, True, False)
     up_attends: tuple[bool, ...] = (False, True, True, True)
-    frame_levels: tuple[bool, ...] = (True, True, True, True)  # with motion and temporal modules; way down, then up
+    frame_levels: tuple[bool, ...] | None = None  # levels with motion and temporal modules; None: every one
     layers: int = 2  # resnets per level on the way down; one more on the way up
     heads: int = 8
     groups: int = 32
     context_width: int = 768
     motion_width: int = 16  # width of one motion token
+
+    def __post_init__(self) -> None:
+        counts = {
+            "block_out_channels": len(self.channels),
+            "down_block_types": len(self.down_attends),
+            "up_block_types": len(self.up_attends),
+            "frame_levels": len(self.channels if self.frame_levels is None else self.frame_levels),
+        }
+        if len(set(counts.values())) > 1:
+            raise ValueError("one value per level is needed in " + ", ".join(f"{k} ({n})" for k, n in counts.items()))
 
     @classmethod
     def from_diffusers(cls, raw: Mapping[str, Any], motion_width: int = 16) -> UNetConfig:
@@ -57,7 +71,7 @@ class UNetConfig:
             channels=tuple(raw["block_out_channels"]),
             down_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["down_block_types"]),
             up_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["up_block_types"]),
-            frame_levels=tuple(raw.get("frame_levels", [True] * len(raw["block_out_channels"]))),  # ours
+            frame_levels=tuple(raw["frame_levels"]) if "frame_levels" in raw else None,  # ours
             layers=raw["layers_per_block"],
             heads=raw["attention_head_dim"],
             groups=raw["norm_num_groups"],
@@ -73,22 +87,22 @@ class UNet(nn.Module):
         super().__init__()
         channels = config.channels
 
-        def at_level(sizes: BlockSizes, level: int) -> BlockSizes:
-            return sizes if config.frame_levels[level] else dataclasses.replace(sizes, motion_width=None)
-
+        frame_levels = config.frame_levels or [True] * len(channels)
+        plain = dataclasses.replace(sizes, motion_width=None)
+        by_level = [sizes if framed else plain for framed in frame_levels]
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(channels[0], sizes.time_width)
         inputs = (channels[0], *channels[:-1])
         last = len(channels) - 1
         self.down_blocks = nn.ModuleList(
             DownBlock(
-                f"down_blocks.{i}", (inputs[i], channels[i]), config.layers, attends, i == last, at_level(sizes, i)
+                f"down_blocks.{i}", (inputs[i], channels[i]), config.layers, attends, i == last, by_level[i]
             )
             for i, attends in enumerate(config.down_attends)
         )
         self.mid_block = MidBlock(channels[-1], sizes)
         self.up_blocks = nn.ModuleList(
-            UpBlock(f"up_blocks.{i}", resnets, attends, i == last, at_level(sizes, last - i))
+            UpBlock(f"up_blocks.{i}", resnets, attends, i == last, by_level[last - i])
             for i, (resnets, attends) in enumerate(zip(_up_widths(config), config.up_attends, strict=True))
         )
 
