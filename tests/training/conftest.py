@@ -35,7 +35,7 @@ def toy_preset() -> TinyPreset:
     model = SMALL_PRESET.model
     guider = dataclasses.replace(model.pose_guider, canvas_size_px=SIDE_PX)
     return dataclasses.replace(
-        SMALL_PRESET, model=dataclasses.replace(model, image_size_px=SIDE_PX, pose_guider=guider)
+        SMALL_PRESET, model=dataclasses.replace(model, image_size_px=SIDE_PX, pose_guider=guider, entry="moved")
     )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from personalive.training import run as module
 from personalive.training.__main__ import main
+from personalive.training.world import World
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -35,6 +37,11 @@ def test_an_empty_run_folder_names_the_stage_to_run(tmp_path: Path, capsys):
     assert "vae.safetensors" in told(capsys, "latents", "--run", tmp_path)
 
 
+def test_steps_that_cannot_be_shared_say_so(tmp_path: Path, toy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "join_world", lambda: World(rank=0, size=2))
+    assert "vae is not shared" in toy.error(tmp_path / "run", "vae")
+
+
 @pytest.mark.parametrize(
     "bad", [("--steps", "0"), ("--steps", "many"), ("--minutes", "0"), ("--minutes", "nan"), ("--groups", "-1")]
 )
@@ -53,7 +60,8 @@ def test_numbers_that_mean_nothing_are_refused(tmp_path: Path, capsys, bad: tupl
         ("cache/latents.f16", "motion", "cache"),
         ("cache/tokens.npy", "motion", "tokens"),
         ("data/images.u8", "extractor", "render"),
-        ("reader.safetensors", "motion", "reader.safetensors"),
+        ("cache/moved.f16", "motion", "moved"),
+        ("motion_encoder.safetensors", "motion", "motion_encoder.safetensors"),
     ],
 )
 def test_a_missing_file_names_the_stage_that_makes_it(

@@ -95,9 +95,7 @@ class UNet(nn.Module):
         inputs = (channels[0], *channels[:-1])
         last = len(channels) - 1
         self.down_blocks = nn.ModuleList(
-            DownBlock(
-                f"down_blocks.{i}", (inputs[i], channels[i]), config.layers, attends, i == last, by_level[i]
-            )
+            DownBlock(f"down_blocks.{i}", (inputs[i], channels[i]), config.layers, attends, i == last, by_level[i])
             for i, attends in enumerate(config.down_attends)
         )
         self.mid_block = MidBlock(channels[-1], sizes)

@@ -36,6 +36,7 @@ STEPS = (
     *("render", "vae", "latents", "extractor", "faces", "moved"),
     *("tokens", "motion", "decoder", "temporal", "export"),
 )
+SHARED_STEPS = ("motion",)  # that several processes may run together
 PROGRESS_SECONDS = 10.0
 SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
 
@@ -68,7 +69,13 @@ class Run:
         self.reader = TokenReader(self.networks.motion_encoder, self.networks.config.motion_encoder)
 
     def do(self, name: str) -> None:
-        """Run one step by name."""
+        """Run one step by name.
+
+        Raises:
+            InputError: several processes share the run, and this step is not written for that.
+        """
+        if self.world.size > 1 and name not in SHARED_STEPS:
+            raise InputError(f"step {name} is not shared among processes: start it without torchrun")
         getattr(self, name)()
 
     # --- steps ----------------------------------------------------------------------------------------
