@@ -114,6 +114,9 @@ def test_several_pictures_are_moved_each_its_own_way():
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-def test_half_precision_pictures_keep_their_kind():
-    picture, pose = head(2, STILL)
-    assert move_head(picture.bfloat16(), pose, pose).dtype is torch.bfloat16
+def test_half_precision_pictures_keep_their_kind_and_place():
+    picture, held = head(2, STILL)
+    _, wanted = head(2, MOTIONS[1])
+    moved = move_head(picture.bfloat16(), held, wanted)
+    assert moved.dtype is torch.bfloat16
+    torch.testing.assert_close(moved.float(), move_head(picture, held, wanted), atol=0.01, rtol=0)

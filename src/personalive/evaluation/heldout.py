@@ -15,7 +15,7 @@ import numpy as np
 
 from personalive.config import EvaluationConfig
 from personalive.evaluation.metrics import correlation, l1
-from personalive.evaluation.readings import READINGS, angles, read
+from personalive.evaluation.readings import READINGS, angles, read, varies
 from personalive.streaming.engine import Engine
 from personalive.synthetic import Identity, Motion, Performance, render
 
@@ -52,7 +52,11 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Means over all frames; errors in [0, 1]; correlations over the frames of each case, then averaged."""
+    """Means over all frames; errors in [0, 1]; correlations over the frames of each case, then averaged.
+
+    A case whose true motion stays the same has nothing to be followed and no say in that mean: a silent mouth is not
+    badly followed. Where no case has any, the mean is not a number.
+    """
 
     l1: float
     copy_l1: float  # of showing the portrait all the time
@@ -105,8 +109,17 @@ def _all_chunks(engine: Engine, portrait: np.ndarray, driving: np.ndarray) -> It
 def score(engine: Engine, cases: list[Case]) -> Scores:
     """All figures over the cases."""
     rows = [_score_case(engine, case) for case in cases]
-    mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    mean = {key: _mean([row[key] for row in rows]) for key in rows[0]}
     return Scores(**mean, gain=1 - mean["l1"] / mean["copy_l1"])
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _followed(found: np.ndarray, true: np.ndarray) -> float:
+    return correlation(found, true) if varies(true) else float("nan")
 
 
 def _score_case(engine: Engine, case: Case) -> dict[str, float]:
@@ -118,13 +131,13 @@ def _score_case(engine: Engine, case: Case) -> dict[str, float]:
     return {
         "l1": l1(case.output, case.truth),
         "copy_l1": l1(np.broadcast_to(case.portrait, case.truth.shape), case.truth),
-        "yaw": correlation(found[0], yaw),
-        "pitch": correlation(found[1], pitch),
-        "yaw_of_truth": correlation(found_truth[0], yaw),
-        "mouth": correlation(readings(read, read.output, ("jawOpen",)), jaw),
-        "mouth_of_truth": correlation(readings(read, read.truth, ("jawOpen",)), jaw),
-        "blink": correlation(readings(read, read.output, BLINKS), blink),
-        "blink_of_truth": correlation(readings(read, read.truth, BLINKS), blink),
+        "yaw": _followed(found[0], yaw),
+        "pitch": _followed(found[1], pitch),
+        "yaw_of_truth": _followed(found_truth[0], yaw),
+        "mouth": _followed(readings(read, read.output, ("jawOpen",)), jaw),
+        "mouth_of_truth": _followed(readings(read, read.truth, ("jawOpen",)), jaw),
+        "blink": _followed(readings(read, read.output, BLINKS), blink),
+        "blink_of_truth": _followed(readings(read, read.truth, BLINKS), blink),
     }
 
 

@@ -30,7 +30,7 @@ from personalive.evaluation.metrics import (
 from personalive.evaluation.pretrained.lpips import Lpips
 from personalive.evaluation.pretrained.onnx import FaceEmbedder, I3d, Smirk
 from personalive.evaluation.pretrained.tools import Tools
-from personalive.evaluation.readings import READINGS, angles, can_be_read, read, true_value
+from personalive.evaluation.readings import READINGS, angles, can_be_read, read, true_value, varies
 from personalive.streaming.engine import Engine
 from personalive.synthetic import Identity
 from personalive.vision.resize import Picture, frames_to_tensor
@@ -161,7 +161,7 @@ class Angles:
             return {}
         found, true = np.array(self._read).T, np.array(self._true).T
         pairs = zip(READ_BY_MODEL, found, true, strict=True)
-        return {name: correlation(one, other) for name, one, other in pairs if _varies(other)}
+        return {name: correlation(one, other) for name, one, other in pairs if varies(other)}
 
 
 class Expressions:
@@ -184,12 +184,7 @@ class Expressions:
     def figures(self) -> dict[str, float]:
         """See ``Measure``."""
         pairs = {name: np.array(values).T for name, values in self._values.items() if len(values) > 1}
-        return {name: correlation(found, true) for name, (found, true) in pairs.items() if _varies(true)}
-
-
-def _varies(true: np.ndarray) -> bool:
-    """Whether a correlation with the true motion says anything: eyes that never blink cannot be followed."""
-    return len(true) > 1 and float(np.ptp(true)) > 0
+        return {name: correlation(found, true) for name, (found, true) in pairs.items() if varies(true)}
 
 
 class Perceptual:

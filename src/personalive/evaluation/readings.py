@@ -71,6 +71,11 @@ def can_be_read(motion: Motion, reading: Reading) -> bool:
     return not looks or max(motion[name] for name in lids) <= _CONFIG.max_blink
 
 
+def varies(true: np.ndarray) -> bool:
+    """Whether a correlation with the true motion says anything: eyes that never blink cannot be followed."""
+    return len(true) > 1 and float(np.ptp(true)) > 0
+
+
 def with_expressions(motion: Motion, names: tuple[str, ...], value: float) -> Motion:
     """``motion`` with the named expressions at ``value``."""
     expression = motion.expression.copy()

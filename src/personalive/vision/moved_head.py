@@ -32,8 +32,9 @@ def move_head(pictures: Tensor, held: HeadPose, wanted: HeadPose) -> Tensor:
     Returns:
         (B, 3, S, S) in the dtype of ``pictures``.
     """
-    field = moving_field(held, wanted, pictures.shape[-1]).to(pictures.dtype)
-    return F.grid_sample(pictures, field, mode="bilinear", padding_mode="border", align_corners=False)
+    field = moving_field(held, wanted, pictures.shape[-1])  # float32: half precision would miss by whole pixels
+    moved = F.grid_sample(pictures.float(), field, mode="bilinear", padding_mode="border", align_corners=False)
+    return moved.to(pictures.dtype)
 
 
 def moving_field(held: HeadPose, wanted: HeadPose, size_px: int) -> Tensor:
