@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from personalive.models.motion_extractor import MotionExtractor
-from personalive.training.augment import jitter_colours
+from personalive.training.augment import jitter_colours, vary_view
 from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.loop import Losses
 from personalive.training.standardise import standardise_norms
@@ -19,11 +19,15 @@ from personalive.vision.resize import resize_frames
 
 BIN_DEGREES = 3.0
 CALM_DEGREES = 3.0  # errors beyond this count linearly, or the few wild poses would drown the many calm ones
-KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 50.0, 50.0, 0.5  # squared errors in picture units and degrees
+KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 500.0, 500.0, 0.5  # squared errors in picture units and degrees
+CHANGE_WEIGHT = 1000.0  # of the changes of shift and size between two pictures of a person: what motion is made of
 
 
 class ExtractorStage:
-    """Cross-entropy on angle bins, squared error of angles, shift, scale, canonical and projected keypoints."""
+    """Cross-entropy on angle bins, squared error of angles, shift, scale, canonical and projected keypoints.
+
+    Pictures come in pairs of one person, so that changes can be right where the absolute size cannot be known.
+    """
 
     def __init__(self, extractor: MotionExtractor, data: RenderedSet, size_px: int, batch: int) -> None:
         self.extractor, self.data, self.size_px, self.batch = extractor, data, size_px, batch
@@ -56,17 +60,24 @@ class ExtractorStage:
         projected = F.mse_loss(transform_keypoints(pose)[..., :2], transform_keypoints(truth)[..., :2])
         keypoints = F.mse_loss(pose.kp, truth.kp) + projected
         place = F.mse_loss(pose.t[:, :2], truth.t[:, :2]) + F.mse_loss(pose.scale, truth.scale)
+        change = F.mse_loss(_change(pose), _change(truth))
         loss = angle + ANGLE_WEIGHT * degrees + KEYPOINT_WEIGHT * keypoints + PLACE_WEIGHT * place
-        yaw = F.l1_loss(pose.yaw, truth.yaw).detach()
-        return {"loss": loss, "yaw_deg": yaw, "keypoints": projected.detach(), "place": place.detach()}
+        return {
+            "loss": loss + CHANGE_WEIGHT * change,
+            "yaw_deg": F.l1_loss(pose.yaw, truth.yaw).detach(),
+            "keypoints": projected.detach(),
+            "place": place.detach(),
+            "change": change.detach(),
+        }
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, HeadPose]:
         config = self.data.config
-        sizes = (config.groups, PEOPLE, config.frames)
-        picks = [(g, p, k) for g, p, k in rng.integers(sizes, size=(self.batch, 3)).tolist()]
+        people = rng.integers((config.groups, PEOPLE), size=(self.batch // 2, 2)).tolist()
+        picks = [(g, p, k) for g, p in people for k in rng.choice(config.frames, 2, replace=False).tolist()]
         images = torch.from_numpy(np.stack([self.data.images[pick] for pick in picks])).to(self.device)
-        images = resize_frames(images.permute(0, 3, 1, 2).float() / 255, self.size_px)
-        return jitter_colours(images, rng), true_pose(self.data, picks).to(self.device)
+        pose = true_pose(self.data, picks).to(self.device)
+        images, pose = vary_view(images.permute(0, 3, 1, 2).float() / 255, pose, rng)
+        return jitter_colours(resize_frames(images, self.size_px), rng), pose
 
 
 def true_pose(data: RenderedSet, picks: Sequence[tuple[int, int, int]]) -> HeadPose:
@@ -76,6 +87,12 @@ def true_pose(data: RenderedSet, picks: Sequence[tuple[int, int, int]]) -> HeadP
     yaw, pitch, roll, scale, tx, ty = pose.unbind(1)
     t = torch.stack([tx, ty, torch.zeros_like(tx)], dim=1)
     return HeadPose(kp=kp.float(), yaw=yaw, pitch=pitch, roll=roll, t=t, scale=scale[:, None])
+
+
+def _change(pose: HeadPose) -> Tensor:
+    """Shift and size of every second picture minus those of the one before it, (B/2, 3)."""
+    place = torch.cat([pose.t[:, :2], pose.scale], dim=1)
+    return place[1::2] - place[::2]
 
 
 def _angle_pairs(heads, truth: HeadPose) -> list[tuple[Tensor, Tensor]]:
