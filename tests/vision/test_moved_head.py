@@ -70,7 +70,8 @@ def test_keypoints_on_the_skin_are_fetched_from_where_they_are(motion: Motion):
     found = field[pixels[:, 1], pixels[:, 0]]
     off_px = torch.linalg.vector_norm(found - here, dim=1) * SIDE_PX / 2
     shift_px = torch.linalg.vector_norm(there - here, dim=1) * SIDE_PX / 2
-    assert off_px.max() < max(2.0, 0.35 * shift_px.max())
+    assert (off_px < 1 + 0.4 * shift_px).all()  # the nose sticks out of an ellipsoid: it is fetched worst
+    assert off_px[:2].max() < 1.5
 
 
 def test_a_shift_moves_the_head_whole_and_leaves_the_background():
