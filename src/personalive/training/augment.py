@@ -10,7 +10,7 @@ from personalive.synthetic import KEYPOINT_NAMES
 from personalive.vision.keypoints import HeadPose, rotation_matrix
 
 GAIN, SHIFT, NOISE = 0.25, 0.1, 0.02
-TURN_DEG, ZOOM, PAN = 10.0, 0.12, 0.12  # of whole pictures: up to this much either way; pan in half sides
+TURN_DEG, ZOOM, PAN = 3.0, 0.04, 0.04  # of whole pictures: up to this much either way; pan in half sides
 
 
 def jitter_colours(images: Tensor, rng: np.random.Generator) -> Tensor:
