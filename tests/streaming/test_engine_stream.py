@@ -12,7 +12,7 @@ from torch import Tensor
 
 from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
-from personalive.streaming.state import Conditioning, StreamState
+from personalive.streaming.state import Conditioning, StreamState, entering_latents
 from personalive.vision.keypoints import HeadPose, interpolated_start, retarget
 from personalive.vision.moved_head import move_head
 
@@ -103,7 +103,9 @@ def test_frames_enter_as_the_portrait(engine: Engine, pictures: Pictures):
     with torch.no_grad():
         given = engine.conditioner.drive(state, frames[1:])
     assert given.entering is None
-    assert torch.equal(engine.entering(state, given), state.reference.latent[:, :, None].expand(-1, -1, 4, -1, -1))
+    assert torch.equal(
+        entering_latents(state, given, CHUNK), state.reference.latent[:, :, None].expand(-1, -1, 4, -1, -1)
+    )
 
 
 def test_frames_of_a_moving_model_enter_with_the_head_where_the_driver_has_it(moving: Engine, pictures: Pictures):
@@ -116,7 +118,7 @@ def test_frames_of_a_moving_model_enter_with_the_head_where_the_driver_has_it(mo
         held = HeadPose.cat([state.reference.pose] * CHUNK)
         moved = move_head(state.reference.picture.expand(CHUNK, -1, -1, -1), held, wanted)
         latents = conditioner.encode(moved).transpose(0, 1)[None]
-    torch.testing.assert_close(moving.entering(state, given), latents)
+    torch.testing.assert_close(entering_latents(state, given, CHUNK), latents)
     assert (latents - state.reference.latent[:, :, None]).abs().amax(dim=(0, 1, 3, 4)).min() > 1e-3
     silent = torch.zeros(1, 4, CHUNK, 8, 8)
     with torch.no_grad():
@@ -127,7 +129,7 @@ def test_frames_of_a_moving_model_enter_with_the_head_where_the_driver_has_it(mo
 
 def test_a_moving_model_drains_with_its_newest_frame(moving: Engine, pictures: Pictures):
     state = after(moving, pictures(9, 1), 2)
-    entering = moving.entering(state, moving.conditioner.repeat_last(state))
+    entering = entering_latents(state, moving.conditioner.repeat_last(state), CHUNK)
     assert torch.equal(entering, state.latents[:, :, -1:].expand(-1, -1, CHUNK, -1, -1))
 
 

@@ -20,7 +20,7 @@ from personalive.models.bundle import Networks
 from personalive.streaming.conditioning import Conditioner
 from personalive.streaming.keyframes import extend, is_keyframe
 from personalive.streaming.schedule import Schedule
-from personalive.streaming.state import Conditioning, StreamState, draw_noise
+from personalive.streaming.state import Conditioning, StreamState, draw_noise, entering_latents
 
 
 class Engine:
@@ -176,13 +176,6 @@ class Engine:
         )
         return following, leaving
 
-    def entering(self, state: StreamState, conditioning: Conditioning) -> Tensor:
-        """What the fresh chunk of the next ``advance`` shows before noise is added, (1, C, 4, h, w) float32."""
-        count = self.chunk_frames
-        if conditioning.entering is not None:
-            return conditioning.entering[:, :, -count:].float()
-        return state.reference.latent.float()[:, :, None].expand(-1, -1, count, -1, -1)
-
     def decode(self, latents: Tensor) -> Tensor:
         """(1, C, F, h, w) clean latents -> frames (F, S, S, 3) uint8 on the CPU."""
         images = self.decode_images(rearrange(latents, "1 c f h w -> f c h w"))
@@ -201,7 +194,7 @@ class Engine:
 
         Models whose ``entry`` is "moved" begin with the portrait's head in the driver's pose instead (ours).
         """
-        clean = self.entering(state, conditioning)
+        clean = entering_latents(state, conditioning, self.chunk_frames)
         noise = self._noise(noise, state.seed, state.call + 1, clean.shape)
         return self.schedule.add_noise(clean, noise, self._timesteps[:, -self.chunk_frames :])
 

@@ -59,6 +59,13 @@ class Conditioning:
     entering: Tensor | None = None  # (1, C, 4 or more, h, w) clean latents they enter as; None: the portrait's
 
 
+def entering_latents(state: StreamState, conditioning: Conditioning, count: int) -> Tensor:
+    """What the ``count`` frames that enter next show before noise is added, (1, C, count, h, w) float32."""
+    if conditioning.entering is not None:
+        return conditioning.entering[:, :, -count:].float()
+    return state.reference.latent.float()[:, :, None].expand(-1, -1, count, -1, -1)
+
+
 def draw_noise(seed: int, call: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """The engine's own noise for one call: it depends on (seed, call) alone, on every device.
 

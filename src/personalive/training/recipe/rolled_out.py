@@ -19,7 +19,7 @@ from torch import Tensor
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
-from personalive.streaming.state import Conditioning, StreamState, draw_noise
+from personalive.streaming.state import Conditioning, StreamState, draw_noise, entering_latents
 from personalive.training.recipe.material import mask_tensor
 from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.sheets import page
@@ -76,7 +76,7 @@ class RolledOut:
 
     def _with_entering(self, state: StreamState, conditioning: Conditioning) -> Tensor:
         """The latents that the next call of ``advance`` denoises, (1, C, F, h, w)."""
-        clean = self.engine.entering(state, conditioning)
+        clean = entering_latents(state, conditioning, self.engine.chunk_frames)
         noise = draw_noise(state.seed, state.call + 1, tuple(clean.shape), clean.device)
         entering = self.engine.schedule.add_noise(clean, noise, self.at[:, -clean.shape[2] :])
         return torch.cat([state.latents, entering], dim=2)
