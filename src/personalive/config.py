@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from personalive.errors import CheckpointError
 
@@ -127,6 +127,12 @@ class ModelConfig:
     pose_guider: PoseGuiderConfig = field(default_factory=PoseGuiderConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
+
+    def __post_init__(self) -> None:
+        if self.entry not in get_args(EntryType):
+            raise CheckpointError(
+                f"personalive/config.json: entry {self.entry!r} is not known: {' or '.join(get_args(EntryType))}"
+            )
 
     @property
     def window_frames(self) -> int:

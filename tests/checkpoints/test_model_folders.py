@@ -346,3 +346,8 @@ def test_building_takes_no_memory_for_weights(small_model: Any) -> None:
         module = build_part(folder, part)
         real = sum(p.numel() for p in module.parameters() if not p.is_meta)
         assert real * 10 < sum(p.numel() for p in module.parameters()), part
+
+
+def test_an_entry_that_is_not_known_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="entry 'sideways' is not known: portrait or moved"):
+        ModelConfig.from_json({"entry": "sideways"})
