@@ -65,6 +65,16 @@ class FrameCache:
         dtype, shape = self.sizes[name]
         return np.memmap(self.folder / name, dtype, "r", shape=shape)
 
+    def known_effect(self) -> Tensor:
+        """(C,) what each latent channel does to a picture.
+
+        Raises:
+            InputError: not measured yet.
+        """
+        if self.effect is None:
+            raise InputError(f"{self.folder}: no latents yet: run the latents stage first")
+        return self.effect
+
     def index(self, group: int, person: int, frame: int) -> int:
         """Row of one frame."""
         return (group * self.shape[1] + person) * self.shape[2] + frame

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ def _render_group(job: tuple[Path, DataConfig, int]) -> Truth:
         for k, motion in enumerate(motions):
             frame = render(person, motion, config.size_px)
             images[group, p, k] = frame.image
-            masks[p, k] = [_coverage(m) for m in (frame.face_mask, frame.eyes_mask, frame.mouth_mask)]
+            masks[p, k] = coverage((frame.face_mask, frame.eyes_mask, frame.mouth_mask))
         keypoints.append(frame.canonical_keypoints)
     pose = np.array([[getattr(m, name) for name in POSE_NAMES] for m in motions], np.float32)
     expression = np.stack([m.expression for m in motions]).reshape(-1, len(EXPRESSION_NAMES))
@@ -97,8 +97,8 @@ def _render_group(job: tuple[Path, DataConfig, int]) -> Truth:
     return Truth(pose, expression, np.stack(keypoints), identity, masks)
 
 
-def _coverage(mask: np.ndarray) -> np.ndarray:
-    """(S, S) bool -> (CELLS, CELLS) uint8, 255 where a cell is full."""
-    cell = mask.shape[0] // CELLS
-    share = mask.reshape(CELLS, cell, CELLS, cell).mean(axis=(1, 3))
+def coverage(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """M masks (S, S) bool -> (M, CELLS, CELLS) uint8, 255 where a cell is full."""
+    cell = masks[0].shape[0] // CELLS
+    share = np.stack(masks).reshape(len(masks), CELLS, cell, CELLS, cell).mean(axis=(2, 4))
     return np.round(255 * share).astype(np.uint8)

@@ -49,6 +49,15 @@ def channel_weights(effect: Tensor) -> Tensor:
     return (weight / weight.mean())[None, :, None, None, None]
 
 
+def mask_weights(masks: np.ndarray, side: int, clips: int) -> Tensor:
+    """(B*F, 3, g, g) uint8 coverage of face, eyes and mouth, ``clips`` being B -> (B, 1, F, side, side), mean 1."""
+    shares = torch.from_numpy(masks).float() / 255
+    weight = torch.as_tensor(1 + sum(w * shares[:, i] for i, w in enumerate(MASK_WEIGHTS)))
+    cell = side // weight.shape[-1]
+    weight = repeat(weight, "(b f) h w -> b 1 f (h p) (w q)", b=clips, p=cell, q=cell)
+    return weight / weight.mean()
+
+
 class Batch(NamedTuple):
     """One step's material."""
 
@@ -88,7 +97,7 @@ class MotionStage:
         self.batch, self.frames = batch, frames
         if cache.tokens is None:
             raise InputError(f"{cache.folder}: no motion tokens yet: run the tokens stage first")
-        if cache.latents is None or cache.effect is None:
+        if cache.latents is None:
             raise InputError(f"{cache.folder}: no latents yet: run the latents stage first")
         if data.config.groups < batch:
             raise InputError(
@@ -100,7 +109,7 @@ class MotionStage:
             raise InputError(f"{cache.folder}: no moved portraits yet: run the moved stage first")
         self.schedule = Schedule(networks.config.schedule)
         self.device = next(modules.parameters()).device
-        self.channels = channel_weights(cache.effect).to(self.device)
+        self.channels = channel_weights(cache.known_effect()).to(self.device)
 
     def __call__(self, step: int, done: float) -> Losses:
         rng = np.random.default_rng([step, 4, self.rank])
@@ -146,7 +155,7 @@ class MotionStage:
             entering = self._latents(self.moved, list(zip(rows, whiches, strict=True)))
         return Batch(
             target=target,
-            weight=self._weights(np.stack(masks)),
+            weight=mask_weights(np.stack(masks), target.shape[-1], self.batch).to(self.device),
             references=references,
             entering=entering,
             thumbs=self._thumbs(portraits),
@@ -207,13 +216,6 @@ class MotionStage:
         tokens = torch.from_numpy(np.stack([self.tokens[row] for row in drivers])).float()
         tokens += TOKEN_NOISE * torch.from_numpy(rng.standard_normal(tuple(tokens.shape), np.float32))
         return rearrange(tokens.to(self.device), "(b f) t k -> b f t k", b=self.batch)
-
-    def _weights(self, masks: np.ndarray) -> Tensor:
-        shares = torch.from_numpy(masks).to(self.device).float() / 255
-        weight = torch.as_tensor(1 + sum(w * shares[:, i] for i, w in enumerate(MASK_WEIGHTS)))
-        cell = self.clean.shape[-1] // weight.shape[-1]
-        weight = repeat(weight, "(b f) h w -> b 1 f (h p) (w q)", b=self.batch, p=cell, q=cell)
-        return weight / weight.mean()
 
     def _thumbs(self, rows: list[int]) -> Tensor:
         pixels = torch.from_numpy(np.stack([self.cache.thumbs[row] for row in rows])).to(self.device)

@@ -27,7 +27,7 @@ from personalive.training.linear_start import LinearPath, fit, place
 from personalive.training.loop import LossOf, Snapshot, train, trainable
 from personalive.training.motion import MotionModules, MotionStage
 from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
-from personalive.training.temporal import TemporalStage, temporal_only
+from personalive.training.temporal import TemporalModules, TemporalStage
 from personalive.training.tokens import TokenReader, TokenStage, standardise_tokens
 from personalive.training.vae import VaeStage, encode_all
 from personalive.training.world import join_world
@@ -36,7 +36,7 @@ STEPS = (
     *("render", "vae", "latents", "extractor", "faces", "moved"),
     *("tokens", "motion", "decoder", "temporal", "export"),
 )
-SHARED_STEPS = ("motion",)  # that several processes may run together
+SHARED_STEPS = ("motion", "temporal")  # that several processes may run together
 PROGRESS_SECONDS = 10.0
 SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
 
@@ -186,11 +186,8 @@ class Run:
         if not fresh:
             self._load("motion")
         trained = trainable([modules])
-        for parameter in temporal_only(self.networks.denoising_unet):
-            parameter.requires_grad_(False)
-        if config.batch % self.world.size:
-            raise InputError(f"a batch of {config.batch} cannot be shared by {self.world.size} processes")
-        batch = config.batch // self.world.size
+        TemporalModules(self.networks.denoising_unet).requires_grad_(False)
+        batch = self._share(config)
         loss = MotionStage(modules, self.networks, self._data(), self._cache(), batch, config.frames, self.world.rank)
         if fresh:
             loss.standardise()
@@ -203,15 +200,21 @@ class Run:
     def temporal(self) -> None:
         """Train the temporal modules on streams."""
         self._load("vae", "motion_extractor", "motion_encoder", "motion")
+        if (self.folder / "temporal.safetensors").exists():
+            self._load("temporal")
         self._to_device()
-        unet = self.networks.denoising_unet
-        unet.requires_grad_(False)
-        for parameter in temporal_only(unet):
-            parameter.requires_grad_(True)
+        self.networks.denoising_unet.requires_grad_(False)
+        trained = trainable([TemporalModules(self.networks.denoising_unet)])
         config = self._config("temporal")
-        loss = TemporalStage(self.networks, config.batch, config.frames)
-        average = self._train("temporal", nn.ModuleList([unet]), loss)
-        self._save("temporal", average[0])
+        batch = self._share(config)
+        loss = TemporalStage(
+            self.networks, self._cache().known_effect(), batch, config.frames, self.world.rank, self.world.size
+        )
+        average = self._train(
+            "temporal", trained, loss, lambda m, step: self._save("temporal", cast(nn.ModuleList, m)[0])
+        )
+        if self.world.leads:
+            self._save("temporal", average[0])
 
     def export(self) -> None:
         """Write the half-precision folder with everything that has been trained so far."""
@@ -241,6 +244,12 @@ class Run:
         given = {key: value for key, value in self.overrides.items() if value is not None}
         return dataclasses.replace(self.stages[name], **given)
 
+    def _share(self, config: StageConfig) -> int:
+        """This process's part of a batch."""
+        if config.batch % self.world.size:
+            raise InputError(f"a batch of {config.batch} cannot be shared by {self.world.size} processes")
+        return config.batch // self.world.size
+
     def _data(self) -> RenderedSet:
         return RenderedSet(self.folder / "data")
 
@@ -265,7 +274,7 @@ class Run:
             "reader": self.reader,
             "motion_encoder": self.networks.motion_encoder,
             "motion": MotionModules(self.networks),
-            "temporal": self.networks.denoising_unet,
+            "temporal": TemporalModules(self.networks.denoising_unet),
         }
         for name in names:
             path = self.folder / f"{name}.safetensors"

@@ -14,10 +14,11 @@ from personalive.config import ScheduleConfig
 from personalive.errors import InputError
 from personalive.streaming.engine import Engine
 from personalive.streaming.schedule import Schedule
+from personalive.training.predicted import detached
 from personalive.training.recipe import rolled_out, stream
 from personalive.training.recipe.denoise import noise_of
 from personalive.training.recipe.parameters import choose
-from personalive.training.recipe.rolled_out import RolledOut, detached
+from personalive.training.recipe.rolled_out import RolledOut
 from personalive.training.recipe.run import STAGE_LOSSES
 from personalive.training.recipe.stream import StreamLosses, Windows
 from support.toy_run import toy_config, toy_networks, toy_setting

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
-from personalive.streaming.state import Conditioning, StreamState, draw_noise, entering_latents
+from personalive.training.predicted import advance_predicting, detached
 from personalive.training.recipe.material import mask_tensor
 from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.sheets import page
@@ -68,24 +67,10 @@ class RolledOut:
                 with torch.no_grad():
                     conditioning = engine.conditioner.drive(state, clip.driving[call * count : (call + 1) * count])
                 with torch.set_grad_enabled(updates and train):
-                    entered = self._with_entering(state, conditioning)
-                    state, leaving = engine.advance(state, conditioning)
+                    state, clean = advance_predicting(engine, state, conditioning)
             if updates:
-                yield self._clean(entered, state, leaving), self._truth(clip, (call - ease_in) * count)
+                yield clean, self._truth(clip, (call - ease_in) * count)
             state = detached(state)
-
-    def _with_entering(self, state: StreamState, conditioning: Conditioning) -> Tensor:
-        """The latents that the next call of ``advance`` denoises, (1, C, F, h, w)."""
-        clean = entering_latents(state, conditioning, self.engine.chunk_frames)
-        noise = draw_noise(state.seed, state.call + 1, tuple(clean.shape), clean.device)
-        entering = self.engine.schedule.add_noise(clean, noise, self.at[:, -clean.shape[2] :])
-        return torch.cat([state.latents, entering], dim=2)
-
-    def _clean(self, entered: Tensor, state: StreamState, leaving: Tensor) -> Tensor:
-        """What the call predicted for all frames: those that stay are one step down, from which it follows."""
-        count = self.engine.chunk_frames
-        stay = self.engine.schedule.clean(entered[:, :, count:], state.latents, self.at[:, count:])
-        return torch.cat([leaving, stay], dim=2)
 
     def _truth(self, clip: Clip, first: int) -> Window:
         frames = slice(first, first + self.at.shape[1])
@@ -93,13 +78,6 @@ class RolledOut:
         target = frames_to_tensor(clip.target[frames], "signed", device=device)
         masks = mask_tensor(clip.masks[frames], device)
         return Window(target[None], masks[None], self.at)
-
-
-def detached(state: StreamState) -> StreamState:
-    """The state without its gradient history; a keyframe taken in this call had one too."""
-    kv = {name: KV(one.key.detach(), one.value.detach()) for name, one in state.reference.kv.items()}
-    reference = dataclasses.replace(state.reference, kv=kv)
-    return dataclasses.replace(state, reference=reference, latents=state.latents.detach(), bank=state.bank.detach())
 
 
 def _engine(setting: Setting) -> Engine:
