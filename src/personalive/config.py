@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from personalive.errors import CheckpointError
 
-PredictionType = Literal["epsilon", "sample"]
+PredictionType = Literal["epsilon", "residual"]
 EntryType = Literal["portrait", "moved"]
 
 
@@ -100,7 +100,7 @@ class ScheduleConfig:
     train_steps: int = 1000
     levels: tuple[int, ...] = (0, 333, 666, 999)  # timesteps in flight, cleanest first
     step: int = 333  # DDIM step length in timesteps
-    prediction: PredictionType = "epsilon"  # the bundled model predicts the clean sample (ours)
+    prediction: PredictionType = "epsilon"  # the bundled model predicts what the sample lacks (ours)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,7 @@ class ModelConfig:
     translation_gain: float = 0.5  # share of the driver's head shift that reaches the portrait (weights)
     scale_gain: float = 0.0  # power of the driver's change of size that does (weights: none)
     entry: EntryType = "portrait"  # what a frame enters as: the portrait, or that with its head moved (ours)
+    interpolated_start: bool = True  # paper: MII; else the whole ease-in is driven by the first frame
     framing_scale: float = 1.9  # side of the square around the head, in sides of the detected face box (ours)
     motion_encoder: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
     motion_extractor: MotionExtractorConfig = field(default_factory=MotionExtractorConfig)
@@ -130,9 +131,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.entry not in get_args(EntryType):
-            raise CheckpointError(
-                f"personalive/config.json: entry {self.entry!r} is not known: {' or '.join(get_args(EntryType))}"
-            )
+            known = " or ".join(get_args(EntryType))
+            raise CheckpointError(f"personalive/config.json: entry {self.entry!r} is not known: {known}")
 
     @property
     def window_frames(self) -> int:
@@ -172,7 +172,7 @@ def _build(kind: type, raw: Any, where: str) -> Any:
             continue
         given = tuple(value) if isinstance(value, list) else value
         wanted = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(given, wanted) or isinstance(given, bool):
+        if not isinstance(given, wanted) or isinstance(given, bool) != isinstance(default, bool):
             raise CheckpointError(f"{where}: {name} should be like {default!r}, found {given!r}")
         values[name] = given
     return kind(**values)

@@ -264,6 +264,7 @@ def test_bad_config_files_are_named(small_model: Any, name: str, text: str) -> N
     [
         (UNET_CONFIG, "denoising_unet", {"block_out_channels": "wide"}),
         (UNET_CONFIG, "denoising_unet", {"frame_levels": [True]}),
+        (UNET_CONFIG, "denoising_unet", {"temporal_attention": "sideways"}),
         (UNET_CONFIG, "reference_unet", {"norm_num_groups": 3}),
         (VAE_CONFIG, "vae", {"down_block_types": ["NoSuchBlock"]}),
         (CLIP_CONFIG, "clip", {"num_attention_heads": 3}),
@@ -351,3 +352,11 @@ def test_building_takes_no_memory_for_weights(small_model: Any) -> None:
 def test_an_entry_that_is_not_known_is_refused() -> None:
     with pytest.raises(CheckpointError, match="entry 'sideways' is not known: portrait or moved"):
         ModelConfig.from_json({"entry": "sideways"})
+
+
+def test_switches_are_read_and_numbers_are_no_switches() -> None:
+    assert ModelConfig.from_json({"interpolated_start": False}).interpolated_start is False
+    assert ModelConfig.from_json(ModelConfig().to_json()) == ModelConfig()
+    for raw in ({"interpolated_start": 1}, {"image_size_px": True}, {"translation_gain": True}):
+        with pytest.raises(CheckpointError, match="should be like"):
+            ModelConfig.from_json(raw)

@@ -10,9 +10,9 @@ import pytest
 from personalive.evaluation import heldout
 from personalive.evaluation.heldout import (
     Case,
-    animate_frames,
     correlation,
     l1,
+    play,
     readings,
     run_case,
     score,
@@ -74,7 +74,8 @@ def test_readings_of_true_pictures_recover_the_truth(names: tuple[str, ...], ind
     motions = [with_expression(performance.at(30 * i), names, value) for i, value in enumerate(values)]
     frames = np.stack([render(person, motion, SIDE_PX).image for motion in motions])
     unknown = [with_expression(motion, names, 0.5) for motion in motions]
-    given = Case(person=person, motions=unknown, portrait=frames[0], driving=frames, truth=frames, output=frames)
+    film = {"driving": frames, "truth": frames, "output": frames}
+    given = Case(person=person, motions=unknown, portrait=frames[0], keyframes=0, **film)
     assert np.abs(readings(given, frames, names) - values).max() < 0.1
 
 
@@ -91,7 +92,7 @@ def test_a_case_is_of_held_out_people_and_has_as_many_frames_as_asked(engine: En
 
 
 def test_frames_are_those_of_the_stream_without_its_ease_in(engine: Engine, case: Case):
-    made = np.concatenate(list(animate_frames(engine, case.portrait, case.driving)))
+    made, _ = play(engine, case.portrait, case.driving)
     state = engine.start(case.portrait)
     chunks = []
     for first in range(0, FRAMES, 4):

@@ -174,6 +174,20 @@ def test_with_temporal_modules_every_input_of_a_frame_reaches_every_frame(narrow
     assert (moved.amax(dim=(0, 1, 3, 4)) > 1e-4).all()
 
 
+def test_causal_attention_looks_at_frames_that_are_not_noisier():
+    config = dataclasses.replace(NARROW, temporal_attention="causal")
+    torch.manual_seed(0)
+    causal = DenoisingUNet(config).eval().requires_grad_(False)
+    levels = torch.tensor([[0, 333, 333, 999]])
+    latents = drawn(1, 4, FRAMES, 8, 8)
+    plain = predicted(causal, None, latents=latents, timesteps=levels)
+    for place, reached in ((0, [0, 1, 2, 3]), (1, [1, 2, 3]), (2, [1, 2, 3]), (3, [3])):
+        changed = latents.clone()
+        changed[:, :, place] += 1
+        moved = (predicted(causal, None, latents=changed, timesteps=levels) - plain).abs().amax(dim=(0, 1, 3, 4))
+        assert (moved > 1e-5).nonzero().flatten().tolist() == reached
+
+
 def test_no_reference_is_not_the_same_as_one(narrow):
     reference = narrow[1].project_reference(reference_of(narrow, 5))
     assert (predicted(narrow[1], None) - predicted(narrow[1], reference)).abs().max() > 1e-3
@@ -195,11 +209,12 @@ def test_a_level_may_go_without_motion_and_temporal_modules():
     assert keys < set(DenoisingUNet(NARROW).state_dict())
 
 
-def test_frame_levels_survive_the_config_file():
-    config = dataclasses.replace(NARROW, frame_levels=(False, True))
+@pytest.mark.parametrize(("name", "value"), [("frame_levels", (False, True)), ("temporal_attention", "causal")])
+def test_what_is_ours_survives_the_config_file(name: str, value):
+    config = dataclasses.replace(NARROW, **{name: value})
     assert UNetConfig.from_diffusers(unet_to_diffusers(config)) == config
     released = unet_to_diffusers(UNetConfig())
-    assert "frame_levels" not in released
+    assert name not in released
     assert UNetConfig.from_diffusers(released) == UNetConfig()
 
 
@@ -215,6 +230,7 @@ def test_lists_by_level_of_another_length_are_refused(name: str):
 def test_attention_gives_the_same_with_and_without_a_gradient():
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, n, 16, generator=generator) for n in (5, 7, 7))
-    plain = attend(q, k, v, heads=2)
-    trained = attend(q.requires_grad_(), k, v, heads=2)
-    torch.testing.assert_close(trained, plain, atol=1e-6, rtol=1e-5)
+    for sees in (None, torch.rand(5, 7, generator=generator) < 0.5):
+        plain = attend(q.detach(), k, v, heads=2, sees=sees)
+        trained = attend(q.requires_grad_(), k, v, heads=2, sees=sees)
+        torch.testing.assert_close(trained, plain, atol=1e-6, rtol=1e-5)

@@ -47,6 +47,21 @@ def test_the_start_is_the_portrait_noised_to_three_levels(engine: Engine, pictur
     assert state.motion.shape[1] == state.pose.shape[2] == 0
 
 
+@torch.no_grad()
+def test_without_the_interpolated_start_all_of_the_ease_in_is_the_first_driving_frame(
+    engine: Engine, pictures: Pictures
+):
+    config = dataclasses.replace(engine.config, interpolated_start=False)
+    plain = Engine(dataclasses.replace(engine.networks, config=config))
+    portrait, *frames = pictures(5, 2)
+    found = plain.conditioner.drive(plain.start(portrait), np.stack(frames))
+    usual = engine.conditioner.drive(engine.start(portrait), np.stack(frames))
+    assert torch.equal(found.motion[:, WARMUP:], usual.motion[:, WARMUP:])
+    for tensor, at in ((found.motion, 1), (found.pose, 2)):
+        first = tensor.narrow(at, WARMUP, 1)
+        torch.testing.assert_close(tensor.narrow(at, 0, WARMUP), first.expand_as(tensor.narrow(at, 0, WARMUP)))
+
+
 def test_the_first_twelve_frames_lead_from_the_portrait_to_the_first_driving_frame(
     engine: Engine, pictures: Pictures
 ):

@@ -14,7 +14,7 @@ from personalive.config import ScheduleConfig
 from personalive.streaming.schedule import Schedule
 from support import golden
 
-NOISE, SAMPLE = Schedule(ScheduleConfig()), Schedule(ScheduleConfig(prediction="sample"))
+NOISE, RESIDUAL = Schedule(ScheduleConfig()), Schedule(ScheduleConfig(prediction="residual"))
 RECORDED_LEVELS = (0, 1, 333, 666, 998, 999)
 timesteps = st.integers(0, 999)
 seeds = st.integers(0, 2**31)
@@ -69,9 +69,11 @@ def test_both_kinds_of_prediction_take_the_same_step(timestep: int, seed: int):
     clean, noise = drawn(seed)
     at = torch.tensor([[timestep]])
     noisy = NOISE.add_noise(clean, noise, at)
-    by_noise, by_sample = NOISE.step(noise, noisy, at), SAMPLE.step(clean, noisy, at)
-    torch.testing.assert_close(by_noise.original, by_sample.original, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(by_noise.previous, by_sample.previous, atol=1e-6, rtol=1e-6)
+    missing = clean - noisy / NOISE.alphas_cumprod[timestep].double().sqrt()
+    by_noise, by_residual = NOISE.step(noise, noisy, at), RESIDUAL.step(missing, noisy, at)
+    torch.testing.assert_close(by_residual.original, clean, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(by_noise.original, by_residual.original, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(by_noise.previous, by_residual.previous, atol=1e-6, rtol=1e-6)
 
 
 @given(timesteps, seeds)
@@ -88,12 +90,12 @@ def test_with_the_true_noise_a_step_lands_on_the_level_below(timestep: int, seed
 @given(st.integers(0, ScheduleConfig.step - 1), seeds)
 def test_a_step_below_zero_gives_the_predicted_clean_sample_itself(timestep: int, seed: int):
     prediction, sample = drawn(seed)
-    for schedule in (NOISE, SAMPLE):
+    for schedule in (NOISE, RESIDUAL):
         step = schedule.step(prediction, sample, torch.tensor([[timestep]]))
         assert torch.equal(step.previous, step.original)
 
 
-@pytest.mark.parametrize("schedule", [NOISE, SAMPLE], ids=["noise", "sample"])
+@pytest.mark.parametrize("schedule", [NOISE, RESIDUAL], ids=["noise", "residual"])
 def test_number_format_of_the_sample_is_kept(schedule: Schedule):
     prediction, sample = (t.half() for t in drawn(0))
     step = schedule.step(prediction, sample, torch.tensor([[333]]))
@@ -116,12 +118,14 @@ def test_fewer_levels_are_a_matter_of_config():
 @given(seed=seeds, level=st.sampled_from(ScheduleConfig().levels[1:]))
 def test_moving_is_what_deterministic_steps_do(seed: int, level: int):
     sample, clean = drawn(seed)
-    config = SAMPLE.config
+    config = RESIDUAL.config
     at = torch.tensor([[level]])
     stepped, timestep = sample, level
     while timestep > 0:
-        stepped = SAMPLE.step(clean, stepped, torch.tensor([[timestep]])).previous
+        now = torch.tensor([[timestep]])
+        missing = clean - stepped / RESIDUAL.alphas_cumprod[timestep].double().sqrt()
+        stepped = RESIDUAL.step(missing, stepped, now).previous
         timestep -= config.step
-    moved = SAMPLE.move(sample, clean, at, torch.tensor([[timestep]]))
+    moved = RESIDUAL.move(sample, clean, at, torch.tensor([[timestep]]))
     torch.testing.assert_close(moved, stepped, atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(SAMPLE.move(sample, clean, at, at), sample, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(RESIDUAL.move(sample, clean, at, at), sample, atol=1e-9, rtol=1e-9)

@@ -35,7 +35,7 @@ SMALL_PRESET = TinyPreset(
         ),
         motion_extractor=MotionExtractorConfig(input_size_px=64, depths=(1, 1, 1, 1), widths=(8, 8, 8, 8)),
         pose_guider=PoseGuiderConfig(canvas_size_px=SMALL_SIZE_PX, widths=(8, 8, 8, 8)),
-        schedule=ScheduleConfig(prediction="sample"),
+        schedule=ScheduleConfig(prediction="residual", beta_end=0.002),  # noise that a few training steps can remove
     ),
     unet=UNetConfig(
         in_channels=_LATENT_CHANNELS,

@@ -8,10 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from personalive.models.unet import UNetConfig
 from personalive.training.build import build_networks
 from personalive.training.linear_start import LinearPath, fit, place
-from personalive.training.presets import TinyPreset
 from support.small_model import SMALL_PRESET
 
 WIDTHS, LATENT_CHANNELS = [8, 8, 16], 4
@@ -58,29 +56,3 @@ def test_the_autoencoder_begins_as_the_path(path: LinearPath):
         output = model.decode(expected).sample
         assert F.mse_loss(latents, expected) < 0.01 * expected.var()  # norms bend it a little
         assert F.mse_loss(output, path.decode(expected)) < 0.01 * images.var()
-
-
-@torch.no_grad()
-def test_a_net_that_predicts_the_sample_begins_by_giving_it_back():
-    preset = TinyPreset()
-    networks = build_networks(preset)
-    unet, C = networks.denoising_unet, preset.unet.in_channels
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(1, C, 2, 16, 16, generator=generator)
-    motion = preset.model.motion_encoder
-    output = unet(
-        latents,
-        torch.tensor([[0, 60]]),
-        context=torch.randn(1, 1, preset.unet.context_width, generator=generator),
-        motion=torch.randn(1, 2, motion.tokens, motion.token_width, generator=generator),
-        pose=networks.pose_guider(torch.rand(2, 3, 128, 128, generator=generator)).transpose(0, 1)[None],
-        reference=None,
-    )
-    assert (output - latents).abs().max() < 0.05
-
-
-def test_a_net_too_narrow_for_pairs_of_channels_begins_like_any_other():
-    narrow = UNetConfig(
-        channels=(8,), down_attends=(True,), up_attends=(True,), layers=1, heads=2, groups=4, context_width=16
-    )
-    assert build_networks(dataclasses.replace(SMALL_PRESET, unet=narrow)).denoising_unet.conv_out.weight.any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -60,6 +62,18 @@ def test_streams_end_one_after_another_and_others_begin(stage: TemporalStage):
     assert changed[0] == [True, False]  # 1 and 3 windows at first, then 3 each
     assert sum(first for first, _ in changed) == sum(second for _, second in changed) == 2
     assert all(first + second < 2 for first, second in changed)
+
+
+def test_without_roll_out_the_model_is_given_the_truth_so_far(stage: TemporalStage):
+    stream = stage.streams[0]
+    entered = torch.zeros_like(stream.target)
+    state = stage._perfect(dataclasses.replace(stream, entered=entered))
+    schedule, levels = stage.engine.schedule, stage.engine.schedule.timesteps(4)
+    assert torch.equal(state.motion, stream.state.motion)
+    found, truth = state.latents, stream.target[:, :, -12:]
+    still = schedule.move(torch.zeros_like(truth), truth, levels[:, -1:].expand(-1, 12), levels[:, :12])
+    assert (found - still).std() < 1.1  # noise of lower levels is left, and nothing else
+    assert abs(torch.corrcoef(torch.stack([(found - still).flatten(), truth.flatten()]))[0, 1]) < 0.1
 
 
 def test_people_are_neither_those_of_the_stages_before_nor_held_out():

@@ -82,7 +82,9 @@ def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
     """What ``UNetConfig.from_diffusers`` reads; the motion width is in ``personalive/config.json``."""
     down = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
     up = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
-    framed = {} if config.frame_levels is None else {"frame_levels": list(config.frame_levels)}
+    ours: dict[str, Any] = {} if config.frame_levels is None else {"frame_levels": list(config.frame_levels)}
+    if config.temporal_attention != UNetConfig.temporal_attention:
+        ours["temporal_attention"] = config.temporal_attention
     return {
         "_class_name": "UNet2DConditionModel",
         "in_channels": config.in_channels,
@@ -94,7 +96,7 @@ def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
         "attention_head_dim": config.heads,
         "norm_num_groups": config.groups,
         "cross_attention_dim": config.context_width,
-        **framed,
+        **ours,
     }
 
 

@@ -7,13 +7,11 @@ readings.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
-from personalive.config import EvaluationConfig
+from personalive.config import EvaluationConfig, KeyframeConfig
 from personalive.evaluation.metrics import correlation, l1
 from personalive.evaluation.readings import READINGS, angles, read, varies
 from personalive.streaming.engine import Engine
@@ -25,9 +23,9 @@ __all__ = [
     "Case",
     "Scores",
     "angles",
-    "animate_frames",
     "correlation",
     "l1",
+    "play",
     "readings",
     "run_case",
     "score",
@@ -48,6 +46,7 @@ class Case:
     driving: np.ndarray
     truth: np.ndarray
     output: np.ndarray
+    keyframes: int  # stored by the time the last driving frame had entered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,14 @@ class Scores:
     blink_of_truth: float
 
 
-def run_case(engine: Engine, index: int, frames: int, *, cross: bool = False) -> Case:
+def run_case(
+    engine: Engine,
+    index: int,
+    frames: int,
+    *,
+    cross: bool = False,
+    keyframe_threshold: float = KeyframeConfig.threshold,
+) -> Case:
     """Animate held-out person ``index``; ``cross`` drives with another held-out person."""
     size = engine.image_size
     person, driver = (
@@ -81,29 +87,31 @@ def run_case(engine: Engine, index: int, frames: int, *, cross: bool = False) ->
     motions = [performance.at(i) for i in range(frames + 1)]
     truth = np.stack([render(person, motion, size).image for motion in motions])
     driving = np.stack([render(driver, motion, size).image for motion in motions]) if cross else truth
-    output = np.concatenate(list(animate_frames(engine, truth[0], driving[1:])))
+    output, keyframes = play(engine, truth[0], driving[1:], keyframe_threshold)
     return Case(
         person=person,
         motions=motions[1:],
         portrait=truth[0],
         driving=driving[1:],
         truth=truth[1:],
-        output=output[:frames],
+        output=output,
+        keyframes=keyframes,
     )
 
 
-def animate_frames(engine: Engine, portrait: np.ndarray, driving: np.ndarray) -> Iterator[np.ndarray]:
-    """Chunks of finished frames, ease-in dropped, as many in total as ``driving`` has (a multiple of a chunk)."""
-    yield from islice(_all_chunks(engine, portrait, driving), engine.warmup_frames // engine.chunk_frames, None)
-
-
-def _all_chunks(engine: Engine, portrait: np.ndarray, driving: np.ndarray) -> Iterator[np.ndarray]:
-    state, count = engine.start(portrait), engine.chunk_frames
+def play(
+    engine: Engine,
+    portrait: np.ndarray,
+    driving: np.ndarray,
+    keyframe_threshold: float = KeyframeConfig.threshold,
+) -> tuple[np.ndarray, int]:
+    """As many frames as ``driving`` has (a multiple of a chunk), the ease-in dropped; and the keyframes stored."""
+    state, count, chunks = engine.start(portrait, keyframe_threshold=keyframe_threshold), engine.chunk_frames, []
     for start in range(0, len(driving), count):
         state, frames = engine.step(state, driving[start : start + count])
-        yield frames.numpy()
-    for frames in engine.flush(state):
-        yield frames.numpy()
+        chunks.append(frames.numpy())
+    chunks += [frames.numpy() for frames in engine.flush(state)]
+    return np.concatenate(chunks[engine.warmup_frames // count :]), state.keyframes
 
 
 def score(engine: Engine, cases: list[Case]) -> Scores:

@@ -26,18 +26,30 @@ class KV(NamedTuple):
     value: Tensor
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Multi-head attention over already projected tokens: (B, N, C), (B, M, C), (B, M, C) -> (B, N, C)."""
+class FrameInputs(NamedTuple):
+    """What the modules along frames receive beside their tokens."""
+
+    frames: int
+    motion: Tensor | None = None  # (B*F, T, token width)
+    sees: Tensor | None = None  # (F, F) bool, which frames (columns) each frame (row) attends to; None: all
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, sees: Tensor | None = None) -> Tensor:
+    """Multi-head attention over already projected tokens: (B, N, C), (B, M, C), (B, M, C) -> (B, N, C).
+
+    ``sees`` (N, M) bool says which keys each query attends to, at least one each.
+    """
     if q.requires_grad and not q.is_cuda:
-        return _attend_with_gradient(q, k, v, heads)
+        return _attend_with_gradient(q, k, v, heads, sees)
     q, k, v = (rearrange(x, "b n (h c) -> b h n c", h=heads) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n c -> b n (h c)")
+    return rearrange(F.scaled_dot_product_attention(q, k, v, sees), "b h n c -> b n (h c)")
 
 
-def _attend_with_gradient(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _attend_with_gradient(q: Tensor, k: Tensor, v: Tensor, heads: int, sees: Tensor | None) -> Tensor:
     """The same, spelled out: on a CPU the backward pass of the fused kernel takes up to five times as long."""
     q, k, v = (rearrange(x, "b n (h c) -> (b h) n c", h=heads) for x in (q, k, v))
-    weights = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2)).softmax(dim=-1)
+    scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
+    weights = (scores if sees is None else scores.masked_fill(~sees, float("-inf"))).softmax(dim=-1)
     return rearrange(torch.bmm(weights.to(v.dtype), v), "(b h) n c -> b n (h c)", h=heads)
 
 
@@ -148,23 +160,23 @@ class PositionTable(nn.Module):
 class MotionAttention(Projections):
     """Cross-attention from each frame's tokens to that frame's own motion tokens (paper: 1-D motion)."""
 
-    def forward(self, x: Tensor, motion: Tensor, frames: int) -> Tensor:
-        """(B*F, N, C), motion (B*F, T, token width) -> (B*F, N, C)."""
-        return self.to_out[0](attend(self.to_q(x), self.to_k(motion), self.to_v(motion), self.heads))
+    def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
+        """(B*F, N, C) -> (B*F, N, C)."""
+        return self.to_out[0](attend(self.to_q(x), self.to_k(inputs.motion), self.to_v(inputs.motion), self.heads))
 
 
 class TemporalAttention(Projections):
-    """Bidirectional self-attention along the frames at each spatial position."""
+    """Self-attention along the frames at each spatial position, bidirectional in the released model."""
 
     def __init__(self, width: int, source_width: int, heads: int) -> None:
         super().__init__(width, source_width, heads)
         self.pos_encoder = PositionTable(width)
 
-    def forward(self, x: Tensor, motion: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
         """(B*F, N, C) -> (B*F, N, C)."""
         N = x.shape[1]
-        x = self.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=frames))
-        x = self.to_out[0](attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads))
+        x = self.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=inputs.frames))
+        x = self.to_out[0](attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads, inputs.sees))
         return rearrange(x, "(b n) f c -> (b f) n c", n=N)
 
 
@@ -178,10 +190,10 @@ class FrameBlock(nn.Module):
         self.ff = FeedForward(width)
         self.ff_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, motion: Tensor, frames: int) -> Tensor:
-        """(B*F, N, C), (B*F, T, token width) -> (B*F, N, C)."""
+    def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
+        """(B*F, N, C) -> (B*F, N, C)."""
         for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
-            x = x + attention(norm(x), motion, frames)
+            x = x + attention(norm(x), inputs)
         return x + self.ff(self.ff_norm(x))
 
 
@@ -197,11 +209,11 @@ class FrameTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([FrameBlock(kind, width, source, heads)])
         self.proj_out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, motion: Tensor, frames: int) -> Tensor:
-        """(B*F, C, H, W), (B*F, T, token width) -> (B*F, C, H, W)."""
+    def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
+        """(B*F, C, H, W) -> (B*F, C, H, W)."""
         H = x.shape[2]
         tokens = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
-        tokens = self.proj_out(self.transformer_blocks[0](tokens, motion, frames))
+        tokens = self.proj_out(self.transformer_blocks[0](tokens, inputs))
         return x + rearrange(tokens, "b (h w) c -> b c h w", h=H)
 
 
@@ -214,6 +226,6 @@ class FrameModule(nn.Module):
         super().__init__()
         self.temporal_transformer = FrameTransformer(kind, width, source, heads, groups)
 
-    def forward(self, x: Tensor, motion: Tensor, frames: int) -> Tensor:
-        """(B*F, C, H, W), (B*F, T, token width) -> (B*F, C, H, W)."""
-        return self.temporal_transformer(x, motion, frames)
+    def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
+        """(B*F, C, H, W) -> (B*F, C, H, W)."""
+        return self.temporal_transformer(x, inputs)

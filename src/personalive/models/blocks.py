@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from personalive.models.attention import (
     KV,
+    FrameInputs,
     FrameModule,
     MotionAttention,
     SpatialTransformer,
@@ -42,8 +43,7 @@ class BlockInputs:
 
     time: Tensor  # (B*F, E)
     context: Tensor  # (B, 1, D)
-    frames: int = 1
-    motion: Tensor | None = None  # (B*F, T, token width)
+    along_frames: FrameInputs = field(default_factory=lambda: FrameInputs(1))
     reference: Mapping[str, KV] | None = None  # by block name
     temporal: bool = True  # False leaves the temporal modules out (image-level training)
     recompute: bool = False  # keep no activations inside levels; the backward pass computes them again
@@ -129,9 +129,9 @@ class Level(nn.Module):
             reference = None if inputs.reference is None else inputs.reference[name]
             x, inputs.features[name] = self.attentions[index](x, inputs.context, reference)
         if self.motion_modules is not None and self.temporal_modules is not None:
-            x = self.motion_modules[index](x, inputs.motion, inputs.frames)
+            x = self.motion_modules[index](x, inputs.along_frames)
             if inputs.temporal:
-                x = self.temporal_modules[index](x, inputs.motion, inputs.frames)
+                x = self.temporal_modules[index](x, inputs.along_frames)
         return x
 
 

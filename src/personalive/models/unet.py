@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from personalive.models.attention import KV, SpatialTransformer
+from personalive.models.attention import KV, FrameInputs, SpatialTransformer
 from personalive.models.blocks import (
     RESNET_NORM_EPS,
     BlockInputs,
@@ -29,6 +29,7 @@ from personalive.models.blocks import (
 )
 
 TIME_EXPANSION = 4  # width of the time embedding over the first level's channels
+TemporalReach = Literal["window", "causal"]
 CROSS_ATTENTION_BLOCKS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 
 
@@ -37,7 +38,7 @@ class UNetConfig:
     """Shape of a U-Net; defaults are the released one. Read from ``unet/config.json`` of the checkpoint.
 
     Raises:
-        ValueError: the lists by level differ in length.
+        ValueError: the lists by level differ in length, or a temporal attention that is not known.
     """
 
     in_channels: int = 4
@@ -51,8 +52,12 @@ class UNetConfig:
     groups: int = 32
     context_width: int = 768
     motion_width: int = 16  # width of one motion token
+    temporal_attention: TemporalReach = "window"  # "causal": to frames that are not noisier (paper's ablation)
 
     def __post_init__(self) -> None:
+        if self.temporal_attention not in get_args(TemporalReach):
+            known = " or ".join(get_args(TemporalReach))
+            raise ValueError(f"temporal_attention {self.temporal_attention!r} is not known: {known}")
         counts = {
             "block_out_channels": len(self.channels),
             "down_block_types": len(self.down_attends),
@@ -72,6 +77,7 @@ class UNetConfig:
             down_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["down_block_types"]),
             up_attends=tuple(kind in CROSS_ATTENTION_BLOCKS for kind in raw["up_block_types"]),
             frame_levels=tuple(raw["frame_levels"]) if "frame_levels" in raw else None,  # ours
+            temporal_attention=raw.get("temporal_attention", "window"),  # ours
             layers=raw["layers_per_block"],
             heads=raw["attention_head_dim"],
             groups=raw["norm_num_groups"],
@@ -163,6 +169,7 @@ class DenoisingUNet(UNet):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config, _sizes(config, config.motion_width))
+        self.causal = config.temporal_attention == "causal"
         self.conv_norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=RESNET_NORM_EPS)
         self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
 
@@ -208,6 +215,8 @@ class DenoisingUNet(UNet):
         x = x + rearrange(pose, "b c f h w -> (b f) c h w")
         tokens = rearrange(motion, "b f t c -> (b f) t c")
         time = self.time_embedding(timesteps)
-        inputs = BlockInputs(time, context, frames, tokens, reference, temporal=temporal, recompute=recompute)
+        sees = timesteps[0][None, :] <= timesteps[0][:, None] if self.causal else None
+        along = FrameInputs(frames, tokens, sees)
+        inputs = BlockInputs(time, context, along, reference, temporal=temporal, recompute=recompute)
         x = F.silu(self.conv_norm_out(self.trunk(x, inputs)))
         return rearrange(self.conv_out(x), "(b f) c h w -> b c f h w", f=frames)

@@ -133,10 +133,14 @@ class Conditioner:
     def _first(self, state: StreamState, own: HeadPose, motion: Tensor) -> Conditioning:
         """Warm-up frames on a straight line from the portrait to the first driving frame, then the frames."""
         count = self.config.warmup_frames
-        weights = torch.arange(count, device=self.device, dtype=motion.dtype)[None, :, None, None] / count
-        warmup = torch.lerp(state.bank[:, :1], motion[:, :1], weights)
         driven = self._follow(state, own, own[0])
-        poses = HeadPose.cat([interpolated_start(state.reference.pose, own[0], count), driven])
+        if self.config.interpolated_start:
+            weights = torch.arange(count, device=self.device, dtype=motion.dtype)[None, :, None, None] / count
+            warmup = torch.lerp(state.bank[:, :1], motion[:, :1], weights)
+            start = interpolated_start(state.reference.pose, own[0], count)
+        else:
+            warmup, start = motion[:, :1].expand(-1, count, -1, -1), HeadPose.cat([driven[:1]] * count)
+        poses = HeadPose.cat([start, driven])
         return Conditioning(
             torch.cat([warmup, motion], dim=1),
             self.pose_features(poses),

@@ -63,13 +63,14 @@ class Schedule:
         """One deterministic DDIM step of ``config.step`` timesteps.
 
         Args:
-            prediction: (B, C, F, H, W), noise or clean sample as ``config.prediction`` says.
+            prediction: (B, C, F, H, W), the noise, or ("residual") what to add to the
+                sample at unit signal to make it clean, as ``config.prediction`` says.
             sample: (B, C, F, H, W) at ``timesteps``.
             timesteps: (B, F).
         """
         signal = self._signal(timesteps, sample)
-        if self.config.prediction == "sample":
-            original = prediction
+        if self.config.prediction == "residual":
+            original = sample / signal.sqrt() + prediction
             noise = (sample - signal.sqrt() * original) / (1 - signal).sqrt()
         else:
             noise = prediction

@@ -14,7 +14,6 @@ from personalive.models.motion_encoder import MotionEncoder
 from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.pose_guider import PoseGuider
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNet
-from personalive.training.linear_start import STEADY, spread
 from personalive.training.presets import TinyPreset
 
 
@@ -41,8 +40,8 @@ def build_networks(preset: TinyPreset, seed: int = 0) -> Networks:
         )
     _begin_without_branches(networks.denoising_unet)
     _begin_without_branches(networks.reference_unet)
-    if preset.model.schedule.prediction == "sample":
-        _begin_as_sample(networks.denoising_unet, networks.pose_guider)
+    if preset.model.schedule.prediction == "residual":
+        _begin_as_given(networks.denoising_unet)
     _begin_without_residuals(networks.vae)
     return networks
 
@@ -70,35 +69,11 @@ def _begin_without_branches(unet: UNet) -> None:
 
 
 @torch.no_grad()
-def _begin_as_sample(unet: Any, guider: PoseGuider) -> None:
-    """Start a net that predicts the clean sample as the identity: what it is given, it gives.
+def _begin_as_given(unet: DenoisingUNet) -> None:
+    """A net that predicts what a sample lacks starts by finding that nothing is missing.
 
-    At the few low levels of a small model that is nearly right wherever nothing moves, and training begins with
-    what moves. The latent goes in twice with opposite signs, is handed on by the outermost skip, and comes out of
-    norm and activation unchanged, silu(x) - silu(-x) = x, beside constant channels that hold the norm steady. A
-    net too narrow for that begins like any other.
+    At the few low levels of a small model that is nearly right wherever nothing moves: training begins with what
+    does.
     """
-    C, groups = unet.conv_out.out_channels, unet.conv_norm_out.num_groups
-    width = unet.conv_in.out_channels
-    last = unet.up_blocks[-1].resnets[-1]
-    room = width // groups  # channels of one group: pairs first, constants after
-    pairs = -(-C // groups)
-    if last.conv_shortcut is None or room < 4 * pairs:
-        return
-    conv_in, shortcut, out = unet.conv_in, last.conv_shortcut, unet.conv_out
-    for tensor in (shortcut.weight, shortcut.bias, out.weight, out.bias, *guider.conv_out_modify.parameters()):
-        nn.init.zeros_(tensor)
-    skip = shortcut.in_channels - width
-    shortcut.weight[:, skip:, 0, 0] = torch.eye(width)
-    steady = STEADY * torch.tensor([1.0, -1.0]).repeat(room)
-    for c in range(C):
-        plus, minus = (c // pairs) * room + c % pairs, (c // pairs) * room + pairs + c % pairs
-        for at, sign in ((plus, 1.0), (minus, -1.0)):
-            conv_in.weight[at] = 0
-            conv_in.bias[at] = 0
-            conv_in.weight[at, c, 1, 1] = sign
-            out.weight[c, at, 1, 1] = sign * spread(1.0, 2 * pairs, steady[: room - 2 * pairs])
-    for g in range(groups):
-        at = slice(g * room + 2 * pairs, (g + 1) * room)
-        shortcut.weight[at] = 0
-        shortcut.bias[at] = steady[: room - 2 * pairs]
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(cast(Any, unet.conv_out.bias))

@@ -1,10 +1,10 @@
 """The shape of the bundled model and the defaults of its training stages (ours).
 
-The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. The model
-predicts the clean latent instead of the noise: at the released highest level the signal is 1.5 % of the sample, and
-a noise prediction would have to be exact to three digits before anything could be seen. For the same reason its
-highest level is 8 and not 999: the portrait that enters as noise then still shows what does not move, which a small
-net without pretraining cannot find by attention alone; what moves, it redraws in four passes.
+The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. A small net
+without pretraining cannot find the portrait's pixels again by attention alone, so its levels are so low that there is
+almost no noise: frames enter as the portrait with its head moved, and four passes correct that. The model predicts
+what is to be added, so that whatever stands still costs it nothing; a noise prediction says the same, but at these
+levels hundreds of times larger.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _MODEL = ModelConfig(
     ),
     motion_extractor=MotionExtractorConfig(input_size_px=128, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
     pose_guider=PoseGuiderConfig(canvas_size_px=256, widths=(8, 16, 32, 64)),
-    schedule=ScheduleConfig(prediction="sample", levels=(2, 4, 6, 8), step=2),
+    schedule=ScheduleConfig(prediction="residual", beta_start=1e-5, levels=(0, 1, 2, 3), step=1),
     keyframes=KeyframeConfig(),
 )
 _UNET = UNetConfig(

@@ -207,9 +207,7 @@ class Run:
         trained = trainable([TemporalModules(self.networks.denoising_unet)])
         config = self._config("temporal")
         batch = self._share(config)
-        loss = TemporalStage(
-            self.networks, self._cache().known_effect(), batch, config.frames, self.world.rank, self.world.size
-        )
+        loss = TemporalStage(self.networks, self.effect(), batch, config.frames, self.world.rank, self.world.size)
         average = self._train(
             "temporal", trained, loss, lambda m, step: self._save("temporal", cast(nn.ModuleList, m)[0])
         )
@@ -221,10 +219,22 @@ class Run:
         self.load_all()
         save_networks(self.networks, self.folder / f"tiny-{time.strftime('%H%M%S')}", dtype=torch.float16)
 
+    def effect(self) -> torch.Tensor:
+        """(C,) what each latent channel does to a picture, as step ``latents`` measured it."""
+        return self._cache().known_effect()
+
     def load_all(self) -> Networks:
         """The networks as far as they are trained, in eval mode on the CPU."""
         names = ("vae", "motion_extractor", "motion_encoder", "motion", "temporal")
-        self._load(*(name for name in names if (self.folder / f"{name}.safetensors").exists()))
+        return self.load(*(name for name in names if (self.folder / f"{name}.safetensors").exists()))
+
+    def load(self, *names: str) -> Networks:
+        """The networks with what these stages left, in eval mode on the CPU.
+
+        Raises:
+            InputError: a stage has not run yet, or its file is damaged.
+        """
+        self._load(*names)
         for part in NETWORK_NAMES:
             getattr(self.networks, part).eval().requires_grad_(False)
         return self.networks

@@ -8,6 +8,7 @@ ours.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from personalive.models.bundle import Networks
 from personalive.models.unet import DenoisingUNet
 from personalive.streaming.engine import Engine
-from personalive.streaming.state import StreamState
+from personalive.streaming.state import StreamState, draw_noise, entering_latents
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.data import coverage
 from personalive.training.loop import Losses
@@ -41,6 +42,7 @@ class Stream:
     performance: Performance
     frame: int  # of the performance: the next one to enter
     windows: int  # still to come
+    entered: Tensor  # (1, C, F, h, w) what the frames in flight entered as, before noise
     target: Tensor  # (1, C, F, h, w) clean latents; before the ease-in has left F is smaller
     weight: Tensor  # (1, 1, F, h, w)
 
@@ -49,7 +51,15 @@ class TemporalStage:
     """Weighted error of all clean latents in flight, and of their changes over time."""
 
     def __init__(
-        self, networks: Networks, effect: Tensor, batch: int, frames: int, rank: int = 0, ranks: int = 1
+        self,
+        networks: Networks,
+        effect: Tensor,
+        batch: int,
+        frames: int,
+        rank: int = 0,
+        ranks: int = 1,
+        *,
+        rolled_out: bool = True,
     ) -> None:
         """
         Args:
@@ -57,8 +67,10 @@ class TemporalStage:
             batch: streams per step.
             frames: of a stream, after its ease-in, before another begins.
             rank: of this process among ``ranks``.
+            rolled_out: frames in flight are what the model itself made of them; else what a model would have made
+                that predicts the truth (the paper's ablation: without sliding training).
         """
-        self.engine, self.frames = Engine(networks), frames
+        self.engine, self.frames, self.rolled_out = Engine(networks), frames, rolled_out
         self.rng = np.random.default_rng([5, rank, ranks])
         self.channels = channel_weights(effect).to(self.engine.device)
         self.streams = [self._begin(windows) for windows in self._staggered(batch)]
@@ -83,7 +95,7 @@ class TemporalStage:
         with self._half():
             state = self.engine.start(portrait, seed=int(self.rng.integers(2**31)))
         nothing = state.latents[:, :, :0]
-        stream = Stream(state, person, driver, performance, frame, windows, nothing, nothing[:, :1])
+        stream = Stream(state, person, driver, performance, frame, windows, nothing, nothing, nothing[:, :1])
         for _ in range(self.engine.warmup_frames // self.engine.chunk_frames):
             with torch.no_grad():
                 self._advance(stream)
@@ -112,15 +124,32 @@ class TemporalStage:
             with torch.no_grad():
                 window = np.stack([frame.image for frame in driving])
                 conditioning = engine.conditioner.drive(stream.state, window)
-            state, clean = advance_predicting(engine, stream.state, conditioning)
+                before = stream.state if self.rolled_out else self._perfect(stream)
+            entered = entering_latents(stream.state, conditioning, count)
+            state, clean = advance_predicting(engine, before, conditioning)
         target = torch.cat([stream.target, self._latents([frame.image for frame in truth])], dim=2)
         masks = np.stack([coverage((f.face_mask, f.eyes_mask, f.mouth_mask)) for f in truth])
         weight = mask_weights(masks, target.shape[-1], 1).to(target)
         flight = engine.config.window_frames
         stream.target = target[:, :, -flight:]
+        stream.entered = torch.cat([stream.entered, entered], dim=2)[:, :, -flight:]
         stream.weight = torch.cat([stream.weight, weight], dim=2)[:, :, -flight:]
         stream.state, stream.frame = detached(state), stream.frame + count
         return clean
+
+    def _perfect(self, stream: Stream) -> StreamState:
+        """The state had the model predicted the truth so far; frames of the ease-in, which has none, stay."""
+        engine, state = self.engine, stream.state
+        known = min(stream.target.shape[2], engine.warmup_frames)
+        if known == 0:
+            return state
+        clean, entered = stream.target[:, :, -known:], stream.entered[:, :, -known:]
+        at = engine.schedule.timesteps(engine.chunk_frames).to(engine.device)
+        levels, top = at[:, engine.warmup_frames - known : engine.warmup_frames], at[:, -1:].expand(-1, known)
+        noise = draw_noise(int(self.rng.integers(2**31)), 0, tuple(entered.shape), engine.device)
+        sample = engine.schedule.add_noise(entered, noise, top)
+        latents = engine.schedule.move(sample, clean, top, levels)
+        return dataclasses.replace(state, latents=torch.cat([state.latents[:, :, :-known], latents], dim=2))
 
     @torch.no_grad()
     def _latents(self, pictures: Sequence[np.ndarray]) -> Tensor:

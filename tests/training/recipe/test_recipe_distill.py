@@ -83,8 +83,9 @@ def test_as_in_use_it_begins_with_the_portrait_and_steps_like_the_engine(network
     torch.testing.assert_close(seen[0]["latents"], entering)
     portrait = again.portrait[:, :, None]
     signal = schedule.alphas_cumprod[999]
-    assert ((entering - signal.sqrt() * portrait).std() - 1).abs() < 0.2
-    stepped = schedule.step(seen[0]["clean"], entering, top)  # the small model predicts the clean latent
+    assert ((entering - signal.sqrt() * portrait).std() - (1 - signal).sqrt()).abs() < 0.2
+    missing = seen[0]["clean"] - entering / signal.sqrt()  # which the small model predicts
+    stepped = schedule.step(missing, entering, top)
     torch.testing.assert_close(sample, stepped.previous, rtol=1e-4, atol=1e-4)
 
 

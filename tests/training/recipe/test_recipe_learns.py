@@ -12,9 +12,9 @@ from support.small_model import SMALL_PRESET
 from support.toy_run import rows, toy_config, toy_loop
 
 SETTINGS = {
-    "motion": ("steps=24", "batch=2", "optimiser.lr=2e-3", "journal.held_out_samples=4"),
+    "motion": ("steps=60", "batch=2", "optimiser.lr=2e-3", "journal.held_out_samples=4"),
     "distill": ("steps=16", "batch=2", "optimiser.lr=2e-3", "journal.held_out_samples=4"),
-    "stream": ("steps=6", "batch=1", "optimiser.lr=1e-2", "journal.held_out_samples=1"),
+    "stream": ("steps=16", "batch=1", "optimiser.lr=1e-2", "journal.held_out_samples=1"),
 }
 
 

@@ -1,0 +1,208 @@
+"""What each idea of the method is worth in the bundled model, beside the paper's own table.
+
+    python benchmarks/ablations.py --run runs/tiny [--minutes 10] [--cases 4] [--frames 96] [--out out/ablations]
+
+``--run`` is a run of `python -m personalive.training` with its cache. Variants of the temporal modules are trained
+from its stage ``motion``, each for ``--minutes`` and from the same start; the other rows change use alone, with the
+modules trained as usual here. All are scored by cross-reenactment of held-out people against the true render. What is
+trained already in --out is not trained again. Prints the table; writes ablations.md and ablations.json into --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from personalive import Engine
+from personalive.config import KeyframeConfig
+from personalive.errors import PersonaLiveError
+from personalive.evaluation.heldout import Case, run_case, score
+from personalive.evaluation.metrics import flicker, l1
+from personalive.models.bundle import NETWORK_NAMES, Networks
+from personalive.training.loop import train, trainable
+from personalive.training.presets import STAGES, TinyPreset
+from personalive.training.run import Run
+from personalive.training.temporal import TemporalModules, TemporalStage
+
+START_FRAMES = 16  # of a film: what the ease-in can change
+PAPER = {  # ID-SIM, AED, APD, FVD, tLP on LV100 (paper, ablation table)
+    "full": (0.698, 0.703, 0.030, 520.6, 12.83),
+    "causal chunk attention": (0.689, 0.709, 0.032, 537.0, 12.83),
+    "chunks of 2": (0.660, 0.713, 0.031, 520.2, 12.14),
+    "without interpolated start (MII)": (0.680, 0.703, 0.031, 511.5, 13.06),
+    "without keyframes (HKM)": (0.728, 0.710, 0.031, 535.6, 13.27),
+    "without sliding training (ST)": (0.549, 0.785, 0.040, 678.8, 10.05),
+}
+COLUMNS = {  # and how each is written
+    **dict.fromkeys(("l1", "start_l1", "flicker"), "{:.4f}"),
+    "gain": "{:.1%}",
+    **dict.fromkeys(("yaw", "pitch", "mouth", "blink"), "{:.2f}"),
+    **dict.fromkeys(("keyframes", "fps"), "{:.1f}"),
+}
+TIMED_CALLS, NONE = 10, "none"
+THRESHOLDS = (5.0, 10.0, 15.0, 20.0)  # beside the default of 17
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    model: dict[str, Any] = field(default_factory=dict)  # changed in the model's config
+    unet: dict[str, Any] = field(default_factory=dict)  # and in the U-Net's
+    weights: str | None = None  # whose temporal modules: NONE, or of the row of that name; None: its own
+    rolled_out: bool = True
+    threshold: float | None = None  # of keyframes
+
+    def preset(self) -> TinyPreset:
+        """The bundled model's shape with the changes."""
+        preset = TinyPreset()
+        model = dataclasses.replace(preset.model, **self.model)
+        return dataclasses.replace(preset, model=model, unet=dataclasses.replace(preset.unet, **self.unet))
+
+
+def _variants() -> list[Variant]:
+    """All rows, those that train what others use before them."""
+    schedule = TinyPreset().model.schedule
+    fewer = {
+        f"{len(levels)} level{'s' * (len(levels) > 1)}": dataclasses.replace(schedule, levels=levels, step=step)
+        for levels, step in (((1, 3), 2), ((3,), 4))
+    }
+    return [
+        Variant(name="full"),
+        Variant(name="causal chunk attention", unet={"temporal_attention": "causal"}),
+        Variant(name="chunks of 2", model={"chunk_frames": 2}),
+        Variant(name="without interpolated start (MII)", model={"interpolated_start": False}, weights="full"),
+        Variant(name="without keyframes (HKM)", weights="full", threshold=math.inf),
+        Variant(name="without sliding training (ST)", rolled_out=False),
+        Variant(name="without temporal modules", weights=NONE),
+        *(Variant(name=f"keyframe threshold {tau:g}", weights="full", threshold=tau) for tau in THRESHOLDS),
+        *(Variant(name=name, model={"schedule": changed}, weights="full") for name, changed in fewer.items()),
+    ]
+
+
+def main() -> int:
+    """Train, score, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a run that has done stage motion")
+    parser.add_argument("--minutes", type=float, default=10.0, help="training of each variant")
+    parser.add_argument("--steps", type=int, default=STAGES["temporal"].steps, help="at most so many steps of it")
+    parser.add_argument("--cases", type=int, default=4, help="held-out people")
+    parser.add_argument("--frames", type=int, default=96, help="frames per person, a multiple of 4")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("out/ablations"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        rows = {variant.name: _row(variant, args) for variant in _variants()}
+    except PersonaLiveError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    table = _table(rows, args)
+    (args.out / "ablations.json").write_text(json.dumps({"options": _plain(args), "rows": rows}, indent=2) + "\n")
+    (args.out / "ablations.md").write_text(table)
+    print(table)
+    return 0
+
+
+def _plain(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+# --- one variant --------------------------------------------------------------------------------------------
+
+
+def _row(variant: Variant, args: argparse.Namespace) -> dict[str, float]:
+    engine = Engine(_half(_networks(variant, args)))
+    print(f"{variant.name}: scoring", flush=True)
+    tau = KeyframeConfig.threshold if variant.threshold is None else variant.threshold
+    cases = [run_case(engine, index, args.frames, cross=True, keyframe_threshold=tau) for index in range(args.cases)]
+    scores, begin = score(engine, cases), slice(None, START_FRAMES)
+    return {
+        "l1": scores.l1,
+        "gain": scores.gain,
+        "start_l1": fmean(l1(case.output[begin], case.truth[begin]) for case in cases),
+        "yaw": scores.yaw,
+        "pitch": scores.pitch,
+        "mouth": scores.mouth,
+        "blink": scores.blink,
+        "flicker": fmean(_flicker(case.output) for case in cases),
+        "flicker_of_truth": fmean(_flicker(case.truth) for case in cases),
+        "keyframes": fmean(case.keyframes for case in cases),
+        "fps": _fps(engine, cases[0]),
+    }
+
+
+def _flicker(frames: np.ndarray) -> float:
+    return fmean(map(flicker, frames, frames[1:], frames[2:]))
+
+
+def _fps(engine: Engine, case: Case) -> float:
+    """Of whole calls, median."""
+    state, count, seconds = engine.start(case.portrait), engine.chunk_frames, []
+    for call in range(TIMED_CALLS + 3):
+        window = np.ascontiguousarray(case.driving[:count])
+        begun = time.perf_counter()
+        state, _ = engine.step(state, window)
+        seconds.append(time.perf_counter() - begun if call >= 3 else math.nan)
+    return count / float(np.nanmedian(seconds))
+
+
+def _networks(variant: Variant, args: argparse.Namespace) -> Networks:
+    """The run's networks up to stage motion, and the temporal modules of this variant."""
+    run = Run(args.run, args.device, steps=None, minutes=None, groups=1, say=print, preset=variant.preset())
+    networks = run.load("vae", "motion_extractor", "motion_encoder", "motion")
+    modules = TemporalModules(networks.denoising_unet)
+    if variant.weights == NONE:
+        return networks
+    path = args.out / f"{(variant.weights or variant.name).replace(' ', '_')}.safetensors"
+    if not path.exists():
+        _train(variant, run, modules, path, args)
+    modules.load_state_dict(load_file(path))
+    return networks
+
+
+def _train(variant: Variant, run: Run, modules: TemporalModules, path: Path, args: argparse.Namespace) -> None:
+    config = dataclasses.replace(STAGES["temporal"], minutes=args.minutes, steps=args.steps)
+    print(f"{variant.name}: training, {config}", flush=True)
+    trained = trainable([modules])
+    loss = TemporalStage(run.networks, run.effect(), config.batch, config.frames, rolled_out=variant.rolled_out)
+    average = train(variant.name, trained, loss, config, args.out / "log.jsonl")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in average[0].state_dict().items()}, path)
+
+
+def _half(networks: Networks) -> Networks:
+    for name in NETWORK_NAMES:
+        getattr(networks, name).to(torch.bfloat16)
+    return networks
+
+
+# --- the table ----------------------------------------------------------------------------------------------
+
+
+def _table(rows: dict[str, dict[str, float]], args: argparse.Namespace) -> str:
+    own = "| | " + " | ".join(COLUMNS) + " |"
+    told = f"{args.cases} people, {args.frames} frames, cross-reenactment of drawn heads; temporal modules trained"
+    lines = [f"{told} for at most {args.minutes:g} minutes and {args.steps} steps each.", ""]
+    lines += [own, "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(COLUMNS[key].format(row[key]) for key in COLUMNS) + " |")
+    lines += ["", "The paper's, on LV100:", "", "| | ID-SIM | AED | APD | FVD | tLP |", "|---|---|---|---|---|---|"]
+    lines += [f"| {name} | " + " | ".join(map(str, figures)) + " |" for name, figures in PAPER.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
