@@ -130,9 +130,10 @@ class ModelConfig:
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
 
     def __post_init__(self) -> None:
-        if self.entry not in get_args(EntryType):
-            known = " or ".join(get_args(EntryType))
-            raise CheckpointError(f"personalive/config.json: entry {self.entry!r} is not known: {known}")
+        prediction = self.schedule.prediction
+        for name, value, kind in (("entry", self.entry, EntryType), ("prediction", prediction, PredictionType)):
+            if value not in (known := get_args(kind)):
+                raise CheckpointError(f"personalive/config.json: {name} {value!r} is not known: {' or '.join(known)}")
 
     @property
     def window_frames(self) -> int:
@@ -161,8 +162,7 @@ class ModelConfig:
 def _build(kind: type, raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         raise CheckpointError(f"{where}: expected an object, found {type(raw).__name__}")
-    defaults = kind()
-    values: dict[str, Any] = {}
+    defaults, values = kind(), dict[str, Any]()
     for name, value in raw.items():
         if name not in {f.name for f in dataclasses.fields(kind)}:
             raise CheckpointError(f"{where}: unknown key {name!r}")

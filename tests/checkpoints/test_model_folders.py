@@ -354,6 +354,11 @@ def test_an_entry_that_is_not_known_is_refused() -> None:
         ModelConfig.from_json({"entry": "sideways"})
 
 
+def test_a_prediction_that_is_not_known_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="prediction 'sample' is not known: epsilon or residual"):
+        ModelConfig.from_json({"schedule": {"prediction": "sample"}})
+
+
 def test_switches_are_read_and_numbers_are_no_switches() -> None:
     assert ModelConfig.from_json({"interpolated_start": False}).interpolated_start is False
     assert ModelConfig.from_json(ModelConfig().to_json()) == ModelConfig()

@@ -4,7 +4,7 @@ The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40
 without pretraining cannot find the portrait's pixels again by attention alone, so its levels are so low that there is
 almost no noise: frames enter as the portrait with its head moved, and four passes correct that. The model predicts
 what is to be added, so that whatever stands still costs it nothing; a noise prediction says the same, but at these
-levels hundreds of times larger.
+levels over a hundred times larger.
 """
 
 from __future__ import annotations
