@@ -25,7 +25,7 @@ SIDE_PX = 128  # latents of 16 x 16, the grid that masks are kept on
 DATA = DataConfig(groups=2, frames=3, size_px=SIDE_PX)
 _STAGE = StageConfig(steps=2, batch=2, frames=2, warmup_steps=1)
 STAGES = {
-    **dict.fromkeys(("decoder", "extractor", "tokens", "motion"), _STAGE),
+    **dict.fromkeys(("decoder", "extractor", "tokens", "motion", "sharpen"), _STAGE),
     "vae": dataclasses.replace(_STAGE, start_steps=3),
     "temporal": dataclasses.replace(_STAGE, batch=1, frames=16),
 }

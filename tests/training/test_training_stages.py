@@ -35,19 +35,20 @@ def test_every_group_is_rendered_and_told(finished):
         ("extractor", ["motion_extractor"]),
         ("tokens", ["motion_encoder", "reader"]),
         ("motion", ["clip", "reference_unet", "denoising_unet", "pose_guider"]),
+        ("sharpen", ["clip", "reference_unet", "denoising_unet", "pose_guider"]),
         ("temporal", ["denoising_unet"]),
     ],
 )
 def test_a_stage_reaches_exactly_what_it_trains(finished, stage: str, parts: list[str]):
     mine = of(finished.all, *parts)
-    if stage == "motion":
+    if stage in ("motion", "sharpen"):
         mine -= temporal(finished.all)
     if stage == "temporal":
         mine = temporal(finished.all)
     assert mine
     assert finished.reached[stage] <= mine, sorted(finished.reached[stage] - mine)
     missed = {n for n in mine - finished.reached[stage] if not any(idle in n for idle in IDLE)}
-    if stage == "motion":  # the reference net's way up ends with the last features that are kept
+    if stage in ("motion", "sharpen"):  # the reference net's way up ends with the last features that are kept
         missed = {n for n in missed if not n.startswith(("reference_unet.up_blocks", "clip."))}
     assert missed == set()
 
@@ -59,7 +60,7 @@ def test_the_temporal_stage_asks_for_temporal_modules_only(finished):
 
 def test_each_stage_leaves_its_file_and_says_what_it_does(finished):
     left = {path.name for path in finished.folder.iterdir() if path.is_file()}
-    names = ("vae", "motion_extractor", "reader", "motion_encoder", "motion", "temporal")
+    names = ("vae", "motion_extractor", "reader", "motion_encoder", "motion", "critic", "temporal")
     assert left == {f"{name}.safetensors" for name in names} | {"log.jsonl"}
     for stage in STAGES:
         assert any(line.startswith(f"{stage}: ") and " parameters" in line for line in finished.said), stage

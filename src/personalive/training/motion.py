@@ -63,6 +63,7 @@ class Batch(NamedTuple):
 
     target: Tensor  # (B, C, F, h, w) clean latents
     weight: Tensor  # (B, 1, F, h, w)
+    masks: Tensor  # (B*F, 3, g, g) share of face, eyes and mouth in each cell, 0..1
     references: list[Tensor]  # (B, C, h, w) each
     entering: Tensor  # (B, C, F, h, w) clean latents of what the frames enter as
     thumbs: Tensor  # (B, 3, s, s), normalised for the image encoder
@@ -112,20 +113,28 @@ class MotionStage:
         self.channels = channel_weights(cache.known_effect()).to(self.device)
 
     def __call__(self, step: int, done: float) -> Losses:
-        rng = np.random.default_rng([step, 4, self.rank])
-        batch = self.load(rng)
-        noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        with torch.autocast(self.device.type, torch.bfloat16):
-            conditions = self.condition(batch)
-            latents, levels = self._inputs(batch, conditions, noise, rng, done)
-            clean = self.predict(latents, levels, conditions)
-        error = batch.weight * self.channels * robust(clean - batch.target)
+        batch, clean, levels = self.attempt(step, done)
+        error = self.error(batch, clean)
         top = levels == self.config.schedule.levels[-1]
         return {
             "loss": error.mean(),
             "latent": (clean - batch.target).detach().square().mean(),
             "top": error.detach().mean(dim=(1, 3, 4))[top].mean() if top.any() else error.new_zeros(()),
         }
+
+    def attempt(self, step: int, done: float) -> tuple[Batch, Tensor, Tensor]:
+        """One batch, the clean latents predicted for it (B, C, F, h, w), and the levels (B, F) they came from."""
+        rng = np.random.default_rng([step, 4, self.rank])
+        batch = self.load(rng)
+        noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            conditions = self.condition(batch)
+            latents, levels = self._inputs(batch, conditions, noise, rng, done)
+            return batch, self.predict(latents, levels, conditions), levels
+
+    def error(self, batch: Batch, clean: Tensor) -> Tensor:
+        """Weighted error of predicted latents, (B, C, F, h, w)."""
+        return batch.weight * self.channels * robust(clean - batch.target)
 
     def standardise(self) -> None:
         """Start the image encoder's norms from training pictures."""
@@ -156,6 +165,7 @@ class MotionStage:
         return Batch(
             target=target,
             weight=mask_weights(np.stack(masks), target.shape[-1], self.batch).to(self.device),
+            masks=torch.from_numpy(np.stack(masks)).to(self.device) / 255,
             references=references,
             entering=entering,
             thumbs=self._thumbs(portraits),

@@ -128,5 +128,6 @@ STAGES: dict[str, StageConfig] = {
     "extractor": StageConfig(steps=6000, batch=24, lr=4e-4, clip_norm=10.0),
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
     "motion": StageConfig(steps=20000, batch=4, frames=6, lr=8e-4),
+    "sharpen": StageConfig(steps=5000, batch=4, frames=6, lr=6e-4, warmup_steps=30),
     "temporal": StageConfig(steps=4000, batch=2, frames=80, lr=5e-4, warmup_steps=30),
 }

@@ -21,12 +21,14 @@ from personalive.models.bundle import NETWORK_NAMES, Networks
 from personalive.streaming.load import choose_device
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
+from personalive.training.critic import Adversary, LatentCritic
 from personalive.training.data import RenderedSet, render_set
 from personalive.training.extractor import ExtractorStage
 from personalive.training.linear_start import LinearPath, fit, place
 from personalive.training.loop import LossOf, Snapshot, train, trainable
 from personalive.training.motion import MotionModules, MotionStage
 from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
+from personalive.training.sharpen import SharpenStage
 from personalive.training.temporal import TemporalModules, TemporalStage
 from personalive.training.tokens import TokenReader, TokenStage, standardise_tokens
 from personalive.training.vae import VaeStage, encode_all
@@ -34,9 +36,9 @@ from personalive.training.world import join_world
 
 STEPS = (
     *("render", "vae", "latents", "extractor", "faces", "moved"),
-    *("tokens", "motion", "decoder", "temporal", "export"),
+    *("tokens", "motion", "sharpen", "decoder", "temporal", "export"),
 )
-SHARED_STEPS = ("motion", "temporal")  # that several processes may run together
+SHARED_STEPS = ("motion", "sharpen", "temporal")  # that several processes may run together
 PROGRESS_SECONDS = 10.0
 SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
 
@@ -178,22 +180,39 @@ class Run:
         self._save("motion_encoder", reader.encoder)
 
     def motion(self) -> None:
-        """Train image-level motion."""
+        """Train image-level motion; called again, it goes on from where it was."""
+        fresh = not (self.folder / "motion.safetensors").exists()
+        modules, loss = self._motion_stage("motion", fresh=fresh)
+        if fresh:
+            loss.standardise()
+        self._train_motion("motion", modules, loss)
+
+    def sharpen(self) -> None:
+        """Train image-level motion against a critic; called again, both go on from where they were."""
+        modules, loss = self._motion_stage("sharpen", fresh=False)
+        size = self.networks.config.motion_encoder
+        critic = LatentCritic(self.networks.unet_config.in_channels, size.tokens * size.token_width)
+        if (path := self.folder / "critic.safetensors").exists():
+            self._fill(critic, path)
+        self._train_motion("sharpen", modules, SharpenStage(loss, Adversary(critic.to(self.device), self.world)))
+        if self.world.leads:
+            self._save("critic", critic)
+
+    def _motion_stage(self, name: str, *, fresh: bool) -> tuple[nn.ModuleList, MotionStage]:
+        """What stages `motion` and `sharpen` train, and the error they share."""
         self._load("vae", "motion_extractor", "motion_encoder")
         modules = MotionModules(self.networks).to(self.device)
-        config = self._config("motion")
-        fresh = not (self.folder / "motion.safetensors").exists()
         if not fresh:
             self._load("motion")
         trained = trainable([modules])
         TemporalModules(self.networks.denoising_unet).requires_grad_(False)
+        config = self._config(name)
         batch = self._share(config)
-        loss = MotionStage(modules, self.networks, self._data(), self._cache(), batch, config.frames, self.world.rank)
-        if fresh:
-            loss.standardise()
-        average = self._train(
-            "motion", trained, loss, lambda m, step: self._save("motion", cast(nn.ModuleList, m)[0])
-        )
+        data, cache = self._data(), self._cache()
+        return trained, MotionStage(modules, self.networks, data, cache, batch, config.frames, self.world.rank)
+
+    def _train_motion(self, name: str, trained: nn.ModuleList, loss: LossOf) -> None:
+        average = self._train(name, trained, loss, lambda m, _: self._save("motion", cast(nn.ModuleList, m)[0]))
         if self.world.leads:
             self._save("motion", average[0])
 
@@ -290,13 +309,17 @@ class Run:
             path = self.folder / f"{name}.safetensors"
             if not path.exists():
                 raise InputError(f"{path}: not there yet: run the stage that trains it first")
-            try:
-                homes[name].load_state_dict(load_file(path))
-            except (SafetensorError, RuntimeError) as error:
-                raise InputError(f"{path}: damaged, or of another preset: train that stage again") from error
+            self._fill(homes[name], path)
             homes[name].eval()
             if name == "vae":
                 self.networks.vae.register_to_config(scaling_factor=_scaling(path))
+
+    @staticmethod
+    def _fill(module: nn.Module, path: Path) -> None:
+        try:
+            module.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(f"{path}: damaged, or of another preset: train that stage again") from error
 
     def _progress(self, name: str, total: int) -> Callable[[int], None]:
         begun, shown = time.monotonic(), [time.monotonic()]
