@@ -1,0 +1,62 @@
+"""Every default, once, with its unit and source.
+
+Sources: "paper" is the PersonaLive paper (CVPR 2026); "weights" is a fact of the released checkpoints;
+"ours" is a choice of this project. Model sizes given here are those of the released checkpoints; a folder
+with ``personalive/config.json`` overrides them (the bundled small model does).
+"""
+
+from __future__ import annotations
+
+from personalive.config.commands import CliConfig, ContactSheetConfig, FilmSizeConfig
+from personalive.config.data import EvaluationConfig, PartBoxConfig, PrepareConfig
+from personalive.config.files import (
+    FACE_DETECTOR,
+    TINY,
+    WEIGHTS_ENV,
+    DownloadConfig,
+    WeightFilesConfig,
+    default_metrics_folder,
+    default_weights_folder,
+)
+from personalive.config.model import (
+    CanvasConfig,
+    EntryType,
+    HeadProxyConfig,
+    KeyframeConfig,
+    ModelConfig,
+    MotionEncoderConfig,
+    MotionExtractorConfig,
+    PoseGuiderConfig,
+    PredictionType,
+    ScheduleConfig,
+)
+from personalive.config.pictures import FramingConfig, HaarConfig, MediaConfig
+
+__all__ = [
+    "FACE_DETECTOR",
+    "TINY",
+    "WEIGHTS_ENV",
+    "CanvasConfig",
+    "CliConfig",
+    "ContactSheetConfig",
+    "DownloadConfig",
+    "EntryType",
+    "EvaluationConfig",
+    "FilmSizeConfig",
+    "FramingConfig",
+    "HaarConfig",
+    "HeadProxyConfig",
+    "KeyframeConfig",
+    "MediaConfig",
+    "ModelConfig",
+    "MotionEncoderConfig",
+    "MotionExtractorConfig",
+    "PartBoxConfig",
+    "PoseGuiderConfig",
+    "PredictionType",
+    "PrepareConfig",
+    "ScheduleConfig",
+    "WeightFilesConfig",
+    "default_metrics_folder",
+    "default_weights_folder",
+]
