@@ -36,7 +36,7 @@ from personalive.training.world import join_world
 
 STEPS = (
     *("render", "vae", "latents", "extractor", "faces", "moved"),
-    *("tokens", "motion", "sharpen", "decoder", "temporal", "export"),
+    *("tokens", "motion", "decoder", "temporal", "sharpen", "export"),
 )
 SHARED_STEPS = ("motion", "sharpen", "temporal")  # that several processes may run together
 PROGRESS_SECONDS = 10.0
