@@ -1,4 +1,4 @@
-"""Stage 5 of the bundled model: `motion` again, with a critic of the predicted latents.
+"""Stage 6 of the bundled model: `motion` again, with a critic of the predicted latents.
 
 An error alone is smallest for a blur wherever the place of an edge is in doubt, and a mouth smeared over two places
 is open in neither. The critic knows crisp latents from smeared ones and judges the face alone: elsewhere crisp but
