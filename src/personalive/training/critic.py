@@ -24,7 +24,7 @@ SLOPE = 0.2  # of the leaky rectifier
 HALVING = 2  # a score speaks for as many cells a side
 LR = 5e-4
 BETAS = (0.0, 0.99)
-TINY = 1e-9
+EPS = 1e-9
 
 
 class Judged(NamedTuple):
@@ -93,4 +93,4 @@ class Adversary:
         loss = -(judged.weight * self.critic(leaf, judged.entering, judged.motion)).mean()
         (found,) = torch.autograd.grad(loss, leaf)
         matters = F.interpolate((judged.weight > 0.5).float()[:, None], size=fake.shape[-2:])
-        return found * ratio * (other * matters).norm() / ((found * matters).norm() + TINY)
+        return found * ratio * (other * matters).norm() / ((found * matters).norm() + EPS)
