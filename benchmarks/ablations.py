@@ -30,7 +30,7 @@ from personalive.config import KeyframeConfig
 from personalive.errors import PersonaLiveError
 from personalive.evaluation.heldout import Case, run_case, score
 from personalive.evaluation.metrics import flicker, l1
-from personalive.models.bundle import NETWORK_NAMES, Networks
+from personalive.models.bundle import Networks
 from personalive.training.loop import train, trainable
 from personalive.training.presets import STAGES, TinyPreset
 from personalive.training.run import Run
@@ -65,6 +65,7 @@ class Variant:
     weights: str | None = None  # whose temporal modules: NONE, or of the row of that name; None: its own
     rolled_out: bool = True
     threshold: float | None = None  # of keyframes
+    detail: bool = True  # whether finished frames take theirs from the portrait
 
     def preset(self) -> TinyPreset:
         """The bundled model's shape with the changes."""
@@ -88,6 +89,7 @@ def _variants() -> list[Variant]:
         Variant(name="without keyframes (HKM)", weights="full", threshold=math.inf),
         Variant(name="without sliding training (ST)", rolled_out=False),
         Variant(name="without temporal modules", weights=NONE),
+        Variant(name="decoder alone, no detail of the portrait (ours)", weights="full", detail=False),
         *(Variant(name=f"keyframe threshold {tau:g}", weights="full", threshold=tau) for tau in THRESHOLDS),
         *(Variant(name=name, model={"schedule": changed}, weights="full") for name, changed in fewer.items()),
     ]
@@ -125,7 +127,8 @@ def _plain(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _row(variant: Variant, args: argparse.Namespace) -> dict[str, float]:
-    engine = Engine(_half(_networks(variant, args)))
+    networks = _half(_networks(variant, args))
+    engine = Engine(networks if variant.detail else dataclasses.replace(networks, detail=None))
     print(f"{variant.name}: scoring", flush=True)
     tau = KeyframeConfig.threshold if variant.threshold is None else variant.threshold
     cases = [run_case(engine, index, args.frames, cross=True, keyframe_threshold=tau) for index in range(args.cases)]
@@ -184,8 +187,8 @@ def _train(variant: Variant, run: Run, modules: TemporalModules, path: Path, arg
 
 
 def _half(networks: Networks) -> Networks:
-    for name in NETWORK_NAMES:
-        getattr(networks, name).to(torch.bfloat16)
+    for module in networks.modules().values():
+        module.to(torch.bfloat16)
     return networks
 
 

@@ -104,6 +104,7 @@ def test_the_state_holds_these_values():
         "latents",
         "motion",
         "pose",
+        "poses",
         "driver",
         "bank",
         "keyframe_threshold",

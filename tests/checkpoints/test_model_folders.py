@@ -18,7 +18,7 @@ from personalive.checkpoints.check import check_folder
 from personalive.checkpoints.files import TensorInfo
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES
-from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG
+from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG, parts_of
 from personalive.checkpoints.networks import load_networks, load_part, save_networks
 from personalive.checkpoints.strict import compare, module_infos
 from personalive.config import ModelConfig
@@ -26,7 +26,7 @@ from personalive.errors import CheckpointError, OutputError
 
 
 def states(networks: Any) -> dict[str, dict[str, Tensor]]:
-    return {part: getattr(networks, part).state_dict() for part in PARTS}
+    return {part: module.state_dict() for part, module in networks.modules().items()}
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -52,8 +52,7 @@ def test_networks_hold_the_values_of_the_files(small_model: Any) -> None:
 
 def test_half_precision_reaches_every_tensor_and_nothing_stays_on_meta(small_model: Any) -> None:
     networks = load_networks(CheckpointFolder.open(small_model.root), dtype=torch.bfloat16)
-    for part in PARTS:
-        module = getattr(networks, part)
+    for module in networks.modules().values():
         tensors = [*module.parameters(), *module.buffers()]
         assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.bfloat16}
         assert not any(t.is_meta for t in tensors)
@@ -206,9 +205,9 @@ def test_released_keys_and_shapes_are_those_of_our_modules(tmp_path: Path) -> No
         (tmp_path / name).write_text(json.dumps(config))
     folder = CheckpointFolder.from_configs(tmp_path, name="small")
     stems = {file.removesuffix(".pth").removesuffix(".bin"): keys for file, keys in manifest["files"].items()}
-    for part, files in PARTS.items():
+    for part in parts_of(folder.config):
         found = {}
-        for stem in (s for file in files for s in (file.stem, *file.other_stems) if s in stems):
+        for stem in (s for file in PARTS[part] for s in (file.stem, *file.other_stems) if s in stems):
             found |= {k: TensorInfo(tuple(s), getattr(torch, d)) for k, (s, d) in stems.pop(stem).items()}
         assert str(compare(module_infos(build_part(folder, part)), found, KEY_RULES[part])) == "", part
     assert stems == {}
@@ -343,7 +342,7 @@ def test_identity_of_a_large_file_reads_all_over_it(small_model: Any, monkeypatc
 
 def test_building_takes_no_memory_for_weights(small_model: Any) -> None:
     folder = CheckpointFolder.open(small_model.root)
-    for part in PARTS:
+    for part in parts_of(folder.config):
         module = build_part(folder, part)
         real = sum(p.numel() for p in module.parameters() if not p.is_meta)
         assert real * 10 < sum(p.numel() for p in module.parameters()), part

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from personalive.media import VideoWriter
-from personalive.models.bundle import NETWORK_NAMES
 from personalive.streaming.engine import Engine
 from personalive.training.build import build_networks
 from support import keyseeded
@@ -20,8 +19,7 @@ from support.small_model import SMALL_PRESET
 def small_engine() -> Engine:
     """64 px; every weight seeded by its key, so that motion, pose and neighbours all show."""
     networks = build_networks(SMALL_PRESET)
-    for name in NETWORK_NAMES:
-        network = getattr(networks, name)
+    for network in networks.modules().values():
         network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
         network.eval().requires_grad_(False)
     return Engine(networks, name="small")

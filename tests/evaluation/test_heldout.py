@@ -18,7 +18,6 @@ from personalive.evaluation.heldout import (
     score,
     sheet,
 )
-from personalive.models.bundle import NETWORK_NAMES
 from personalive.streaming.engine import Engine
 from personalive.synthetic import EXPRESSION_NAMES, Identity, Motion, Performance, render
 from personalive.training.build import build_networks
@@ -32,8 +31,8 @@ BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     networks = build_networks(SMALL_PRESET)
-    for part in NETWORK_NAMES:
-        getattr(networks, part).eval().requires_grad_(False)
+    for module in networks.modules().values():
+        module.eval().requires_grad_(False)
     return Engine(networks)
 
 

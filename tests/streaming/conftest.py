@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from personalive.models.bundle import NETWORK_NAMES, Networks
+from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
 from personalive.training.build import build_networks
 from personalive.training.presets import TinyPreset
@@ -19,8 +19,7 @@ from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
 def key_seeded_networks(preset: TinyPreset) -> Networks:
     """Unlike fresh networks, these have no layer that begins as zero: motion, pose and neighbours all show."""
     networks = build_networks(preset)
-    for name in NETWORK_NAMES:
-        network = getattr(networks, name)
+    for network in networks.modules().values():
         network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
         network.eval().requires_grad_(False)
     return networks

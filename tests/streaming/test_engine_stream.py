@@ -163,12 +163,15 @@ def test_a_clip_conditioned_as_a_whole_equals_window_by_window(engine: Engine, p
         state, chunk = engine.step(state, frames[window])
         last = WARMUP + CHUNK * (call + 1)
         part = Conditioning(
-            conditioning.motion[:, first:last], conditioning.pose[:, :, first:last], conditioning.driver
+            conditioning.motion[:, first:last],
+            conditioning.pose[:, :, first:last],
+            conditioning.poses[first:last],
+            conditioning.driver,
         )
         with torch.no_grad():
-            whole, latents = engine.advance(whole, part)
+            whole, leaving = engine.advance(whole, part)
         first = last
-        assert (engine.decode(latents).int() - chunk.int()).abs().max() <= 1
+        assert (engine.decode(leaving).int() - chunk.int()).abs().max() <= 1
         torch.testing.assert_close(whole.latents, state.latents, atol=1e-3, rtol=1e-3)
     assert whole.keyframes == state.keyframes == 3
 
@@ -189,8 +192,8 @@ def test_advance_carries_gradients_and_step_does_not(networks: Networks, picture
     with torch.no_grad():
         given = engine.conditioner.drive(state, frames[1:5])
     motion, pose = given.motion.clone().requires_grad_(True), given.pose.clone().requires_grad_(True)
-    following, leaving = engine.advance(state, Conditioning(motion, pose, given.driver))
-    leaving.square().mean().backward(retain_graph=True)
+    following, leaving = engine.advance(state, Conditioning(motion, pose, given.poses, given.driver))
+    leaving.latents.square().mean().backward(retain_graph=True)
     assert temporal
     assert {n for n, p in temporal.items() if p.grad is None or not p.grad.any()} == set()
     assert {n for n, p in unet.named_parameters() if p.grad is not None} == temporal.keys()
@@ -255,10 +258,13 @@ def test_flush_gives_exactly_the_three_chunks_in_flight(engine: Engine, pictures
     with torch.no_grad():
         for _ in range(3):
             repeated = Conditioning(
-                state.motion[:, -1:].repeat(1, CHUNK, 1, 1), state.pose[:, :, -1:].repeat(1, 1, CHUNK, 1, 1), None
+                state.motion[:, -1:].repeat(1, CHUNK, 1, 1),
+                state.pose[:, :, -1:].repeat(1, 1, CHUNK, 1, 1),
+                state.poses[torch.full((CHUNK,), -1)],
+                None,
             )
-            state, latents = engine.advance(state, repeated)
-            by_hand.append(engine.decode(latents))
+            state, leaving = engine.advance(state, repeated)
+            by_hand.append(engine.decode(leaving))
     assert all(map(torch.equal, chunks, by_hand))
 
 

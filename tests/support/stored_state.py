@@ -66,6 +66,7 @@ def load(path: Path) -> StreamState:
         latents=found["latents"],
         motion=found["motion"],
         pose=found["pose"],
+        poses=pose("poses/"),
         driver=pose("driver/") if "driver/kp" in found else None,
         bank=found["bank"],
         **numbers,

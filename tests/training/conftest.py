@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from personalive.config import DetailConfig
 from personalive.errors import InputError
-from personalive.models.bundle import NETWORK_NAMES
 from personalive.training import run as module
 from personalive.training.data import render_set
 from personalive.training.prepare.runner import prepare
@@ -25,7 +25,7 @@ SIDE_PX = 128  # latents of 16 x 16, the grid that masks are kept on
 DATA = DataConfig(groups=2, frames=3, size_px=SIDE_PX)
 _STAGE = StageConfig(steps=2, batch=2, frames=2, warmup_steps=1)
 STAGES = {
-    **dict.fromkeys(("decoder", "extractor", "tokens", "motion", "sharpen"), _STAGE),
+    **dict.fromkeys(("decoder", "extractor", "tokens", "motion", "sharpen", "detail"), _STAGE),
     "vae": dataclasses.replace(_STAGE, start_steps=3),
     "temporal": dataclasses.replace(_STAGE, batch=1, frames=16),
 }
@@ -34,9 +34,9 @@ STAGES = {
 def toy_preset() -> TinyPreset:
     model = SMALL_PRESET.model
     guider = dataclasses.replace(model.pose_guider, canvas_size_px=SIDE_PX)
-    return dataclasses.replace(
-        SMALL_PRESET, model=dataclasses.replace(model, image_size_px=SIDE_PX, pose_guider=guider, entry="moved")
-    )
+    detail = DetailConfig(width=8, blend_width=8)
+    model = dataclasses.replace(model, image_size_px=SIDE_PX, pose_guider=guider, entry="moved", detail=detail)
+    return dataclasses.replace(SMALL_PRESET, model=model)
 
 
 def toy_run(folder: Path, said: list[str] | None = None) -> Run:
@@ -58,9 +58,7 @@ class Record:
 
 
 def _names(run: Run, chosen) -> set[str]:
-    parts = {part: getattr(run.networks, part) for part in NETWORK_NAMES} | {
-        "reader": nn.ModuleList([run.reader.read, run.reader.early])
-    }
+    parts = run.networks.modules() | {"reader": nn.ModuleList([run.reader.read, run.reader.early])}
     return {f"{part}.{n}" for part, network in parts.items() for n, p in network.named_parameters() if chosen(p)}
 
 

@@ -61,6 +61,7 @@ def test_numbers_that_mean_nothing_are_refused(tmp_path: Path, capsys, bad: tupl
         ("cache/tokens.npy", "motion", "tokens"),
         ("data/images.u8", "extractor", "render"),
         ("cache/moved.f16", "motion", "moved"),
+        ("cache/flow.f16", "motion", "moved"),
         ("motion_encoder.safetensors", "motion", "motion_encoder.safetensors"),
     ],
 )

@@ -34,15 +34,16 @@ def test_every_group_is_rendered_and_told(finished):
         ("decoder", ["vae.decoder", "vae.post_quant_conv"]),
         ("extractor", ["motion_extractor"]),
         ("tokens", ["motion_encoder", "reader"]),
-        ("motion", ["clip", "reference_unet", "denoising_unet", "pose_guider"]),
-        ("sharpen", ["clip", "reference_unet", "denoising_unet", "pose_guider"]),
+        ("motion", ["clip", "reference_unet", "denoising_unet", "pose_guider", "detail"]),
+        ("sharpen", ["clip", "reference_unet", "denoising_unet", "pose_guider", "detail"]),
+        ("detail", ["detail"]),
         ("temporal", ["denoising_unet"]),
     ],
 )
 def test_a_stage_reaches_exactly_what_it_trains(finished, stage: str, parts: list[str]):
     mine = of(finished.all, *parts)
     if stage in ("motion", "sharpen"):
-        mine -= temporal(finished.all)
+        mine -= temporal(finished.all) | of(finished.all, "detail.blend")
     if stage == "temporal":
         mine = temporal(finished.all)
     assert mine

@@ -121,3 +121,10 @@ def test_half_precision_pictures_keep_their_kind_and_place():
     moved = move_head(picture.bfloat16(), held, wanted)
     assert moved.dtype is torch.bfloat16
     torch.testing.assert_close(moved.float(), move_head(picture, held, wanted), atol=0.01, rtol=0)
+
+
+def test_autocast_does_not_move_the_field():
+    (_, held), (_, wanted) = head(3, STILL), head(3, MOTIONS[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = moving_field(held, wanted, SIDE_PX)
+    assert torch.equal(found, moving_field(held, wanted, SIDE_PX))

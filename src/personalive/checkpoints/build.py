@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import CLIP_CONFIG, UNET_CONFIG, VAE_CONFIG
 from personalive.errors import CheckpointError
+from personalive.models.detail import DetailHead
 from personalive.models.motion_encoder import MotionEncoder
 from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.pose_guider import PoseGuider
@@ -112,5 +113,6 @@ _BUILDERS: Mapping[str, tuple[str, Callable[[CheckpointFolder], nn.Module]]] = M
         "motion_encoder": (_PERSONALIVE, lambda folder: MotionEncoder(folder.config.motion_encoder)),
         "motion_extractor": (_PERSONALIVE, lambda folder: MotionExtractor(folder.config.motion_extractor)),
         "pose_guider": (UNET_CONFIG, _pose_guider),
+        "detail": (_PERSONALIVE, lambda folder: DetailHead(folder.config.detail, unet_config(folder).channels[0])),
     }
 )

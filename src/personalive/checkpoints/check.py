@@ -10,7 +10,7 @@ from personalive.checkpoints.build import build_part
 from personalive.checkpoints.files import read_infos
 from personalive.checkpoints.folder import CheckpointFolder, resolve_root
 from personalive.checkpoints.key_map import KEY_RULES
-from personalive.checkpoints.layout import PARTS, find_part, missing_files
+from personalive.checkpoints.layout import PARTS, find_part, missing_files, parts_of
 from personalive.checkpoints.strict import KeyDifference, canonical_infos, compare, merge_infos, module_infos
 from personalive.errors import CheckpointError
 
@@ -64,7 +64,7 @@ def check_folder(where: str | Path) -> FolderReport:
         folder = CheckpointFolder.from_configs(root, name=str(where))
     except CheckpointError as error:
         return FolderReport(root=root, missing_files=absent, problem=str(error))
-    parts = tuple(_check_part(folder, part) for part in PARTS)
+    parts = tuple(_check_part(folder, part) for part in parts_of(folder.config))
     return FolderReport(root=root, missing_files=absent, parts=parts)
 
 

@@ -14,7 +14,7 @@ from personalive.checkpoints.check import check_folder
 from personalive.checkpoints.files import TensorInfo, read_tensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES, KeyRules
-from personalive.checkpoints.layout import CONFIGS, PARTS
+from personalive.checkpoints.layout import CONFIGS, PARTS, parts_of
 from personalive.checkpoints.write import whole_folder, write_safetensors
 from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, OutputError
@@ -80,8 +80,8 @@ def convert_folder(
 def _jobs(folder: CheckpointFolder) -> list[_Job]:
     return [
         _Job(path, f"{file.stem}.safetensors", KEY_RULES[part])
-        for part, files in PARTS.items()
-        for file in files
+        for part in parts_of(folder.config)
+        for file in PARTS[part]
         if (path := file.find(folder.root)) is not None
     ]
 

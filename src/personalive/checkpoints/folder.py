@@ -20,6 +20,7 @@ from personalive.checkpoints.layout import (
     VAE_CONFIG,
     find_part,
     missing_files,
+    parts_of,
 )
 from personalive.config import TINY, ModelConfig, WeightFilesConfig
 from personalive.errors import CheckpointError
@@ -54,7 +55,13 @@ class CheckpointFolder:
                 f"{root}: {len(missing)} files missing ({shown}{', ...' if missing[3:] else ''}): "
                 f"{_place_hint(root) or 'run `personalive weights download` to fetch the released weights'}"
             )
-        return cls.from_configs(root, name=str(where))
+        folder = cls.from_configs(root, name=str(where))
+        if lacking := [part for part in parts_of(folder.config) if not folder.files(part)]:
+            raise CheckpointError(
+                f"{root}: {MODEL_CONFIG} describes a {lacking[0]} network, but there is no "
+                f"{PARTS[lacking[0]][0].stem}.safetensors: download the folder again"
+            )
+        return folder
 
     @classmethod
     def from_configs(cls, root: Path, name: str) -> CheckpointFolder:
@@ -83,7 +90,7 @@ class CheckpointFolder:
     @property
     def size_bytes(self) -> int:
         """Bytes of all weight files."""
-        return sum(path.stat().st_size for part in PARTS for path in self.files(part))
+        return sum(path.stat().st_size for part in parts_of(self.config) for path in self.files(part))
 
     def identity(self) -> str:
         """16 hex digits that change when the model does, for run reports. Reads at most 16 MiB per file.
@@ -93,7 +100,7 @@ class CheckpointFolder:
         """
         digest = hashlib.sha256()
         configs = (self.root / name for name in CONFIGS if (self.root / name).is_file())
-        for path in (*configs, *(file for part in PARTS for file in self.files(part))):
+        for path in (*configs, *(file for part in parts_of(self.config) for file in self.files(part))):
             digest.update(f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}\n".encode())
             for sample in _samples(path):
                 digest.update(sample)

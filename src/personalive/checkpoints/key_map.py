@@ -115,5 +115,6 @@ KEY_RULES: Mapping[str, KeyRules] = MappingProxyType(
             optional=(_INDICES,),
         ),
         "pose_guider": NO_RULES,
+        "detail": NO_RULES,
     }
 )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from personalive.config import ModelConfig
+
 SUFFIXES = (".safetensors", ".bin", ".pth")  # in order of preference where several exist
 
 MODEL_CONFIG = "personalive/config.json"  # absent from the released folder, which means the released sizes
@@ -53,8 +55,14 @@ PARTS: Mapping[str, tuple[WeightFile, ...]] = MappingProxyType(
         "motion_encoder": (WeightFile("personalive/motion_encoder"),),
         "motion_extractor": (WeightFile("personalive/motion_extractor"),),
         "pose_guider": (WeightFile("personalive/pose_guider"),),
+        "detail": (WeightFile("personalive/detail", required=False),),
     }
 )
+
+
+def parts_of(config: ModelConfig) -> tuple[str, ...]:
+    """The parts that a model of this config has: all, but the detail head only where one is described."""
+    return tuple(part for part in PARTS if part != "detail" or config.detail.width)
 
 
 def find_part(root: Path, part: str) -> tuple[Path, ...]:

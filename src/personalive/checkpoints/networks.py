@@ -13,7 +13,7 @@ from personalive.checkpoints.build import build_part, unet_config
 from personalive.checkpoints.files import TensorInfo
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES
-from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG
+from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG, parts_of
 from personalive.checkpoints.strict import load_files, module_infos
 from personalive.checkpoints.write import whole_folder, write_config, write_safetensors
 from personalive.errors import DeviceError
@@ -34,7 +34,7 @@ def load_networks(
         CheckpointError: files that are damaged, unsafe, or not the weights of this model.
         DeviceError: the device is not there or its memory is not enough.
     """
-    parts = {part: load_part(folder, part, device=device, dtype=dtype) for part in PARTS}
+    parts = {part: load_part(folder, part, device=device, dtype=dtype) for part in parts_of(folder.config)}
     return Networks(config=folder.config, unet_config=unet_config(folder), **cast(dict[str, Any], parts))
 
 
@@ -74,8 +74,8 @@ def save_networks(networks: Networks, folder: Path, *, dtype: torch.dtype = torc
         write_config(temporary / UNET_CONFIG, unet_to_diffusers(networks.unet_config))
         write_config(temporary / VAE_CONFIG, _public(networks.vae.config) | {"_class_name": "AutoencoderKL"})
         write_config(temporary / CLIP_CONFIG, _public(networks.clip.config.to_diff_dict()))
-        for part in PARTS:
-            _save_part(getattr(networks, part), part, temporary, dtype)
+        for part, module in networks.modules().items():
+            _save_part(module, part, temporary, dtype)
 
 
 def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:

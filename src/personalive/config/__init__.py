@@ -20,6 +20,7 @@ from personalive.config.files import (
 )
 from personalive.config.model import (
     CanvasConfig,
+    DetailConfig,
     EntryType,
     HeadProxyConfig,
     KeyframeConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "CanvasConfig",
     "CliConfig",
     "ContactSheetConfig",
+    "DetailConfig",
     "DownloadConfig",
     "EntryType",
     "EvaluationConfig",

@@ -46,6 +46,15 @@ class PoseGuiderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DetailConfig:
+    """The head that finds a frame's detail in the portrait (ours; the released model has none)."""
+
+    width: int = 0  # channels; 0 means that there is no such head; else a multiple of 4
+    blocks: int = 2
+    blend_width: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
 class CanvasConfig:
     """Keypoint canvas and face box (weights). Fixed: the networks know these drawings and no others."""
 
@@ -119,6 +128,7 @@ class ModelConfig:
     motion_encoder: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
     motion_extractor: MotionExtractorConfig = field(default_factory=MotionExtractorConfig)
     pose_guider: PoseGuiderConfig = field(default_factory=PoseGuiderConfig)
+    detail: DetailConfig = field(default_factory=DetailConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from personalive.config import ModelConfig
+from personalive.models.detail import DetailHead
 from personalive.models.motion_encoder import MotionEncoder
 from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.pose_guider import PoseGuider
@@ -19,6 +22,7 @@ NETWORK_NAMES = (
     "motion_encoder",
     "motion_extractor",
     "pose_guider",
+    "detail",
 )
 
 
@@ -35,3 +39,9 @@ class Networks:
     motion_encoder: MotionEncoder
     motion_extractor: MotionExtractor
     pose_guider: PoseGuider
+    detail: DetailHead | None = None  # ours; absent from the released model
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Every network that this model has, by name."""
+        found = {name: getattr(self, name) for name in NETWORK_NAMES}
+        return {name: module for name, module in found.items() if module is not None}

@@ -89,7 +89,7 @@ class UNetConfig:
 class UNet(nn.Module):
     """The trunk both nets share, with released key names."""
 
-    def __init__(self, config: UNetConfig, sizes: BlockSizes) -> None:
+    def __init__(self, config: UNetConfig, sizes: BlockSizes, levels_up: int) -> None:
         super().__init__()
         channels = config.channels
 
@@ -106,12 +106,12 @@ class UNet(nn.Module):
         )
         self.mid_block = MidBlock(channels[-1], sizes)
         self.up_blocks = nn.ModuleList(
-            UpBlock(f"up_blocks.{i}", resnets, attends, i == last, by_level[last - i])
-            for i, (resnets, attends) in enumerate(zip(_up_widths(config), config.up_attends, strict=True))
+            UpBlock(f"up_blocks.{i}", resnets, config.up_attends[i], i == levels_up - 1, by_level[last - i])
+            for i, resnets in enumerate(_up_widths(config)[:levels_up])
         )
 
     def trunk(self, x: Tensor, inputs: BlockInputs) -> Tensor:
-        """(B*F, C0, H, W) after ``conv_in`` -> (B*F, C0, H, W) before the output norm."""
+        """(B*F, C0, H, W) after ``conv_in`` -> what the last level gives: (B*F, C0, H, W) if it has them all."""
         skips = [x]
         for block in self.down_blocks:
             x, more = _level(block, inputs, x)
@@ -150,10 +150,15 @@ def _sizes(config: UNetConfig, motion_width: int | None) -> BlockSizes:
 
 
 class ReferenceUNet(UNet):
-    """Reads a clean latent and gives what the denoising net attends to."""
+    """Reads a clean latent and gives what the denoising net attends to.
+
+    Levels on the way up end with the last that attends: nothing reads what comes after it (in the released shape the
+    last one does, so all are there).
+    """
 
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__(config, _sizes(config, None))
+        read = [i + 1 for i, attends in enumerate(config.up_attends) if attends]
+        super().__init__(config, _sizes(config, None), max(read, default=0))
 
     def forward(
         self, latent: Tensor, timesteps: Tensor, context: Tensor, *, recompute: bool = False
@@ -168,7 +173,7 @@ class DenoisingUNet(UNet):
     """Denoises every frame in flight, each at its own timestep."""
 
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__(config, _sizes(config, config.motion_width))
+        super().__init__(config, _sizes(config, config.motion_width), len(config.channels))
         self.causal = config.temporal_attention == "causal"
         self.conv_norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=RESNET_NORM_EPS)
         self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
@@ -183,7 +188,7 @@ class DenoisingUNet(UNet):
             name: module.block.attn1.project(features[name]) for name, module in self.spatial_transformers().items()
         }
 
-    def forward(
+    def features(
         self,
         latents: Tensor,
         timesteps: Tensor,
@@ -195,7 +200,7 @@ class DenoisingUNet(UNet):
         temporal: bool = True,
         recompute: bool = False,
     ) -> Tensor:
-        """One pass over all frames in flight.
+        """All of one pass over the frames in flight but the last convolution.
 
         Args:
             latents: (B, C, F, H, W).
@@ -208,7 +213,7 @@ class DenoisingUNet(UNet):
             recompute: save memory in training: activations inside levels are computed again for the gradient.
 
         Returns:
-            (B, C, F, H, W), the prediction (noise in the released model).
+            (B*F, C0, H, W).
         """
         frames = latents.shape[2]
         x = self.conv_in(rearrange(latents, "b c f h w -> (b f) c h w"))
@@ -218,5 +223,12 @@ class DenoisingUNet(UNet):
         sees = timesteps[0][None, :] <= timesteps[0][:, None] if self.causal else None
         along = FrameInputs(frames, tokens, sees)
         inputs = BlockInputs(time, context, along, reference, temporal=temporal, recompute=recompute)
-        x = F.silu(self.conv_norm_out(self.trunk(x, inputs)))
-        return rearrange(self.conv_out(x), "(b f) c h w -> b c f h w", f=frames)
+        return F.silu(self.conv_norm_out(self.trunk(x, inputs)))
+
+    def prediction(self, features: Tensor, frames: int) -> Tensor:
+        """(B*F, C0, H, W) of ``features`` -> (B, C, F, H, W), noise in the released model; ``frames`` is F."""
+        return rearrange(self.conv_out(features), "(b f) c h w -> b c f h w", f=frames)
+
+    def forward(self, latents: Tensor, timesteps: Tensor, **conditions: Any) -> Tensor:
+        """One pass over all frames in flight, arguments as ``features``: (B, C, F, H, W), the prediction."""
+        return self.prediction(self.features(latents, timesteps, **conditions), latents.shape[2])

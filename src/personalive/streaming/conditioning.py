@@ -89,7 +89,7 @@ class Conditioner:
             driver = own[cut]
             after = self._follow(state, own[cut:], driver)
             poses = HeadPose.cat([self._follow(state, own[:cut], state.driver), after]) if cut else after
-        return Conditioning(motion, self.pose_features(poses), driver, self.entering(state.reference, poses))
+        return Conditioning(motion, self.pose_features(poses), poses, driver, self.entering(state.reference, poses))
 
     def repeat_last(self, state: StreamState) -> Conditioning:
         """One chunk of the newest frame's conditioning again, to drain the window."""
@@ -97,6 +97,7 @@ class Conditioner:
         return Conditioning(
             state.motion[:, -1:].expand(-1, count, -1, -1),
             state.pose[:, :, -1:].expand(-1, -1, count, -1, -1),
+            HeadPose.cat([state.poses[-1]] * count),
             state.driver,
             None if self.config.entry == "portrait" else state.latents[:, :, -1:].expand(-1, -1, count, -1, -1),
         )
@@ -144,6 +145,7 @@ class Conditioner:
         return Conditioning(
             torch.cat([warmup, motion], dim=1),
             self.pose_features(poses),
+            poses,
             own[0],
             self.entering(state.reference, driven),
         )

@@ -18,9 +18,11 @@ from personalive.config import KeyframeConfig
 from personalive.errors import InputError
 from personalive.models.bundle import Networks
 from personalive.streaming.conditioning import Conditioner
+from personalive.streaming.detail import add_detail
 from personalive.streaming.keyframes import extend, is_keyframe
 from personalive.streaming.schedule import Schedule
-from personalive.streaming.state import Conditioning, StreamState, draw_noise, entering_latents
+from personalive.streaming.state import Conditioning, Leaving, StreamState, draw_noise, entering_latents
+from personalive.vision.keypoints import HeadPose
 
 
 class Engine:
@@ -96,6 +98,7 @@ class Engine:
             latents=self.schedule.add_noise(clean, noise, self._timesteps[:, : self.warmup_frames]),
             motion=motion[:, :0],
             pose=self._no_pose(reference.latent),
+            poses=reference.pose[:0],
             driver=None,
             bank=motion,
             keyframe_threshold=keyframe_threshold,
@@ -127,8 +130,8 @@ class Engine:
         _check_square(window, (self.chunk_frames, 3), "window")
         if cut is not None and not 0 <= cut < self.chunk_frames:
             raise InputError(f"cut {cut}: give the number of a frame of the window, 0 to {self.chunk_frames - 1}")
-        state, latents = self.advance(state, self.conditioner.drive(state, window, cut), noise)
-        return state, self.decode(latents)
+        state, leaving = self.advance(state, self.conditioner.drive(state, window, cut), noise)
+        return state, self.decode(leaving)
 
     @torch.no_grad()
     def flush(self, state: StreamState) -> Iterator[Tensor]:
@@ -136,22 +139,23 @@ class Engine:
         if state.driver is None:
             return
         for _ in range(self.warmup_frames // self.chunk_frames):
-            state, latents = self.advance(state, self.conditioner.repeat_last(state))
-            yield self.decode(latents)
+            state, leaving = self.advance(state, self.conditioner.repeat_last(state))
+            yield self.decode(leaving)
 
     def advance(
         self, state: StreamState, conditioning: Conditioning, noise: Tensor | None = None
-    ) -> tuple[StreamState, Tensor]:
+    ) -> tuple[StreamState, Leaving]:
         """One call of the denoiser over all frames in flight; differentiable, latents only.
 
         Returns:
-            The next state, and the clean latents that leave, (1, C, 4, h, w) float32.
+            The next state, and the frames that leave.
         """
         count = self.chunk_frames
         motion = torch.cat([state.motion, conditioning.motion], dim=1)
         pose = torch.cat([state.pose, conditioning.pose], dim=2)
         latents = torch.cat([state.latents, self._enter(state, conditioning, noise)], dim=2)
-        prediction = self.networks.denoising_unet(
+        unet = self.networks.denoising_unet
+        features = unet.features(
             latents.to(self.dtype),
             self._timesteps,
             context=state.reference.context,
@@ -160,14 +164,17 @@ class Engine:
             reference=state.reference.kv,
             recompute=self.recompute,
         )
+        prediction = unet.prediction(features, latents.shape[2])
         stepped = self.schedule.step(prediction.float(), latents, self._timesteps)
-        leaving = stepped.original[:, :, :count]
-        reference, bank = self._remember(state, motion[:, :1], leaving[:, :, 0])
+        poses = HeadPose.cat([state.poses, conditioning.poses])
+        leaving = Leaving(stepped.original[:, :, :count], features[:count], poses[:count], state.reference)
+        reference, bank = self._remember(state, motion[:, :1], leaving.latents[:, :, 0])
         following = StreamState(
             reference=reference,
             latents=stepped.previous[:, :, count:],
             motion=motion[:, count:],
             pose=pose[:, :, count:],
+            poses=poses[count:],
             driver=conditioning.driver,
             bank=bank,
             keyframe_threshold=state.keyframe_threshold,
@@ -176,9 +183,17 @@ class Engine:
         )
         return following, leaving
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(1, C, F, h, w) clean latents -> frames (F, S, S, 3) uint8 on the CPU."""
-        images = self.decode_images(rearrange(latents, "1 c f h w -> f c h w"))
+    @torch.no_grad()
+    def decode(self, leaving: Leaving) -> Tensor:
+        """Finished frames as pictures, with the portrait's detail where the model looks for it.
+
+        Returns:
+            (4, S, S, 3) uint8 on the CPU.
+        """
+        images = self.decode_images(rearrange(leaving.latents, "1 c f h w -> f c h w"))
+        if (head := self.networks.detail) is not None:
+            reference = leaving.reference
+            images = add_detail(head, images, leaving.features, reference.picture, reference.pose, leaving.poses)
         bytes_ = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
         return rearrange(bytes_, "f c h w -> f h w c").contiguous().cpu()
 

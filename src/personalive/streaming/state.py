@@ -37,6 +37,7 @@ class StreamState:
     latents: Tensor  # (1, C, warm-up frames, h, w) float32, in flight, cleanest first
     motion: Tensor  # (1, warm-up frames, T, K); no frames before the first call
     pose: Tensor  # (1, C0, warm-up frames, h, w); no frames before the first call
+    poses: HeadPose  # the same frames' head poses on the portrait, warm-up frames or none
     driver: HeadPose | None  # the first driving frame: later motion is relative to it
     bank: Tensor  # (1, R, T, K) motion embeddings of the portrait and the keyframes
     keyframe_threshold: float
@@ -55,8 +56,19 @@ class Conditioning:
 
     motion: Tensor  # (1, n, T, K)
     pose: Tensor  # (1, C0, n, h, w)
+    poses: HeadPose  # n, on the portrait
     driver: HeadPose | None  # the first driving frame of the stream
     entering: Tensor | None = None  # (1, C, 4 or more, h, w) clean latents they enter as; None: the portrait's
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The frames that one call finished, and what their detail is found with."""
+
+    latents: Tensor  # (1, C, 4, h, w) clean, float32
+    features: Tensor  # (4, C0, h, w) the denoiser's last ones
+    poses: HeadPose  # 4, on the portrait
+    reference: Reference  # whose portrait they show
 
 
 def entering_latents(state: StreamState, conditioning: Conditioning, count: int) -> Tensor:

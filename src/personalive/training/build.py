@@ -10,6 +10,7 @@ from torch import nn
 from personalive.models.attention import FrameTransformer, SpatialTransformer
 from personalive.models.blocks import ResnetBlock
 from personalive.models.bundle import Networks
+from personalive.models.detail import DetailHead
 from personalive.models.motion_encoder import MotionEncoder
 from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.pose_guider import PoseGuider
@@ -37,6 +38,7 @@ def build_networks(preset: TinyPreset, seed: int = 0) -> Networks:
             motion_encoder=MotionEncoder(preset.model.motion_encoder),
             motion_extractor=MotionExtractor(preset.model.motion_extractor),
             pose_guider=PoseGuider(preset.model.pose_guider, preset.unet.channels[0]),
+            detail=DetailHead(preset.model.detail, preset.unet.channels[0]) if preset.model.detail.width else None,
         )
     _begin_without_branches(networks.denoising_unet)
     _begin_without_branches(networks.reference_unet)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -42,18 +43,19 @@ class FrameCache:
         self.sizes = {
             "latents.f16": (np.float16, (count, channels, side, side)),
             "moved.f16": (np.float16, (count, REFERENCES, channels, side, side)),
+            "flow.f16": (np.float16, (count, REFERENCES, 2, side, side)),  # half picture sides
             "faces.u8": (np.uint8, (count, face, face, 3)),
             "thumbs.u8": (np.uint8, (count, thumb, thumb, 3)),
         }
 
     def open(self) -> FrameCache:
-        """Map the finished files. ``latents``, ``effect``, ``moved`` and ``tokens`` are None until they are made."""
-        tokens, effect, latents, moved = (self.folder / name for name in (TOKENS, EFFECT, "latents.f16", "moved.f16"))
+        """Map the finished files. What is not made yet is None; poses, faces and thumbnails have to be there."""
+        tokens, effect = self.folder / TOKENS, self.folder / EFFECT
         try:
             self.tokens = np.load(tokens, mmap_mode="r", allow_pickle=False) if tokens.exists() else None
             self.effect = torch.from_numpy(np.load(effect, allow_pickle=False)) if effect.exists() else None
-            self.latents = self._map("latents.f16") if latents.exists() else None
-            self.moved = self._map("moved.f16") if moved.exists() else None
+            made = {n: self._map(n) if (self.folder / n).exists() else None for n in self.sizes}
+            self.latents, self.moved, self.flow = (made[n] for n in ("latents.f16", "moved.f16", "flow.f16"))
             self.faces, self.thumbs = self._map("faces.u8"), self._map("thumbs.u8")
             with np.load(self.folder / "poses.npz") as file:
                 self.pose = HeadPose(**{f.name: torch.from_numpy(file[f.name]) for f in fields(HeadPose)})
@@ -119,8 +121,11 @@ class FrameCache:
         )
 
     def fill_moved(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
-        """Scaled latents of every person's references, moved to the pose of each of the person's frames."""
-        (moved,) = self._new("moved.f16")
+        """Scaled latents of every person's references, moved to the pose of each of the person's frames.
+
+        And the optical flow that is still missing to the frames themselves.
+        """
+        moved, flow = self._new("moved.f16", "flow.f16")
         images = data.images.reshape(-1, *data.images.shape[3:])
         device, frames = next(networks.vae.parameters()).device, self.shape[2]
         for first in range(0, len(images), frames):
@@ -134,6 +139,8 @@ class FrameCache:
                 pixels = shown.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
                 latents = encode_all(networks.vae, pixels, device).float() * _scaling(networks)
                 moved[first : first + frames, which] = latents.numpy()
+                flows = [missing_flow(*two, flow.shape[-1]) for two in zip(images[targets], pixels, strict=True)]
+                flow[first : first + frames, which] = np.stack(flows)
             progress(first + frames)
 
     def _new(self, *names: str) -> list[np.memmap]:
@@ -155,6 +162,18 @@ class FrameCache:
                 tokens.append(encoder(faces.permute(0, 3, 1, 2).float() / 127.5 - 1).half().cpu())
             progress(start + len(faces))
         np.save(self.folder / TOKENS, torch.cat(tokens).numpy(), allow_pickle=False)
+
+
+def missing_flow(frame: np.ndarray, moved: np.ndarray, side: int) -> np.ndarray:
+    """Where what ``frame`` shows is in ``moved``, both (S, S, 3) uint8: (2, side, side) in half picture sides.
+
+    Dense inverse search (Kroeger et al. 2016), OpenCV's.
+    """
+    grey = [cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY) for picture in (frame, moved)]
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow_px = search.calc(grey[0], grey[1], np.zeros((*grey[0].shape, 2), np.float32))
+    pooled = cv2.resize(flow_px, (side, side), interpolation=cv2.INTER_AREA)
+    return pooled.transpose(2, 0, 1) / (frame.shape[0] / 2)
 
 
 @torch.no_grad()

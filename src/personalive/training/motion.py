@@ -20,6 +20,7 @@ from personalive.streaming.conditioning import CLIP_MEAN, CLIP_STD
 from personalive.streaming.schedule import Schedule
 from personalive.training.cache import REFERENCES, FrameCache
 from personalive.training.data import RenderedSet
+from personalive.training.finding import FLOW_WEIGHT, Finding
 from personalive.training.loop import Losses
 from personalive.training.standardise import standardise_norms
 from personalive.vision.canvas import draw_canvas
@@ -32,6 +33,7 @@ ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model'
 TOP_SHARE = 0.8  # of the frames before that: at the highest level, where all of the motion is still to be made
 STANDARD_PICTURES = 64  # that the image encoder's norms start from
 DOUBT = 0.1  # latent error below which the loss is nearly square
+FINDING_WEIGHT = 2.0  # of the detail head's task: half as steep for the denoiser's weights as the latents' error
 TOKEN_NOISE = 0.03  # added to the motion tokens, a tenth of their spread
 
 
@@ -64,11 +66,23 @@ class Batch(NamedTuple):
     target: Tensor  # (B, C, F, h, w) clean latents
     weight: Tensor  # (B, 1, F, h, w)
     masks: Tensor  # (B*F, 3, g, g) share of face, eyes and mouth in each cell, 0..1
+    rows: np.ndarray  # (B*F,) rows of the cache: the frames themselves
+    portraits: np.ndarray  # (B*F,) and what they were made from
+    whiches: np.ndarray  # (B*F,) which of a person's references that is
     references: list[Tensor]  # (B, C, h, w) each
     entering: Tensor  # (B, C, F, h, w) clean latents of what the frames enter as
     thumbs: Tensor  # (B, 3, s, s), normalised for the image encoder
     canvas: Tensor  # (B*F, 3, S, S)
     motion: Tensor  # (B, F, T, K)
+
+
+class Attempt(NamedTuple):
+    """What the model made of one batch."""
+
+    batch: Batch
+    clean: Tensor  # (B, C, F, h, w) predicted clean latents, float32
+    levels: Tensor  # (B, F) that they were predicted from
+    features: Tensor  # (B*F, C0, h, w) that they were predicted with
 
 
 class MotionModules(nn.Module):
@@ -78,6 +92,7 @@ class MotionModules(nn.Module):
         super().__init__()
         self.clip, self.reference_unet = networks.clip, networks.reference_unet
         self.denoising_unet, self.pose_guider = networks.denoising_unet, networks.pose_guider
+        self.detail = networks.detail
 
 
 class MotionStage:
@@ -108,33 +123,48 @@ class MotionStage:
         self.moved = cache.moved if networks.config.entry == "moved" else None
         if networks.config.entry == "moved" and cache.moved is None:
             raise InputError(f"{cache.folder}: no moved portraits yet: run the moved stage first")
+        self.finding = None if networks.detail is None else Finding(networks.detail, data, cache)
         self.schedule = Schedule(networks.config.schedule)
         self.device = next(modules.parameters()).device
         self.channels = channel_weights(cache.known_effect()).to(self.device)
 
     def __call__(self, step: int, done: float) -> Losses:
-        batch, clean, levels = self.attempt(step, done)
-        error = self.error(batch, clean)
-        top = levels == self.config.schedule.levels[-1]
+        made = self.attempt(step, done)
+        error = self.error(made)
+        top = made.levels == self.config.schedule.levels[-1]
+        found = self.find(made)
         return {
-            "loss": error.mean(),
-            "latent": (clean - batch.target).detach().square().mean(),
+            "loss": error.mean() + found.pop("loss", 0.0),
+            "latent": (made.clean - made.batch.target).detach().square().mean(),
             "top": error.detach().mean(dim=(1, 3, 4))[top].mean() if top.any() else error.new_zeros(()),
+            **found,
         }
 
-    def attempt(self, step: int, done: float) -> tuple[Batch, Tensor, Tensor]:
-        """One batch, the clean latents predicted for it (B, C, F, h, w), and the levels (B, F) they came from."""
+    def attempt(self, step: int, done: float) -> Attempt:
+        """Draw a batch and predict its clean latents."""
         rng = np.random.default_rng([step, 4, self.rank])
         batch = self.load(rng)
         noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
         with torch.autocast(self.device.type, torch.bfloat16):
             conditions = self.condition(batch)
             latents, levels = self._inputs(batch, conditions, noise, rng, done)
-            return batch, self.predict(latents, levels, conditions), levels
+            unet = self.modules.denoising_unet
+            features = unet.features(latents, levels, **conditions)
+            prediction = unet.prediction(features, latents.shape[2]).float()
+        return Attempt(batch, self.schedule.step(prediction, latents, levels).original, levels, features)
 
-    def error(self, batch: Batch, clean: Tensor) -> Tensor:
-        """Weighted error of predicted latents, (B, C, F, h, w)."""
-        return batch.weight * self.channels * robust(clean - batch.target)
+    def find(self, made: Attempt) -> Losses:
+        """What the detail head's task adds to the loss, and its parts; empty for a model without one."""
+        if self.finding is None:
+            return {}
+        batch = made.batch
+        pixels, flow = self.finding.errors(made.features, batch.rows, batch.portraits, batch.whiches, batch.masks)
+        loss = FINDING_WEIGHT * (pixels + FLOW_WEIGHT * flow)
+        return {"loss": loss, "found": pixels.detach(), "flow": flow.detach()}
+
+    def error(self, made: Attempt) -> Tensor:
+        """Weighted error of the predicted latents, (B, C, F, h, w)."""
+        return made.batch.weight * self.channels * robust(made.clean - made.batch.target)
 
     def standardise(self) -> None:
         """Start the image encoder's norms from training pictures."""
@@ -166,6 +196,9 @@ class MotionStage:
             target=target,
             weight=mask_weights(np.stack(masks), target.shape[-1], self.batch).to(self.device),
             masks=torch.from_numpy(np.stack(masks)).to(self.device) / 255,
+            rows=np.array(rows),
+            portraits=np.repeat(portraits, self.frames),
+            whiches=np.array(whiches),
             references=references,
             entering=entering,
             thumbs=self._thumbs(portraits),
@@ -185,11 +218,6 @@ class MotionStage:
         kv = {n: KV(*(torch.cat(ts, 1) for ts in zip(*(p[n] for p in parts), strict=True))) for n in parts[0]}
         pose = rearrange(self.modules.pose_guider(batch.canvas), "(b f) c h w -> b c f h w", b=B)
         return {"context": context, "reference": kv, "motion": batch.motion, "pose": pose, "temporal": False}
-
-    def predict(self, latents: Tensor, levels: Tensor, conditions: dict) -> Tensor:
-        """(B, C, F, h, w) at (B, F) levels -> clean latents, float32."""
-        prediction = self.modules.denoising_unet(latents, levels, **conditions).float()
-        return self.schedule.step(prediction, latents, levels).original
 
     def _inputs(
         self, batch: Batch, conditions: dict, noise: torch.Generator, rng: np.random.Generator, done: float

@@ -25,7 +25,7 @@ def advance_predicting(engine: Engine, state: StreamState, conditioning: Conditi
     entered = _with_entering(engine, state, conditioning, at)
     following, leaving = engine.advance(state, conditioning)
     stay = engine.schedule.clean(entered[:, :, count:], following.latents, at[:, count:])
-    return following, torch.cat([leaving, stay], dim=2)
+    return following, torch.cat([leaving.latents, stay], dim=2)
 
 
 def detached(state: StreamState) -> StreamState:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from personalive.config import (
+    DetailConfig,
     KeyframeConfig,
     ModelConfig,
     MotionEncoderConfig,
@@ -68,6 +69,7 @@ _MODEL = ModelConfig(
     pose_guider=PoseGuiderConfig(canvas_size_px=256, widths=(8, 16, 32, 64)),
     schedule=ScheduleConfig(prediction="residual", beta_start=1e-5, levels=(0, 1, 2, 3), step=1),
     keyframes=KeyframeConfig(),
+    detail=DetailConfig(width=64),
 )
 _UNET = UNetConfig(
     in_channels=LATENT_CHANNELS,
@@ -129,5 +131,6 @@ STAGES: dict[str, StageConfig] = {
     "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
     "motion": StageConfig(steps=20000, batch=4, frames=6, lr=8e-4),
     "sharpen": StageConfig(steps=5000, batch=4, frames=6, lr=6e-4, warmup_steps=30),
+    "detail": StageConfig(steps=1500, batch=4, frames=4, lr=1e-3, warmup_steps=30),
     "temporal": StageConfig(steps=4000, batch=2, frames=80, lr=5e-4, warmup_steps=30),
 }

@@ -17,12 +17,13 @@ from torch import nn
 
 from personalive.checkpoints.networks import save_networks
 from personalive.errors import InputError, OutputError
-from personalive.models.bundle import NETWORK_NAMES, Networks
+from personalive.models.bundle import Networks
 from personalive.streaming.load import choose_device
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
 from personalive.training.critic import Adversary, LatentCritic
 from personalive.training.data import RenderedSet, render_set
+from personalive.training.detail import DetailStage
 from personalive.training.extractor import ExtractorStage
 from personalive.training.linear_start import LinearPath, fit, place
 from personalive.training.loop import LossOf, Snapshot, train, trainable
@@ -36,9 +37,9 @@ from personalive.training.world import join_world
 
 STEPS = (
     *("render", "vae", "latents", "extractor", "faces", "moved"),
-    *("tokens", "motion", "decoder", "temporal", "sharpen", "export"),
+    *("tokens", "motion", "decoder", "temporal", "sharpen", "detail", "export"),
 )
-SHARED_STEPS = ("motion", "sharpen", "temporal")  # that several processes may run together
+SHARED_STEPS = ("motion", "sharpen", "temporal", "detail")  # that several processes may run together
 PROGRESS_SECONDS = 10.0
 SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
 
@@ -206,10 +207,24 @@ class Run:
             self._load("motion")
         trained = trainable([modules])
         TemporalModules(self.networks.denoising_unet).requires_grad_(False)
+        if self.networks.detail is not None:
+            self.networks.detail.blend.requires_grad_(False)
         config = self._config(name)
         batch = self._share(config)
         data, cache = self._data(), self._cache()
         return trained, MotionStage(modules, self.networks, data, cache, batch, config.frames, self.world.rank)
+
+    def detail(self) -> None:
+        """Train the detail head on finished frames; called again, it goes on from where it was."""
+        _, loss = self._motion_stage("detail", fresh=False)
+        if (finding := loss.finding) is None:
+            self.say("detail: this preset has no detail head: nothing to do")
+            return
+        for module in self.networks.modules().values():
+            module.eval().requires_grad_(False)
+        self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        trainable([finding.head])
+        self._train_motion("detail", nn.ModuleList([loss.modules]), DetailStage(loss, finding, self.networks))
 
     def _train_motion(self, name: str, trained: nn.ModuleList, loss: LossOf) -> None:
         average = self._train(name, trained, loss, lambda m, _: self._save("motion", cast(nn.ModuleList, m)[0]))
@@ -254,8 +269,8 @@ class Run:
             InputError: a stage has not run yet, or its file is damaged.
         """
         self._load(*names)
-        for part in NETWORK_NAMES:
-            getattr(self.networks, part).eval().requires_grad_(False)
+        for module in self.networks.modules().values():
+            module.eval().requires_grad_(False)
         return self.networks
 
     # --- files and loops ------------------------------------------------------------------------------
@@ -286,8 +301,8 @@ class Run:
         return FrameCache(self.folder / "cache", self._data(), self.networks).open()
 
     def _to_device(self) -> None:
-        for part in NETWORK_NAMES:
-            getattr(self.networks, part).to(self.device)
+        for module in self.networks.modules().values():
+            module.to(self.device)
 
     def _save(self, name: str, module: nn.Module, scaling: float | None = None) -> None:
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}

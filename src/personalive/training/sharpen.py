@@ -27,12 +27,15 @@ class SharpenStage:
         self.motion, self.adversary = motion, adversary
 
     def __call__(self, step: int, done: float) -> Losses:
-        batch, clean, _ = self.motion.attempt(step, done)
-        error = self.motion.error(batch, clean).mean()
+        made = self.motion.attempt(step, done)
+        batch, clean = made.batch, made.clean
+        error = self.motion.error(made).mean()
+        found = self.motion.find(made)
         judged, fake = judge(batch), rearrange(clean, "b c f h w -> (b f) c h w")
         with torch.autocast(clean.device.type, torch.bfloat16):
             hinge = self.adversary.learn(judged, fake)
-        losses = {"loss": error, "error": error.detach(), "critic": hinge}
+        loss = error + found.pop("loss", 0.0)
+        losses = {"loss": loss, "error": error.detach(), "critic": hinge, **found}
         share = (step - BEGIN_STEP) / (FULL_STEP - BEGIN_STEP)
         if share <= 0:
             return losses
@@ -41,7 +44,7 @@ class SharpenStage:
         with torch.autocast(clean.device.type, torch.bfloat16):
             wanted = self.adversary.gradient(judged, fake, own, RATIO * min(1.0, share))
         pull = (wanted * fake).sum()
-        return losses | {"loss": error + pull - pull.detach()}  # its gradient is the wish; its value says nothing
+        return losses | {"loss": loss + pull - pull.detach()}  # its gradient is the wish; its value says nothing
 
 
 def judge(batch: Batch) -> Judged:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import einsum
 from torch import Tensor
 
 from personalive.config import HeadProxyConfig
+from personalive.vision.fields import enlarged, places, sample
 from personalive.vision.keypoints import HeadPose, rotation_matrix
 
 _PROXY = HeadProxyConfig()
@@ -32,41 +33,33 @@ def move_head(pictures: Tensor, held: HeadPose, wanted: HeadPose) -> Tensor:
     Returns:
         (B, 3, S, S) in the dtype of ``pictures``.
     """
-    field = moving_field(held, wanted, pictures.shape[-1])  # float32: half precision would miss by whole pixels
-    moved = F.grid_sample(pictures.float(), field, mode="bilinear", padding_mode="border", align_corners=False)
-    return moved.to(pictures.dtype)
+    return sample(pictures, moving_field(held, wanted, pictures.shape[-1]))
 
 
 def moving_field(held: HeadPose, wanted: HeadPose, size_px: int) -> Tensor:
-    """Where each pixel of the wanted picture is in the shown one: (B, S, S, 2) x, y from -1 to 1, float32."""
+    """Where each pixel of the wanted picture is in the shown one: (B, S, S, 2) x, y from -1 to 1, float32.
+
+    Autocast does not reach inside: its products of half precision would miss by most of a pixel.
+    """
     held, wanted = held.to(dtype=torch.float32), wanted.to(dtype=torch.float32)
-    places = _places(max(size_px // _FIELD_SHARE, 1), held.t.device)
-    head, share = _head_shift(held, wanted, places)
-    shift = torch.lerp(_body_shift(held, wanted, places), head, share)
-    shift = F.interpolate(
-        rearrange(shift, "b h w c -> b c h w"), size=(size_px, size_px), mode="bilinear", align_corners=False
-    )
-    return _places(size_px, held.t.device) + rearrange(shift, "b c h w -> b h w c")
+    with torch.autocast(held.t.device.type, enabled=False):
+        coarse = places(max(size_px // _FIELD_SHARE, 1), held.t.device)
+        head, share = _head_shift(held, wanted, coarse)
+        shift = torch.lerp(_body_shift(held, wanted, coarse), head, share)
+        return enlarged(coarse + shift, size_px)
 
 
-def _places(side: int, device: torch.device) -> Tensor:
-    """Pixel centres, (1, side, side, 2)."""
-    line = (torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side * 2 - 1
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack([x, y], dim=-1)[None]
-
-
-def _head_shift(held: HeadPose, wanted: HeadPose, places: Tensor) -> tuple[Tensor, Tensor]:
+def _head_shift(held: HeadPose, wanted: HeadPose, at: Tensor) -> tuple[Tensor, Tensor]:
     """Way back of what the ellipsoid shows at each place, (B, s, s, 2), and how far to go it, (B, s, s, 1).
 
     The point of the ellipsoid that is seen at a place is found in head coordinates, k = a + z b with |k / radii| = 1,
     and looked up in the held pose. Beside the ellipsoid its nearest point is taken.
     """
     to_picture, to_held = _rotation(wanted), _rotation(held)
-    radii = torch.tensor(_PROXY.radii, device=places.device)
+    radii = torch.tensor(_PROXY.radii, device=at.device)
     centre = _beside(held, _PROXY.centre)  # (B, 3) head coordinates
     at_centre = einsum(centre, to_picture, "b i, b i j -> b j")[:, None, None, :2]
-    flat = F.pad((places - _shift(wanted)) / _scale(wanted) - at_centre, (0, 1))  # z = 0
+    flat = F.pad((at - _shift(wanted)) / _scale(wanted) - at_centre, (0, 1))  # z = 0
     a = einsum(flat, to_picture, "b h w j, b i j -> b h w i") / radii
     b = (to_picture[:, :, 2] / radii)[:, None, None]
     bb, ab, aa = (b * b).sum(-1), (a * b).sum(-1), (a * a).sum(-1)
@@ -78,18 +71,18 @@ def _head_shift(held: HeadPose, wanted: HeadPose, places: Tensor) -> tuple[Tenso
     reach = torch.lerp(*_pair(_PROXY.reach, low))
     fade = torch.lerp(*_pair(_PROXY.fade, low))
     share = ((reach + fade - beside.clamp(min=1e-6).sqrt()) / fade).clamp(0, 1)
-    return source - places, (share.square() * (3 - 2 * share))[..., None]
+    return source - at, (share.square() * (3 - 2 * share))[..., None]
 
 
-def _body_shift(held: HeadPose, wanted: HeadPose, places: Tensor) -> Tensor:
+def _body_shift(held: HeadPose, wanted: HeadPose, at: Tensor) -> Tensor:
     """Way back of the shoulders, (B, s, s, 2): they go with the neck and change size with the head, partly."""
     neck = _beside(held, _PROXY.neck)
     was, is_ = (
         einsum(neck, _rotation(pose), "b i, b i j -> b j")[:, None, None, :2] * _scale(pose) + _shift(pose)
         for pose in (held, wanted)
     )
-    grown = (_scale(held) / _scale(wanted) - 1) * (places - is_)
-    below = torch.sigmoid((places[..., 1:] - is_[..., 1:] - _PROXY.shoulder_drop) / _PROXY.shoulder_softness)
+    grown = (_scale(held) / _scale(wanted) - 1) * (at - is_)
+    below = torch.sigmoid((at[..., 1:] - is_[..., 1:] - _PROXY.shoulder_drop) / _PROXY.shoulder_softness)
     return below * (_PROXY.shoulder_follow * (was - is_) + _PROXY.shoulder_growth * grown)
 
 

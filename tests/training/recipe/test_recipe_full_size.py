@@ -16,9 +16,10 @@ from torch import nn
 
 from personalive.checkpoints.build import build_part
 from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.layout import parts_of
 from personalive.checkpoints.networks import unet_to_diffusers
 from personalive.config import ModelConfig, PoseGuiderConfig
-from personalive.models.bundle import NETWORK_NAMES, Networks
+from personalive.models.bundle import Networks
 from personalive.models.unet import UNetConfig
 from personalive.training.recipe.material import Arithmetic
 from personalive.training.recipe.overrides import resolve
@@ -95,7 +96,7 @@ def full_networks() -> Networks:
         root=Path("full"), name="full", config=model, unet=unet_to_diffusers(unet), vae=VAE, clip=CLIP
     )
     buffer = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
-    parts: dict[str, Any] = {part: filled(build_part(folder, part), buffer) for part in NETWORK_NAMES}
+    parts: dict[str, Any] = {part: filled(build_part(folder, part), buffer) for part in parts_of(model)}
     parts["motion_extractor"].float()  # as in training, where it never computes in less
     return Networks(config=model, unet_config=unet, **parts)
 

@@ -150,7 +150,7 @@ def test_the_roll_out_is_the_engines_own(networks, monkeypatch: pytest.MonkeyPat
     def watched(self, state, conditioning, noise=None):
         modes.append(torch.is_grad_enabled())
         following, leaving = real(self, state, conditioning, noise)
-        left.append(leaving.detach().clone())
+        left.append(leaving.latents.detach().clone())
         return following, leaving
 
     monkeypatch.setattr(Engine, "advance", watched)

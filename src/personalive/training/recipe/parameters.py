@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from personalive.models.bundle import NETWORK_NAMES, Networks
+from personalive.models.bundle import Networks
 from personalive.training.recipe.settings import Stage
 
 # A softmax over the one context token is 1 whatever these are: no loss has a gradient for them.
@@ -46,7 +46,7 @@ TRAINED: Mapping[Stage, Choice] = MappingProxyType(
 
 def named_parameters(networks: Networks) -> dict[str, nn.Parameter]:
     """Every parameter of every network, as ``network.parameter``."""
-    return {f"{part}.{n}": p for part in NETWORK_NAMES for n, p in getattr(networks, part).named_parameters()}
+    return {f"{part}.{n}": p for part, module in networks.modules().items() for n, p in module.named_parameters()}
 
 
 def choose(networks: Networks, stage: Stage) -> dict[str, nn.Parameter]:
@@ -59,8 +59,8 @@ def choose(networks: Networks, stage: Stage) -> dict[str, nn.Parameter]:
     frozen = tuple(pattern.replace("{last}", str(last)) for pattern in choice.frozen)
     choice = Choice(choice.trained, frozen)
     found = named_parameters(networks)
-    for part in NETWORK_NAMES:
-        getattr(networks, part).eval()
+    for module in networks.modules().values():
+        module.eval()
     for name, parameter in found.items():
         parameter.requires_grad_(choice.takes(name))
     return {name: parameter for name, parameter in found.items() if parameter.requires_grad}
