@@ -30,7 +30,7 @@ from personalive.training.recipe.stage import Setting
 from support.stated import stated
 from support.toy_set import ToySet
 
-SIDE_PX = 64  # latents of 8 x 8, halved three times
+SIDE_PX = 128  # latents of 16 x 16, halved three times: a lone token would have nothing to choose among
 VAE = {
     "in_channels": 3,
     "out_channels": 3,
@@ -98,7 +98,16 @@ def full_networks() -> Networks:
     buffer = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
     parts: dict[str, Any] = {part: filled(build_part(folder, part), buffer) for part in parts_of(model)}
     parts["motion_extractor"].float()  # as in training, where it never computes in less
+    hold_in_the_picture(parts["motion_extractor"])
     return Networks(config=model, unet_config=unet, **parts)
+
+
+@torch.no_grad()
+def hold_in_the_picture(extractor: Any) -> None:
+    """Heads in the middle and small: with keypoints outside, canvases would be empty and teach nothing."""
+    for head, value in ((extractor.detector.fc_t, 0.0), (extractor.detector.fc_scale, 0.3)):
+        head.weight.zero_()
+        head.bias.fill_(value)
 
 
 def filled(module: nn.Module, buffer: torch.Tensor) -> nn.Module:
