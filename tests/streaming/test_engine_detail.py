@@ -39,7 +39,7 @@ def test_poses_go_through_the_window_with_their_frames(detailed: Networks, pictu
     held, first = state.reference.pose, own[0][0]
     expected = [interpolated_start(held, first, WARMUP)[i : i + CHUNK] for i in range(0, WARMUP, CHUNK)]
     expected += [retarget(held, poses, first, gain=1.0, scale_gain=1.0) for poses in own]
-    for window, poses in zip(windows(frames), expected, strict=False):
+    for window, poses in zip(windows(frames), expected[:5], strict=True):
         state, leaving = engine.advance(state, engine.conditioner.drive(state, window))
         for field in dataclasses.fields(poses):
             torch.testing.assert_close(

@@ -54,8 +54,10 @@ class FrameCache:
         try:
             self.tokens = np.load(tokens, mmap_mode="r", allow_pickle=False) if tokens.exists() else None
             self.effect = torch.from_numpy(np.load(effect, allow_pickle=False)) if effect.exists() else None
-            made = {n: self._map(n) if (self.folder / n).exists() else None for n in self.sizes}
-            self.latents, self.moved, self.flow = (made[n] for n in ("latents.f16", "moved.f16", "flow.f16"))
+            self.latents, self.moved, self.flow = (
+                self._map(name) if (self.folder / name).exists() else None
+                for name in ("latents.f16", "moved.f16", "flow.f16")
+            )
             self.faces, self.thumbs = self._map("faces.u8"), self._map("thumbs.u8")
             with np.load(self.folder / "poses.npz") as file:
                 self.pose = HeadPose(**{f.name: torch.from_numpy(file[f.name]) for f in fields(HeadPose)})
