@@ -285,7 +285,7 @@ def test_a_cut_measures_the_driver_anew_from_its_frame_on(engine: Engine, pictur
         plain = conditioner.drive(state, frames[5:])
         cutting = conditioner.drive(state, frames[5:], cut)
         own = conditioner.extract(conditioner._image(frames[5:]))
-        new_shot = conditioner.pose_features(conditioner._follow(state, own[cut:], own[cut]))
+        new_shot = conditioner.pose_features(conditioner._on_portrait(state, own[cut:], own[cut]))
     assert cutting.driver is not None
     assert_same_pose(cutting.driver, own[cut])
     assert torch.equal(cutting.motion, plain.motion)

@@ -18,6 +18,7 @@ from personalive.config.files import (
     default_metrics_folder,
     default_weights_folder,
 )
+from personalive.config.live import ControlLimits
 from personalive.config.model import (
     CanvasConfig,
     DetailConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "CanvasConfig",
     "CliConfig",
     "ContactSheetConfig",
+    "ControlLimits",
     "DetailConfig",
     "DownloadConfig",
     "EntryType",

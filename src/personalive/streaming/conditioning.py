@@ -5,6 +5,8 @@ Letters as in state.py; S image side, F frames. Source: paper section 3 (hybrid 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -12,15 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from personalive.models.bundle import Networks
-from personalive.streaming.state import Conditioning, Reference, StreamState
+from personalive.streaming.controls import Controls
+from personalive.streaming.state import Conditioning, Motion, Reference, StreamState
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
-from personalive.vision.keypoints import HeadPose, interpolated_start, retarget, transform_keypoints
+from personalive.vision.keypoints import HeadPose, interpolate, interpolated_start, retarget, transform_keypoints
 from personalive.vision.moved_head import move_head
 from personalive.vision.resize import frames_to_tensor, resize_frames, resize_portrait
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # weights: CLIP's own preprocessing
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PLAIN = Controls()  # the method as it is
 
 
 class Conditioner:
@@ -73,23 +77,40 @@ class Conditioner:
 
     # --- the driver -----------------------------------------------------------------------------------
 
-    def drive(self, state: StreamState, window: np.ndarray, cut: int | None = None) -> Conditioning:
-        """What (F, H, W, 3) uint8 square driving frames say; in the first call also the interpolated start.
+    def drive(
+        self, state: StreamState, window: np.ndarray, cut: int | None = None, controls: Controls = PLAIN
+    ) -> Conditioning:
+        """``follow`` what (F, H, W, 3) uint8 square driving frames say."""
+        return self.follow(state, self.read(window), cut, controls)
 
-        ``cut`` is the frame of the window that begins a new shot: the driver's place is measured anew from it.
-        """
+    def read(self, window: np.ndarray) -> Motion:
+        """What (F, H, W, 3) uint8 square driving frames say, on nobody's portrait yet."""
         frames = self._image(window)
         own = self.extract(frames)
-        motion = self.motion_tokens(frames, own)
+        return Motion(self.motion_tokens(frames, own), own)
+
+    def follow(
+        self, state: StreamState, motion: Motion, cut: int | None = None, controls: Controls = PLAIN
+    ) -> Conditioning:
+        """The driver's motion on the portrait; in the first call also the interpolated start.
+
+        ``cut`` is the frame of the motion that begins a new shot: the driver's place is measured anew from it.
+        """
+        own = motion.poses
+        manner = {"strength": controls.head_motion, "relative": controls.pose == "relative"}
+        tokens = self._expressed(state, motion.tokens, controls.expression)
         if state.driver is None:
-            return self._first(state, own, motion)
+            return self._first(state, own, tokens, manner)
         if cut is None:
-            poses, driver = self._follow(state, own, state.driver), state.driver
+            poses, driver = self._on_portrait(state, own, state.driver, **manner), state.driver
         else:
             driver = own[cut]
-            after = self._follow(state, own[cut:], driver)
-            poses = HeadPose.cat([self._follow(state, own[:cut], state.driver), after]) if cut else after
-        return Conditioning(motion, self.pose_features(poses), poses, driver, self.entering(state.reference, poses))
+            after = self._on_portrait(state, own[cut:], driver, **manner)
+            before = self._on_portrait(state, own[:cut], state.driver, **manner)
+            poses = HeadPose.cat([before, after]) if cut else after
+        if controls.smoothing:
+            tokens, poses = _smoothed(state, tokens, poses, controls.smoothing)
+        return Conditioning(tokens, self.pose_features(poses), poses, driver, self.entering(state.reference, poses))
 
     def repeat_last(self, state: StreamState) -> Conditioning:
         """One chunk of the newest frame's conditioning again, to drain the window."""
@@ -127,18 +148,23 @@ class Conditioner:
         canvas = draw_canvas(transform_keypoints(poses), self.config.pose_guider.canvas_size_px)
         return rearrange(self.networks.pose_guider(canvas.to(self.dtype)), "f c h w -> 1 c f h w")
 
-    def _follow(self, state: StreamState, own: HeadPose, first: HeadPose) -> HeadPose:
+    def _on_portrait(self, state: StreamState, own: HeadPose, first: HeadPose, **manner: Any) -> HeadPose:
         gains = {"gain": self.config.translation_gain, "scale_gain": self.config.scale_gain}
-        return retarget(state.reference.pose, own, first, **gains)
+        return retarget(state.reference.pose, own, first, **gains, **manner)
 
-    def _first(self, state: StreamState, own: HeadPose, motion: Tensor) -> Conditioning:
+    @staticmethod
+    def _expressed(state: StreamState, tokens: Tensor, strength: float) -> Tensor:
+        """Tokens on the line from the portrait's own (0) through the driver's (1)."""
+        return tokens if strength == 1.0 else torch.lerp(state.bank[:, :1].expand_as(tokens), tokens, strength)
+
+    def _first(self, state: StreamState, own: HeadPose, motion: Tensor, manner: dict[str, Any]) -> Conditioning:
         """Warm-up frames on a straight line from the portrait to the first driving frame, then the frames."""
         count = self.config.warmup_frames
-        driven = self._follow(state, own, own[0])
+        driven = self._on_portrait(state, own, own[0], **manner)
         if self.config.interpolated_start:
             weights = torch.arange(count, device=self.device, dtype=motion.dtype)[None, :, None, None] / count
             warmup = torch.lerp(state.bank[:, :1], motion[:, :1], weights)
-            start = interpolated_start(state.reference.pose, own[0], count)
+            start = interpolated_start(state.reference.pose, own[0], count, **manner)
         else:
             warmup, start = motion[:, :1].expand(-1, count, -1, -1), HeadPose.cat([driven[:1]] * count)
         poses = HeadPose.cat([start, driven])
@@ -159,3 +185,16 @@ class Conditioner:
         """uint8 (F, H, W, 3) or (H, W, 3), square -> (F, 3, S, S) in [-1, 1]."""
         frames = frames_to_tensor(pictures, "signed", **self._place())
         return resize_frames(frames, self.config.image_size_px)
+
+
+def _smoothed(state: StreamState, tokens: Tensor, poses: HeadPose, kept: float) -> tuple[Tensor, HeadPose]:
+    """Each frame's motion drawn towards the one before it, from the newest in flight on."""
+    last_tokens, last_pose = state.motion[:, -1:], state.poses[-1]
+    weight = torch.full_like(last_pose.yaw, kept)
+    even_tokens, even_poses = [], []
+    for frame in range(tokens.shape[1]):
+        last_tokens = torch.lerp(tokens[:, frame : frame + 1], last_tokens, kept)
+        last_pose = interpolate(poses[frame], last_pose, weight)
+        even_tokens.append(last_tokens)
+        even_poses.append(last_pose)
+    return torch.cat(even_tokens, dim=1), HeadPose.cat(even_poses)

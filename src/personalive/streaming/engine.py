@@ -17,11 +17,12 @@ from torch import Tensor
 from personalive.config import KeyframeConfig
 from personalive.errors import InputError
 from personalive.models.bundle import Networks
-from personalive.streaming.conditioning import Conditioner
+from personalive.streaming.conditioning import PLAIN, Conditioner
+from personalive.streaming.controls import Controls
 from personalive.streaming.detail import add_detail
 from personalive.streaming.keyframes import extend, is_keyframe
 from personalive.streaming.schedule import Schedule
-from personalive.streaming.state import Conditioning, Leaving, StreamState, draw_noise, entering_latents
+from personalive.streaming.state import Conditioning, Leaving, Motion, StreamState, draw_noise, entering_latents
 from personalive.vision.keypoints import HeadPose
 
 
@@ -107,8 +108,27 @@ class Engine:
         )
 
     @torch.no_grad()
+    def read(self, frames: np.ndarray) -> Motion:
+        """What driving frames say: motion that ``step`` takes in their place, may be kept, and fits any portrait.
+
+        Args:
+            frames: (F, H, W, 3) uint8 RGB, square and already framed.
+
+        Raises:
+            InputError: frames of the wrong shape or kind.
+        """
+        _check_square(frames, (len(frames) if isinstance(frames, np.ndarray) else 0, 3), "frames")
+        return self.conditioner.read(frames)
+
+    @torch.no_grad()
     def step(
-        self, state: StreamState, window: np.ndarray, noise: Tensor | None = None, *, cut: int | None = None
+        self,
+        state: StreamState,
+        window: np.ndarray | Motion,
+        noise: Tensor | None = None,
+        *,
+        cut: int | None = None,
+        controls: Controls = PLAIN,
     ) -> tuple[StreamState, Tensor]:
         """Take one chunk of driving frames in and give one chunk of finished frames out.
 
@@ -116,10 +136,11 @@ class Engine:
         are the ease-in from the portrait.
 
         Args:
-            window: (4, H, W, 3) uint8 RGB, square and already framed.
+            window: (4, H, W, 3) uint8 RGB, square and already framed, or the motion read from such frames.
             noise: (1, C, 4, h, w) instead of the engine's own draw.
             cut: number of the window's frame that begins a new shot of the driver, if one does: from there on
                 the driver's place is measured from that frame.
+            controls: how the motion of this window reaches the portrait.
 
         Returns:
             The next state, and frames (4, S, S, 3) uint8 on the CPU.
@@ -127,10 +148,14 @@ class Engine:
         Raises:
             InputError: a window or noise of the wrong shape or kind, or a cut outside the window.
         """
-        _check_square(window, (self.chunk_frames, 3), "window")
+        if isinstance(window, Motion):
+            self._check_motion(window)
+        else:
+            _check_square(window, (self.chunk_frames, 3), "window")
         if cut is not None and not 0 <= cut < self.chunk_frames:
             raise InputError(f"cut {cut}: give the number of a frame of the window, 0 to {self.chunk_frames - 1}")
-        state, leaving = self.advance(state, self.conditioner.drive(state, window, cut), noise)
+        motion = window if isinstance(window, Motion) else self.conditioner.read(window)
+        state, leaving = self.advance(state, self.conditioner.follow(state, motion, cut, controls), noise)
         return state, self.decode(leaving)
 
     @torch.no_grad()
@@ -233,6 +258,12 @@ class Engine:
         if given.shape != shape:
             raise InputError(f"noise of shape {tuple(given.shape)}: this model needs {tuple(shape)} here")
         return given.to(self.device, torch.float32)
+
+    def _check_motion(self, motion: Motion) -> None:
+        encoder = self.config.motion_encoder
+        wanted = (1, self.chunk_frames, encoder.tokens, encoder.token_width)
+        if (found := tuple(motion.tokens.shape)) != wanted:
+            raise InputError(f"motion with tokens {found}: this model needs {wanted}, read by itself or its kind")
 
     def _no_pose(self, latent: Tensor) -> Tensor:
         width = self.networks.denoising_unet.conv_in.out_channels

@@ -7,7 +7,7 @@ R reference pictures (the portrait and its keyframes), N tokens of a spatial blo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from personalive.models.attention import KV
-from personalive.vision.keypoints import HeadPose
+from personalive.vision.keypoints import HeadPose, interpolate
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,31 @@ class StreamState:
     def keyframes(self) -> int:
         """Stored keyframes, the portrait not counted."""
         return self.bank.shape[1] - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """What F driving frames say, whoever they show and whoever will follow; a template is nothing else."""
+
+    tokens: Tensor  # (1, F, T, K) motion tokens of the faces
+    poses: HeadPose  # F, as found in the frames
+
+    def __len__(self) -> int:
+        return self.tokens.shape[1]
+
+    def __getitem__(self, index: slice) -> Motion:
+        return Motion(self.tokens[:, index], self.poses[index])
+
+    @staticmethod
+    def cat(parts: Sequence[Motion]) -> Motion:
+        """All frames, one part after another."""
+        return Motion(torch.cat([p.tokens for p in parts], dim=1), HeadPose.cat([p.poses for p in parts]))
+
+    def between(self, low: Tensor, high: Tensor, weights: Tensor) -> Motion:
+        """Frames ``low`` (n,) blended with frames ``high`` (n,) by ``weights`` (n,): 0 gives ``low``, 1 ``high``."""
+        share = weights.to(self.tokens)[None, :, None, None]
+        tokens = torch.lerp(self.tokens[:, low], self.tokens[:, high], share)
+        return Motion(tokens, interpolate(self.poses[low], self.poses[high], weights.to(self.poses.yaw)))
 
 
 @dataclass(frozen=True, slots=True)

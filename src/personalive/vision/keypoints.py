@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,9 +88,16 @@ def transform_keypoints(pose: HeadPose) -> Tensor:
 
 
 def retarget(
-    portrait: HeadPose, driving: HeadPose, first: HeadPose, *, gain: float, scale_gain: float = 0.0
+    portrait: HeadPose,
+    driving: HeadPose,
+    first: HeadPose,
+    *,
+    gain: float,
+    scale_gain: float = 0.0,
+    strength: float = 1.0,
+    relative: bool = False,
 ) -> HeadPose:
-    """The driver's pose on the portrait's head (weights).
+    """The driver's pose on the portrait's head (weights; ``strength`` and ``relative`` are ours).
 
     Keypoints and scale are the portrait's, angles the driver's; the portrait's place is moved by ``gain``
     times the driver's way since its first frame.
@@ -101,16 +109,27 @@ def retarget(
         gain: share of the driver's shift (``ModelConfig.translation_gain``; 0.5 in the released model).
         scale_gain: power of the driver's change of size that reaches the portrait
             (``ModelConfig.scale_gain``; 0, none, in the released model).
+        strength: how far the head leaves the portrait's own pose: 0 not at all, 1 as the driver's does.
+        relative: the angles are the portrait's plus the driver's way since its first frame, instead of the
+            driver's own.
     """
     count = len(driving)
+    base = first if relative else portrait
     return HeadPose(
         kp=portrait.kp.expand(count, -1, -1),
-        yaw=driving.yaw,
-        pitch=driving.pitch,
-        roll=driving.roll,
-        t=portrait.t + gain * (driving.t - first.t),
-        scale=_followed_scale(portrait, driving, first, scale_gain),
+        yaw=_turned(portrait.yaw, driving.yaw, base.yaw, strength),
+        pitch=_turned(portrait.pitch, driving.pitch, base.pitch, strength),
+        roll=_turned(portrait.roll, driving.roll, base.roll, strength),
+        t=portrait.t + strength * gain * (driving.t - first.t),
+        scale=_followed_scale(portrait, driving, first, strength * scale_gain),
     )
+
+
+def _turned(portrait: Tensor, driving: Tensor, base: Tensor, strength: float) -> Tensor:
+    """portrait + strength · (driving - base), and exactly ``driving`` where that is what it says."""
+    if strength == 1.0 and base is portrait:
+        return driving
+    return portrait + strength * (driving - base)
 
 
 def _followed_scale(portrait: HeadPose, driving: HeadPose, first: HeadPose, gain: float) -> Tensor:
@@ -130,7 +149,7 @@ def interpolate(start: HeadPose, end: HeadPose, weights: Tensor) -> HeadPose:
     Angles, t and scale are blended; the keypoints stay those of ``start``, because they say whose head it is.
 
     Args:
-        start, end: one pose each.
+        start, end: one pose each, or B.
         weights: (B,).
     """
     column = weights[:, None]
@@ -144,7 +163,7 @@ def interpolate(start: HeadPose, end: HeadPose, weights: Tensor) -> HeadPose:
     )
 
 
-def interpolated_start(portrait: HeadPose, first: HeadPose, count: int) -> HeadPose:
+def interpolated_start(portrait: HeadPose, first: HeadPose, count: int, **manner: Any) -> HeadPose:
     """The ``count`` poses before the first driving frame (paper: motion-interpolated start).
 
     Weights 0/count ... (count-1)/count on the way from the portrait's own pose to the driver's first pose as
@@ -153,7 +172,8 @@ def interpolated_start(portrait: HeadPose, first: HeadPose, count: int) -> HeadP
     Args:
         portrait, first: one pose each; ``first`` is the driver's.
         count: poses wanted (``ModelConfig.warmup_frames``).
+        **manner: ``strength`` and ``relative`` of ``retarget``.
     """
     weights = torch.arange(count, device=portrait.t.device, dtype=portrait.t.dtype) / count
-    end = retarget(portrait, first, first, gain=0.0)  # relative to itself: any gain gives no shift
+    end = retarget(portrait, first, first, gain=0.0, **manner)  # relative to itself: any gain gives no shift
     return interpolate(portrait, end, weights)
