@@ -4,9 +4,9 @@ import { CameraError } from "./camera.js";
 import { Connection } from "./connection.js";
 import { openSession } from "./session.js";
 
-const FRAME_MEASURED = "Measured end to end on this page's clock, over the last 10 s.";
-const NOT_WEBRTC = "From motion to picture is measured on the WebSocket connection only.";
-const NOT_CAMERA = "From motion to picture is measured with this page's camera only.";
+const FRAME_MEASURED = "Motion to photon, measured end to end over the last 10 s.";
+const NOT_WEBRTC = "Motion to photon is measured on the WebSocket connection only.";
+const NOT_CAMERA = "Motion to photon is measured with this page's camera only.";
 
 /**
  * What goes on now, told to `onstage` and shown by the page:
@@ -20,16 +20,19 @@ export class App {
   constructor(parts) {
     Object.assign(this, parts);
     this.status = { webrtc: false, ice_servers: [], limits: {} };
-    this.portrait = null;
+    this.portrait = null; // the one chosen
+    this.accepted = null; // the last one that the server could use
     this.session = null;
     this.connection = null;
     this.state = null;
     this.opening = null;
     this.generationAsked = 0;
     this.onstage = (_stage) => {};
+    this.onportrait = (_portrait) => {}; // the one in use; null: none
     this.onstate = (_state) => {};
     this.onstats = (_stats) => {};
     this.onused = (_text) => {};
+    this.onrestart = () => {}; // the person asked to start again
     this.painter.ondrawn = (header, nowMs) => this.latency.add(nowMs, this.isMeasured(header) ? header : null);
     this.camera.onlost = () => this.cameraLost();
   }
@@ -91,7 +94,7 @@ export class App {
 
   listen(connection) {
     connection.onused = (text) => this.onused(text);
-    connection.onnotice = (key, text) => this.notices.show(key, text);
+    connection.onnotice = (key, text) => this.notices.show(key, text, { brief: true });
     connection.onmessage = (type, message) => this.receive(type, message);
     connection.onlost = () => this.notices.show("connection", "The connection is lost. Trying to get it back.", { kind: "problem", progress: null });
     connection.onback = () => this.notices.show("connection", "The connection is back.", { brief: true });
@@ -192,8 +195,13 @@ export class App {
     this.generationAsked += 1;
     const asked = this.generationAsked;
     this.notices.show("portrait", "Preparing the portrait.", { progress: null });
-    const answer = await this.guard(this.session.putPortrait(this.portrait), "portrait");
-    if (!answer || asked !== this.generationAsked) return; // refused, or a later portrait took its place
+    const { portrait, session } = this;
+    const answer = await this.guard(session.putPortrait(portrait), "portrait");
+    if (asked !== this.generationAsked || session !== this.session) return; // a later portrait took its place, or all is over
+    this.portrait = answer ? portrait : this.accepted;
+    this.accepted = this.portrait;
+    this.onportrait(this.portrait);
+    if (!answer) return;
     this.painter.setGeneration(answer.generation);
     if (answer.note) this.notices.show("portrait", answer.note);
     else this.notices.clear("portrait");

@@ -61,6 +61,7 @@ function showStage(stage) {
   byId("preview-off").hidden = app.camera.stream !== null;
   byId("connection").disabled = app.isRunning;
   keep.showRunning(running);
+  if (!running) timing.showServer({});
 }
 
 function showState(state) {
@@ -72,6 +73,7 @@ function showState(state) {
 const start = () => app.start(byId("connection").value);
 
 app.onstage = showStage;
+app.onportrait = (portrait) => { chooser.show(portrait); showStage(document.body.dataset.stage); };
 app.onstate = showState;
 app.onrestart = start;
 app.onused = (text) => { byId("connection-used").textContent = text; };

@@ -44,14 +44,19 @@ export class PortraitChooser {
     else this.onother(file);
   }
 
-  /** @param {Portrait} portrait */
   choose(portrait) {
+    this.show(portrait);
+    this.onchoose(portrait);
+  }
+
+  /** @param {Portrait|null} portrait the one in use */
+  show(portrait) {
     const thumb = byId("portrait-thumb");
     if (thumb.src) URL.revokeObjectURL(thumb.src);
-    thumb.src = URL.createObjectURL(portrait.picture);
-    thumb.alt = "The chosen portrait";
-    for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === portrait.gallery));
-    this.onchoose(portrait);
+    if (portrait) thumb.src = URL.createObjectURL(portrait.picture);
+    else thumb.removeAttribute("src");
+    thumb.alt = portrait ? "The chosen portrait" : "No portrait chosen";
+    for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === portrait?.gallery));
   }
 
   /**
