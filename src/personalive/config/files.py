@@ -29,6 +29,18 @@ class DownloadConfig:
     report_interval_s: float = 0.2  # least time between two progress reports on one file
 
 
+@dataclass(frozen=True, kw_only=True)
+class TemplateConfig:
+    """What a motion template may hold: files come from strangers too."""
+
+    max_bytes: int = 200_000_000  # 57 minutes at 25 fps of the released model's motion
+    max_header_bytes: int = 16_384  # ours need 800
+    max_frames: int = 100_000
+    max_seconds: float = 86_400.0
+    max_clock_hz: int = 1_000_000_000  # finest time base: nanoseconds
+    max_magnitude: float = 10_000.0  # of any number in it: float16 ends at 65,504
+
+
 TINY = "tiny"  # the name of the bundled model wherever a weights folder is asked for
 FACE_DETECTOR = "face_detection_yunet/face_detection_yunet_2023mar.onnx"  # YuNet, inside the weights folder
 WEIGHTS_ENV = "PERSONALIVE_WEIGHTS"  # environment variable that names the weights folder
