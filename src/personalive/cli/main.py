@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, data, doctor, evaluate, train, weights
+from personalive.cli import animate, data, doctor, evaluate, motion, serve, train, weights
 from personalive.cli.console import error_line, one_line
 from personalive.config import CliConfig
 from personalive.errors import PersonaLiveError
@@ -31,6 +31,7 @@ _EPILOG = """
 Examples:
   personalive doctor                              what runs on this machine
   personalive animate --demo                      a film from the bundled model, no download
+  personalive serve --weights tiny                a live page, for a camera
   personalive weights download                    the released weights, 12 GB
   personalive animate me.jpg clip.mp4 -o film.mp4
   personalive evaluate -o scores --weights tiny   how good a model is
@@ -49,6 +50,8 @@ app = typer.Typer(
 )
 app.command(name="animate", epilog=animate.EPILOG)(animate.animate)
 app.command(name="evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(name="serve", epilog=serve.EPILOG)(serve.serve)
+app.add_typer(motion.app, name="motion")
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")

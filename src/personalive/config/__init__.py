@@ -14,11 +14,12 @@ from personalive.config.files import (
     TINY,
     WEIGHTS_ENV,
     DownloadConfig,
+    TemplateConfig,
     WeightFilesConfig,
     default_metrics_folder,
     default_weights_folder,
 )
-from personalive.config.live import ControlLimits
+from personalive.config.live import ControlLimits, LiveConfig, ServerConfig
 from personalive.config.model import (
     CanvasConfig,
     DetailConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "HaarConfig",
     "HeadProxyConfig",
     "KeyframeConfig",
+    "LiveConfig",
     "MediaConfig",
     "ModelConfig",
     "MotionEncoderConfig",
@@ -60,6 +62,8 @@ __all__ = [
     "PredictionType",
     "PrepareConfig",
     "ScheduleConfig",
+    "ServerConfig",
+    "TemplateConfig",
     "WeightFilesConfig",
     "default_metrics_folder",
     "default_weights_folder",

@@ -1,0 +1,98 @@
+"""``personalive serve``: the live page and its server."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from personalive.cli.animate import AUTO, Dtype
+from personalive.cli.console import show_rows
+from personalive.config import WEIGHTS_ENV, ServerConfig
+
+EPILOG = """
+\b
+Examples:
+  personalive serve --weights tiny                       the bundled model, on this machine
+  personalive serve                                      the released weights
+  personalive serve --host 0.0.0.0 --self-signed         for a phone in the same network
+
+Open the address that it prints, drop a portrait and turn the camera on. Other machines need the token in that
+address, and browsers give them the camera over https only. Ctrl-C ends every session and removes all uploads.
+"""
+
+
+def serve(
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|tiny|auto",
+            help="A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
+            f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
+        ),
+    ] = AUTO,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
+    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
+    ] = ServerConfig.host,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = ServerConfig.port,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            envvar="PERSONALIVE_TOKEN",
+            show_envvar=False,
+            help="What others must know to open a session; also in PERSONALIVE_TOKEN.",
+            show_default="none on this machine, else a new one",
+        ),
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Another page that may use the server; can be repeated.", show_default="none"
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Certificate for https.", show_default="none")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.", show_default="none")] = None,
+    self_signed: Annotated[
+        bool, typer.Option("--self-signed/--no-self-signed", help="https with a certificate made now.")
+    ] = False,
+    max_sessions: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Sessions at once, at most; fewer where the device could not give each "
+            f"{ServerConfig.min_session_fps:g} frames per second.",
+        ),
+    ] = ServerConfig.max_sessions,
+) -> None:
+    """Serve a page where a camera drives a portrait, live."""
+    from personalive.server.run import ServeOptions, prepare  # noqa: PLC0415 (imports torch)
+
+    options = ServeOptions(
+        weights=weights,
+        device=device,
+        dtype=dtype.value,
+        host=host,
+        port=port,
+        token=token,
+        origins=tuple(origin or ()),
+        certificate=tls_cert,
+        key=tls_key,
+        self_signed=self_signed,
+        max_sessions=max_sessions,
+    )
+    with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
+        server = prepare(options, Path(folder))
+        notes = [("note", note) for note in server.notes]
+        show_rows([("open", server.address), *notes, ("stop", "Ctrl-C")])
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):  # how one stops it
+            server.run()

@@ -1,0 +1,142 @@
+"""Bounded queues between the event loop and the worker's thread: the newest frames, never a backlog."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from personalive.server.wire import FinishedHeader
+
+
+@dataclass(frozen=True, slots=True)
+class DrivingFrame:
+    """One frame that drives, not yet decoded: most are never needed."""
+
+    sequence: int  # as its sender counts; 0 where nobody asks
+    capture_us: int  # by the sender's clock; orders the frames and times them
+    received_s: float  # by this machine's monotonic clock
+    content: Callable[[], np.ndarray] | Any  # gives (H, W, 3) uint8 RGB; or motion of one frame, from a template
+
+
+class Inbox:
+    """Driving frames not yet taken in. Any thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._frames: deque[DrivingFrame] = deque(maxlen=limit)
+        self._lock = threading.Lock()
+        self._newest_us = -1
+        self.received = self.dropped = 0
+
+    def put(self, frame: DrivingFrame) -> None:
+        """Add a frame; the oldest falls out of a full box, and a frame from the past is not taken at all."""
+        with self._lock:
+            self.received += 1
+            if frame.capture_us < self._newest_us:
+                self.dropped += 1
+                return
+            self._newest_us = frame.capture_us
+            self.dropped += len(self._frames) == self._frames.maxlen
+            self._frames.append(frame)
+
+    def take(self) -> list[DrivingFrame]:
+        """All frames, oldest first; the box is empty afterwards."""
+        with self._lock:
+            frames = list(self._frames)
+            self._frames.clear()
+        return frames
+
+    def restart(self) -> None:
+        """Another driver begins: forget what is here, and its clock."""
+        with self._lock:
+            self._frames.clear()
+            self._newest_us = -1
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+@dataclass(slots=True, eq=False)
+class FinishedFrame:
+    """A frame to show. ``show_at_s`` is on the monotonic clock."""
+
+    header: FinishedHeader
+    image: np.ndarray  # (S, S, 3) uint8
+    done_s: float
+    show_at_s: float
+    _jpeg: bytes | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def jpeg(self, encode: Callable[[np.ndarray], bytes]) -> bytes:
+        """The picture as JPEG, made once for all viewers. Any thread."""
+        with self._lock:
+            if self._jpeg is None:
+                self._jpeg = encode(self.image)
+            return self._jpeg
+
+
+class Viewer:
+    """What one viewer has yet to be sent. Filled from the worker's thread, emptied on the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._frames = loop, deque[FinishedFrame]()
+        self._lock = threading.Lock()
+        self._arrived = asyncio.Event()
+        self.dropped = 0
+        self.closed = False
+
+    def put(self, frames: Sequence[FinishedFrame], limit: int) -> None:
+        """Add frames, of which and of those before at most ``limit`` stay, the newest. Any thread."""
+        with self._lock:
+            self._frames.extend(frames)
+            while len(self._frames) > limit:
+                self._frames.popleft()
+                self.dropped += 1
+        self._wake()
+
+    def forget(self, generation: int) -> None:
+        """Drop all frames of portraits before ``generation``. Any thread."""
+        with self._lock:
+            kept = [frame for frame in self._frames if frame.header.generation >= generation]
+            self._frames.clear()
+            self._frames.extend(kept)
+
+    def close(self) -> None:
+        """Let ``get`` return None from now on. Any thread."""
+        self.closed = True
+        self._wake()
+
+    async def get(self, now: Callable[[], float]) -> FinishedFrame | None:
+        """The next frame, when its time to be shown has come; None after ``close``."""
+        while not self.closed:
+            with self._lock:
+                frame = self._frames[0] if self._frames else None
+                if frame is None:
+                    self._arrived.clear()
+            if frame is None:
+                await self._arrived.wait()
+                continue
+            if (early_s := frame.show_at_s - now()) > 0:
+                await self._sleep(early_s)
+                continue  # meanwhile it may have been dropped
+            with self._lock:
+                if self._frames and self._frames[0] is frame:
+                    return self._frames.popleft()
+        return None
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until then, or until something changes."""
+        self._arrived.clear()
+        try:
+            await asyncio.wait_for(self._arrived.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _wake(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)

@@ -1,0 +1,164 @@
+"""Status and sessions over HTTP, and their sockets (docs/protocol.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, WebSocket
+from pydantic import BaseModel, ConfigDict, Field
+
+from personalive import __version__
+from personalive.errors import InputError
+from personalive.server.access import OwnSession, TheDesk, TheDoors, the_desk, the_doors
+from personalive.server.errors import RefusedError
+from personalive.server.session import Driver
+from personalive.server.socket import refuse, serve_socket
+
+_LIMITS = ("portrait_bytes", "portrait_pixels", "clip_bytes", "template_bytes", "frame_bytes", "frame_pixels")
+
+routes = APIRouter(prefix="/api")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class OpenBody(_Body):
+    """What a session begins with."""
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    ticket: str | None = Field(None, max_length=64)
+
+
+class ChangeBody(_Body):
+    """Pause, go on, or let another driver begin."""
+
+    playing: bool | None = None
+    driver: Driver | None = None
+    loop: bool | None = None
+
+
+class Opened(BaseModel):
+    """A new session."""
+
+    id: str
+    key: str
+    view_key: str
+    image_size_px: int
+    idle_s: float
+
+
+@routes.get("/status")
+def status(desk: TheDesk) -> dict[str, Any]:
+    """What runs here, how fast, how full."""
+    worker, engine = desk.worker, desk.worker.engine
+    step, rate = worker.step_s, worker.frames_per_s
+    model = {
+        "model": engine and engine.name,
+        "device": engine and str(engine.device),
+        "dtype": engine and str(engine.dtype).removeprefix("torch."),
+        "image_size_px": engine and engine.image_size,
+        "chunk_frames": engine and engine.chunk_frames,
+        "warmup_frames": engine and engine.warmup_frames,
+    }
+    return {
+        "version": __version__,
+        "state": worker.state,
+        "message": worker.message,
+        "progress": None,
+        **model,
+        "drawn_heads_only": worker.center_fallback,
+        "step_ms": None if step is None else round(1e3 * step, 1),
+        "frames_per_s": None if rate is None else round(rate, 2),
+        "sessions": {"open": len(desk), "limit": worker.session_limit, "waiting": desk.waiting},
+        "limits": {name: getattr(desk.server, name) for name in _LIMITS},
+        "webrtc": False,
+        "ice_servers": [],
+    }
+
+
+@routes.post("/sessions", status_code=201)
+async def open_session(request: Request, desk: TheDesk, doors: TheDoors, body: OpenBody) -> Opened:
+    """A new session, or a place in line."""
+    doors.check_token(request)
+    session = desk.open(body.seed, body.ticket)
+    engine = desk.worker.engine
+    return Opened(
+        id=session.id,
+        key=session.key,
+        view_key=session.view_key,
+        image_size_px=engine.image_size if engine else 0,
+        idle_s=desk.live.idle_s,
+    )
+
+
+@routes.get("/sessions/{ident}")
+async def session_state(session: OwnSession) -> dict[str, Any]:
+    """How it stands."""
+    return session.state()
+
+
+@routes.patch("/sessions/{ident}")
+async def change_session(session: OwnSession, body: ChangeBody) -> dict[str, Any]:
+    """Pause, go on, or let another driver begin."""
+    if body.loop is not None and session.player is not None:
+        session.player.loop = body.loop
+    if body.driver is not None:
+        await session.set_driver(body.driver)
+    if body.playing is not None:
+        session.set_playing(body.playing)
+    return session.state()
+
+
+@routes.delete("/sessions/{ident}", status_code=204)
+async def close_session(desk: TheDesk, session: OwnSession) -> None:
+    """End it; all that was uploaded is gone."""
+    desk.close(session, "ended by its owner")
+
+
+@routes.get("/sessions/{ident}/controls")
+async def controls(session: OwnSession) -> dict[str, Any]:
+    """All controls."""
+    return session.state()["controls"]
+
+
+@routes.patch("/sessions/{ident}/controls")
+async def change_controls(request: Request, session: OwnSession) -> dict[str, Any]:
+    """Change some of them."""
+    try:
+        values = await request.json()
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise RefusedError("bad_request", "the body must be a JSON object of controls")
+    try:
+        session.set_controls(values)
+    except InputError as error:
+        raise RefusedError("bad_request", str(error)) from None
+    return session.state()["controls"]
+
+
+@routes.post("/sessions/{ident}/neutral", status_code=204)
+async def recalibrate(session: OwnSession) -> None:
+    """The driver's next frame becomes neutral."""
+    session.recalibrate()
+
+
+@routes.websocket("/sessions/{ident}/socket")
+async def socket(
+    websocket: WebSocket,
+    ident: str,
+    role: Annotated[Literal["driver", "viewer"], Query()] = "driver",
+    frames: bool = True,
+) -> None:
+    """Driving frames in, finished frames and messages out."""
+    desk, doors = the_desk(websocket), the_doors(websocket)
+    try:
+        doors.check_origin(websocket)
+        doors.check_rate(websocket)
+        session = desk.find(ident)
+        doors.check_key(websocket, session, viewing=role == "viewer")
+    except RefusedError as error:
+        await refuse(websocket, error)
+        return
+    await serve_socket(websocket, session, role, frames=frames, live=desk.live, server=desk.server)

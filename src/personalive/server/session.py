@@ -1,0 +1,302 @@
+"""One client's session: its mailboxes, settings and figures, shared by the event loop and the worker's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from personalive.config import LiveConfig
+from personalive.server.errors import RefusedError
+from personalive.server.figures import Figures
+from personalive.server.live_controls import LiveControls
+from personalive.server.mailboxes import DrivingFrame, FinishedFrame, Inbox, Viewer
+from personalive.server.stream import Clock, LiveStream
+
+Driver = Literal["camera", "clip", "template"]
+Order = tuple[Callable[[LiveStream], Any], Future]
+_KEY_BYTES = 18
+_NOTES = 32  # messages that a listener may be behind
+
+
+class Player(Protocol):
+    """Pushes driving frames from a thread of its own."""
+
+    driver: Driver  # what it stands for
+    loop: bool  # whether it begins again at the end
+
+    def start(self) -> None:
+        """From the beginning."""
+        ...
+
+    def stop(self) -> None:
+        """Waits until no more come."""
+        ...
+
+
+class Listener:
+    """Text messages for one socket; a newer state takes the place of an older one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._notes: deque[Mapping[str, Any]] = deque(maxlen=_NOTES)
+        self._arrived = asyncio.Event()
+
+    def put(self, message: Mapping[str, Any]) -> None:
+        """Any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._add, message)
+
+    async def get(self) -> Mapping[str, Any]:
+        """The next message."""
+        while not self._notes:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._notes.popleft()
+
+    def _add(self, message: Mapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind in ("state", "stats"):
+            for old in [note for note in self._notes if note["type"] == kind]:
+                self._notes.remove(old)
+        self._notes.append(message)
+        self._arrived.set()
+
+
+class Session:
+    """Made and ended on the event loop. What both threads touch is behind one lock or atomic."""
+
+    def __init__(
+        self, *, seed: int, folder: Path, loop: asyncio.AbstractEventLoop, clock: Clock, config: LiveConfig
+    ) -> None:
+        """
+        Args:
+            folder: for uploads; made by the owner, gone with the session.
+        """
+        self.id, self.key, self.view_key = (secrets.token_urlsafe(_KEY_BYTES) for _ in range(3))
+        self.seed, self.folder, self.loop, self.clock, self.config = seed, folder, loop, clock, config
+        self.inbox = Inbox(config.inbox_frames)
+        self.controls = LiveControls()
+        self.playing = True
+        self.driver: Driver = "camera"
+        self.player: Player | None = None  # of the newest clip or template
+        self.figures = Figures(config)
+        self.ended: str | None = None  # why
+        self.seen_s = clock()  # when a connection was last there
+        self.connections = 0
+        self.wake: Callable[[], None] = lambda: None  # set by the worker
+        self._lock = threading.Lock()
+        self._orders: deque[Order] = deque()
+        self._viewers: set[Viewer] = set()
+        self._listeners: set[Listener] = set()
+        self._shown: dict[str, Any] = {"portrait": False, "generation": 0, "face": None, "recording": False}
+        self._message = ""
+        self._neutral = False
+        self._told_stage = ""
+
+    # --- from the event loop ------------------------------------------------------------------------------
+
+    def push(self, frame: DrivingFrame, driver: Driver) -> None:
+        """A driving frame of ``driver``; not taken while another drives or the session is paused."""
+        if driver == self.driver and self.playing and self.ended is None:
+            self.figures.camera(frame.received_s)
+            self.inbox.put(frame)
+            self.wake()
+
+    async def ask(self, order: Callable[[LiveStream], Any]) -> Any:
+        """Run ``order`` on the worker's thread between two chunks and give its result.
+
+        Raises:
+            RefusedError: the session has ended.
+        """
+        future: Future = Future()
+        with self._lock:
+            if self.ended is not None:
+                raise RefusedError("not_found", f"the session has ended: {self.ended}")
+            self._orders.append((order, future))
+        self.wake()
+        return await asyncio.wrap_future(future)
+
+    def set_controls(self, values: Mapping[str, Any]) -> LiveControls:
+        """Change some controls; they hold from the next chunk on."""
+        self.controls = self.controls.changed(values)
+        self.tell_state()
+        return self.controls
+
+    def set_playing(self, playing: bool) -> None:
+        """Pause, or go on; what waited is forgotten, so that going on begins with the present."""
+        if playing != self.playing:
+            self.playing = playing
+            self.inbox.restart()
+            self.wake()
+            self.tell_state()
+
+    async def set_driver(self, driver: Driver, player: Player | None = None) -> None:
+        """Let another driver begin, or the same one again from its beginning; what played before stops.
+
+        Args:
+            player: of a new clip or template; else the newest one plays.
+
+        Raises:
+            RefusedError: a clip or template is wanted, and there is none of the kind.
+        """
+        player = player or self.player
+        if driver != "camera" and (player is None or player.driver != driver):
+            raise RefusedError("bad_request", f"no {driver} yet: send one first")
+        if self.player is not None:
+            await asyncio.to_thread(self.player.stop)
+        self.driver, self.player = driver, player
+        self.inbox.restart()
+        await self.ask(LiveStream.change_driver)
+        if player is not None and driver != "camera":
+            player.start()
+        self.tell_state()
+
+    def recalibrate(self) -> None:
+        """The next driving frame becomes neutral."""
+        self._neutral = True
+
+    def add_viewer(self) -> Viewer:
+        """Someone who wants finished frames; ``remove_viewer`` ends it."""
+        viewer = Viewer(self.loop)
+        with self._lock:
+            self._viewers.add(viewer)
+        return viewer
+
+    def remove_viewer(self, viewer: Viewer) -> None:
+        """Forget a viewer."""
+        viewer.close()
+        with self._lock:
+            self._viewers.discard(viewer)
+            self.figures.dropped_viewer += viewer.dropped
+
+    def add_listener(self) -> Listener:
+        """Someone who wants text messages; begins with the state."""
+        listener = Listener(self.loop)
+        with self._lock:
+            self._listeners.add(listener)
+        listener.put(self._state_message())
+        return listener
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Forget a listener."""
+        with self._lock:
+            self._listeners.discard(listener)
+
+    def end(self, reason: str) -> None:
+        """No more frames, orders or connections. Any thread; again does nothing."""
+        with self._lock:
+            if self.ended is not None:
+                return
+            self.ended = reason
+            viewers, orders = list(self._viewers), list(self._orders)
+            self._orders.clear()
+        for _, future in orders:
+            future.set_exception(RefusedError("not_found", f"the session has ended: {reason}"))
+        self.tell({"type": "ended", "reason": reason})
+        for viewer in viewers:
+            viewer.close()
+        self.inbox.restart()
+
+    # --- from the worker's thread -------------------------------------------------------------------------
+
+    def next_order(self) -> Order | None:
+        """What the worker is asked to do, oldest first."""
+        with self._lock:
+            return self._orders.popleft() if self._orders else None
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether ``next_order`` would give one."""
+        return bool(self._orders)
+
+    def take_neutral(self) -> bool:
+        """Whether to recalibrate now; asked once."""
+        neutral, self._neutral = self._neutral, False
+        return neutral
+
+    def publish(self, frames: Sequence[FinishedFrame], frames_per_s: float) -> None:
+        """Hand finished frames to all viewers."""
+        limit = self.config.viewer_frames + int(self.controls.delay_ms / 1e3 * frames_per_s)
+        self.figures.finished(frames)
+        for viewer in self._all_viewers():
+            viewer.put(frames, limit)
+
+    def show(self, stream: LiveStream) -> None:
+        """Tell what has changed on stage; frames of an older portrait are dropped."""
+        shown = {
+            "portrait": stream.ready,
+            "generation": stream.generation,
+            "face": stream.face,
+            "recording": stream.recorded is not None,
+        }
+        if shown == self._shown:
+            return
+        if shown["generation"] != self._shown["generation"]:
+            for viewer in self._all_viewers():
+                viewer.forget(stream.generation)
+        self._shown = shown
+        self.tell_state()
+
+    def say(self, message: str) -> None:
+        """Something for the person at the other end, in the state; empty when it is over."""
+        if message != self._message:
+            self._message = message
+            self.tell_state()
+
+    def refresh(self) -> None:
+        """Tell the state where time alone has changed it: driving frames that stopped coming."""
+        if self._stage() != self._told_stage:
+            self.tell_state()
+
+    # --- both ---------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """As in docs/protocol.md."""
+        return {
+            "playing": self.playing,
+            "driver": self.driver,
+            "stage": self._stage(),
+            "controls": asdict(self.controls),
+            "message": self._message,
+            **self._shown,
+        }
+
+    def stats(self, keyframes: int, step_ms: float | None, chunk_frames: int, warmup_frames: int) -> None:
+        """Tell the figures of the last seconds."""
+        dropped = self.figures.dropped_viewer + sum(viewer.dropped for viewer in self._all_viewers())
+        told = self.figures.told(self.clock(), chunk_frames, warmup_frames)
+        counts = {"keyframes": keyframes, "dropped_driving": self.inbox.dropped, "dropped_viewer": dropped}
+        self.tell({"type": "stats", "stats": {**told, **counts, "step_ms": step_ms}})
+
+    def tell_state(self) -> None:
+        """The state to all listeners."""
+        self._told_stage = self._stage()
+        self.tell(self._state_message())
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """A message to all listeners."""
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener.put(message)
+
+    def _state_message(self) -> dict[str, Any]:
+        return {"type": "state", "state": self.state()}
+
+    def _stage(self) -> str:
+        if not self._shown["portrait"]:
+            return "empty"
+        if not self.playing:
+            return "paused"
+        return "live" if self.figures.live(self.clock()) else "waiting"
+
+    def _all_viewers(self) -> list[Viewer]:
+        with self._lock:
+            return list(self._viewers)

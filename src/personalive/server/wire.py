@@ -1,0 +1,97 @@
+"""Binary messages of the WebSocket, both ways (docs/protocol.md). Little-endian."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from personalive.server.errors import RefusedError
+
+MAGIC, VERSION = b"PL", 1
+DRIVING, FINISHED = 1, 2  # kinds
+_DRIVING = struct.Struct("<2sBBIQ")
+_FINISHED = struct.Struct("<2sBBIQII4f")
+DRIVING_BYTES, FINISHED_BYTES = _DRIVING.size, _FINISHED.size
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Where a finished frame's time went, milliseconds."""
+
+    queue_ms: float  # from the driving frame's arrival to the call that took it in
+    window_ms: float  # from there to the start of the call that finished it
+    compute_ms: float  # that call
+    pace_ms: float  # from its end until the frame was sent
+
+
+@dataclass(frozen=True, slots=True)
+class DrivingHeader:
+    """What precedes the JPEG of a driving frame."""
+
+    sequence: int
+    capture_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedHeader:
+    """What precedes the JPEG of a finished frame."""
+
+    sequence: int  # of the driving frame that it shows; 0 for the ease-in
+    capture_us: int
+    generation: int
+    index: int
+    times: StageTimes
+
+
+def unpack_driving(message: bytes) -> tuple[DrivingHeader, bytes]:
+    """Header and JPEG of a binary message from a client.
+
+    Raises:
+        RefusedError: not such a message.
+    """
+    if len(message) <= DRIVING_BYTES:
+        raise RefusedError(
+            "bad_request", f"a driving frame has a header of {DRIVING_BYTES} bytes and a JPEG after it"
+        )
+    magic, version, kind, sequence, capture_us = _DRIVING.unpack_from(message)
+    if magic != MAGIC or version != VERSION or kind != DRIVING:
+        raise RefusedError("bad_request", "not a driving frame of protocol version 1: it begins with PL, 1, 1")
+    return DrivingHeader(sequence, capture_us), message[DRIVING_BYTES:]
+
+
+def pack_driving(header: DrivingHeader, jpeg: bytes) -> bytes:
+    """The message of a driving frame, as clients send it."""
+    return _DRIVING.pack(MAGIC, VERSION, DRIVING, header.sequence, header.capture_us) + jpeg
+
+
+def pack_finished(header: FinishedHeader, jpeg: bytes) -> bytes:
+    """The message of a finished frame."""
+    t = header.times
+    packed = _FINISHED.pack(
+        MAGIC,
+        VERSION,
+        FINISHED,
+        header.sequence,
+        header.capture_us,
+        header.generation,
+        header.index,
+        t.queue_ms,
+        t.window_ms,
+        t.compute_ms,
+        t.pace_ms,
+    )
+    return packed + jpeg
+
+
+def unpack_finished(message: bytes) -> tuple[FinishedHeader, bytes]:
+    """Header and JPEG of a finished frame, as clients read it.
+
+    Raises:
+        ValueError: not such a message.
+    """
+    if len(message) <= FINISHED_BYTES:
+        raise ValueError("too short for a finished frame")
+    magic, version, kind, sequence, capture_us, generation, index, *times = _FINISHED.unpack_from(message)
+    if (magic, version, kind) != (MAGIC, VERSION, FINISHED):
+        raise ValueError("not a finished frame")
+    return FinishedHeader(sequence, capture_us, generation, index, StageTimes(*times)), message[FINISHED_BYTES:]

@@ -1,0 +1,292 @@
+"""The one thread that owns the engine. Sessions take turns on it, a chunk each."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+import numpy as np
+import torch
+
+from personalive.config import LiveConfig, ServerConfig
+from personalive.errors import PersonaLiveError
+from personalive.server.errors import RefusedError
+from personalive.server.session import Session
+from personalive.server.stream import Clock, LiveStream
+from personalive.streaming.engine import Engine
+
+_LOG = logging.getLogger(__name__)
+_WARM_UP_CALLS = 4
+_TIMED_CALLS = 40
+_IDLE_S = 0.25  # longest sleep without looking around
+_BAD_MINUTE_S = 60.0
+
+State = Literal["loading", "ready", "failed", "stopped"]
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A session on the worker, and when it may be served next."""
+
+    session: Session
+    stream: LiveStream
+    due_s: float = 0.0  # not before
+    begun_s: float = float("-inf")  # of the last chunk
+    told_s: float = 0.0  # when the figures were told last
+
+
+class Worker:
+    """Loads the engine, serves the sessions, and starts again when it dies."""
+
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        *,
+        center_fallback: bool = False,
+        live: LiveConfig | None = None,
+        server: ServerConfig | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            load: makes the engine, on the worker's thread; again after the device has failed.
+            center_fallback: see ``LiveStream``.
+        """
+        self._load, self.center_fallback, self._clock = load, center_fallback, clock
+        self._live, self._server = live or LiveConfig(), server or ServerConfig()
+        self._news = threading.Event()
+        self._seats: deque[_Seat] = deque()
+        self._arrivals: deque[Session] = deque()
+        self._steps: deque[float] = deque(maxlen=_TIMED_CALLS)
+        self._failures: deque[float] = deque()
+        self._stopping = False
+        self._engine: Engine | None = None
+        self.state: State = "loading"
+        self.message = "loading the model"
+        self._thread = self._new_thread()
+
+    # --- from the event loop ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the chunk under way; waits for it."""
+        self._stopping = True
+        self._news.set()
+        if self._thread.is_alive():
+            self._thread.join(self._server.shutdown_s)
+        self.state = "stopped"
+
+    def check(self) -> None:
+        """Start again if the thread has died; to be called now and then.
+
+        A worker that keeps dying is left dead, and ``state`` says so.
+        """
+        if self._thread.is_alive() or self._stopping or self.state in ("failed", "stopped"):
+            return
+        self.state, self.message = "loading", "the worker stopped and is being restarted"
+        self._engine = None
+        for seat in self._seats:
+            seat.session.say(self.message)
+        self._thread = self._new_thread()
+        self._thread.start()
+
+    def seat(self, session: Session) -> None:
+        """Serve a session from now on, until it ends."""
+        session.wake = self._news.set
+        self._arrivals.append(session)
+        self._news.set()
+
+    @property
+    def engine(self) -> Engine | None:
+        """The model, once it is loaded; its numbers may be read from any thread."""
+        return self._engine
+
+    @property
+    def step_s(self) -> float | None:
+        """Median time of a call; None before the first."""
+        steps = list(self._steps)
+        return median(steps) if steps else None
+
+    @property
+    def frames_per_s(self) -> float | None:
+        """What the device gives in all."""
+        step, engine = self.step_s, self._engine
+        return engine.chunk_frames / step if step and engine else None
+
+    @property
+    def session_limit(self) -> int:
+        """How many sessions would each still get ``ServerConfig.min_session_fps``, at least one."""
+        rate = self.frames_per_s
+        if rate is None:
+            return 1
+        return max(1, min(self._server.max_sessions, int(rate / self._server.min_session_fps)))
+
+    # --- on the thread ------------------------------------------------------------------------------------
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name="personalive-worker", daemon=True)
+
+    def _run(self) -> None:
+        """Until stopped, or until something happens that no session can be blamed for."""
+        try:
+            self._engine = self._load()
+            self._warm_up(self._engine)
+            self.state, self.message = "ready", ""
+            self._recast()
+            while not self._stopping:
+                self._news.clear()
+                self._admit()
+                if not self._serve_one():
+                    self._sleep()
+            self._end_all("the server is shutting down")
+        except PersonaLiveError as error:  # a model that cannot be loaded will not load the next time either
+            self.state, self.message = "failed", str(error)
+            self._end_all(self.message)
+        except Exception as error:  # noqa: BLE001 (whatever it was, ``check`` starts the thread again)
+            self._died(error)
+
+    def _died(self, error: Exception) -> None:
+        _LOG.exception("the worker stopped", exc_info=error)
+        now = self._clock()
+        self._failures.append(now)
+        while now - self._failures[0] > _BAD_MINUTE_S:
+            self._failures.popleft()
+        if len(self._failures) >= self._server.failures_before_stop:
+            self.state = "failed"
+            self.message = f"the worker failed {len(self._failures)} times within a minute; see the server's log"
+            self._end_all(self.message)
+
+    def _warm_up(self, engine: Engine) -> None:
+        """Times a few calls on a grey portrait, so that the first session's are not the slow ones."""
+        grey = np.full((engine.image_size, engine.image_size, 3), 128, np.uint8)
+        state = engine.start(grey)
+        window = np.stack([grey] * engine.chunk_frames)
+        for call in range(_WARM_UP_CALLS):
+            begun = self._clock()
+            state, _ = engine.step(state, window)
+            if call:
+                self._steps.append(self._clock() - begun)
+
+    def _admit(self) -> None:
+        """Newly arrived sessions get a seat, ended ones lose theirs."""
+        while self._arrivals:
+            session = self._arrivals.popleft()
+            self._seats.append(_Seat(session, self._new_stream(session)))
+        for seat in [seat for seat in self._seats if seat.session.ended is not None]:
+            self._seats.remove(seat)
+
+    def _new_stream(self, session: Session) -> LiveStream:
+        assert self._engine is not None
+        return LiveStream(
+            self._engine,
+            seed=session.seed,
+            center_fallback=self.center_fallback,
+            clock=self._clock,
+            config=self._live,
+        )
+
+    def _recast(self) -> None:
+        """After a restart: every session begins its stream anew, with its portrait."""
+        for seat in self._seats:
+            picture, generation = seat.stream.picture, seat.stream.generation
+            seat.stream = self._new_stream(seat.session)
+            seat.stream.generation = generation
+            if picture is not None:
+                seat.stream.cast(picture)
+            seat.session.say("")
+            seat.session.show(seat.stream)
+
+    def _serve_one(self) -> bool:
+        """One turn of the session that has waited longest; whether there was anything to do."""
+        for _ in range(len(self._seats)):
+            seat = self._seats[0]
+            self._seats.rotate(-1)
+            if seat.session.ended is not None:
+                continue
+            self._tell(seat)
+            if seat.session.has_orders:
+                self._obey(seat)
+                return True
+            if self._is_due(seat):
+                self._make_chunk(seat)
+                return True
+        return False
+
+    def _obey(self, seat: _Seat) -> None:
+        order = seat.session.next_order()
+        if order is None:
+            return
+        run, future = order
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = run(seat.stream)
+        except PersonaLiveError as error:
+            future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 (one session's fault is not the others')
+            future.set_exception(RefusedError("internal", "an unexpected fault; the session goes on as before"))
+            self._blame(seat, error)
+        else:
+            seat.session.show(seat.stream)
+            future.set_result(result)
+
+    def _is_due(self, seat: _Seat) -> bool:
+        session, stream, now = seat.session, seat.stream, self._clock()
+        if not (stream.ready and session.playing) or now < seat.due_s:
+            return False
+        if len(session.inbox):
+            return True
+        late_s = self._live.late_share * (seat.due_s - seat.begun_s)
+        return stream.started and session.figures.live(now) and now >= seat.begun_s + late_s
+
+    def _make_chunk(self, seat: _Seat) -> None:
+        session, stream, begun = seat.session, seat.stream, self._clock()
+        camera = session.figures.camera_fps(begun)
+        rate = session.controls.driving_fps or self._live.camera_gain * camera
+        try:
+            frames = stream.turn(session.inbox.take(), session.controls, neutral=session.take_neutral())
+        except PersonaLiveError as error:
+            session.tell(RefusedError("unusable_input", str(error)).message())
+            return
+        except Exception as error:  # noqa: BLE001 (one session's fault is not the others')
+            self._blame(seat, error)
+            return
+        self._steps.append(self._clock() - begun)
+        seat.begun_s, seat.due_s = begun, begun + len(frames) / rate
+        session.publish(frames, rate)
+        session.show(stream)
+
+    def _blame(self, seat: _Seat, error: Exception) -> None:
+        """End the session whose turn failed; if the device does not answer any more, the worker dies too."""
+        _LOG.exception("a session failed", exc_info=error)
+        seat.session.end("an unexpected fault of the server; start again")
+        assert self._engine is not None
+        torch.zeros(1, device=self._engine.device).add(1).item()  # raises where the device is lost
+
+    def _tell(self, seat: _Seat) -> None:
+        now, engine = self._clock(), self._engine
+        if engine is not None and now - seat.told_s >= self._live.stats_interval_s:
+            seat.told_s = now
+            step_ms = None if self.step_s is None else round(1e3 * self.step_s, 1)
+            seat.session.stats(seat.stream.keyframes, step_ms, engine.chunk_frames, engine.warmup_frames)
+            seat.session.refresh()
+
+    def _sleep(self) -> None:
+        now = self._clock()
+        waits = [seat.due_s - now for seat in self._seats if seat.session.playing and seat.due_s > now]
+        self._news.wait(min([_IDLE_S, *waits]))
+
+    def _end_all(self, reason: str) -> None:
+        while self._arrivals:
+            self._arrivals.popleft().end(reason)
+        for seat in self._seats:
+            seat.session.end(reason)

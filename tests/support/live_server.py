@@ -1,0 +1,180 @@
+"""A real server around a small model, on a free port, and a client that speaks its protocol."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import numpy as np
+import simplejpeg
+import uvicorn
+from websockets.sync.client import ClientConnection, connect
+
+from personalive.config import LiveConfig, ServerConfig
+from personalive.server.app import create_app
+from personalive.server.doors import Doors
+from personalive.server.wire import DrivingHeader, FinishedHeader, pack_driving, unpack_finished
+from personalive.server.worker import Worker
+from personalive.streaming.engine import Engine
+
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def running(
+    load: Callable[[], Engine],
+    *,
+    token: str | None = None,
+    live: LiveConfig | None = None,
+    server: ServerConfig | None = None,
+) -> Iterator[LiveServer]:
+    """A server that is ready; everything has ended afterwards."""
+    worker = Worker(load, center_fallback=True, live=live, server=server)
+    app = create_app(worker, Doors(token, config=server), live=live, server=server)
+    limit = (server or ServerConfig()).frame_bytes + 1024
+    uvicorn_server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", ws="websockets-sansio", ws_max_size=limit)
+    )
+    thread = threading.Thread(target=uvicorn_server.run)
+    thread.start()
+    try:
+        wait_until(lambda: uvicorn_server.started and bool(uvicorn_server.servers))
+        port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
+        found = LiveServer(f"http://127.0.0.1:{port}", app, worker, token)
+        wait_until(lambda: worker.state != "loading")
+        yield found
+    finally:
+        uvicorn_server.should_exit = True
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def wait_until(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+    """What ``true`` gives once it is true."""
+    end = time.monotonic() + patience_s
+    while not (found := true()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+    return found
+
+
+class LiveServer:
+    """Its address, and what is behind it."""
+
+    def __init__(self, address: str, app: Any, worker: Worker, token: str | None) -> None:
+        self.address, self.app, self.worker = address, app, worker
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.http = httpx2.Client(base_url=address, headers=headers, timeout=PATIENCE_S)
+
+    def open(self, **body: Any) -> LiveClient:
+        """A session and its client."""
+        answer = self.http.post("/api/sessions", json=body)
+        assert answer.status_code == 201, answer.text
+        return LiveClient(self.address, answer.json())
+
+
+class LiveClient:
+    """One session: HTTP with its key, and a socket."""
+
+    def __init__(self, address: str, opened: dict[str, Any]) -> None:
+        self.opened = opened
+        self.path = f"/api/sessions/{opened['id']}"
+        self._address = address
+        self.http = httpx2.Client(
+            base_url=address + self.path,
+            headers={"Authorization": f"Bearer {opened['key']}"},
+            timeout=PATIENCE_S,
+        )
+
+    def connect(self, key: str | None = None, query: str = "") -> Socket:
+        """A socket of the session."""
+        address = self._address.replace("http", "ws") + self.path + "/socket" + query
+        names = ["personalive.v1", f"key.{key or self.opened['key']}"]
+        return Socket(connect(address, subprotocols=names, max_size=None))  # pyright: ignore[reportArgumentType]
+
+    def put_portrait(self, picture: np.ndarray) -> httpx2.Response:
+        """Upload a picture."""
+        return self.http.put("/portrait", content=png(picture))
+
+
+class Socket:
+    """Sends driving frames, sorts what comes back."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.messages: list[dict[str, Any]] = []
+        self.frames: list[tuple[FinishedHeader, np.ndarray]] = []
+        self.answers = True  # whether finished frames are acknowledged
+        self._sequence = 0
+
+    def send_frame(self, picture: np.ndarray, capture_us: int | None = None) -> int:
+        """One driving frame; returns its number."""
+        self._sequence += 1
+        now = time.monotonic_ns() // 1000 if capture_us is None else capture_us
+        self.connection.send(pack_driving(DrivingHeader(self._sequence, now), jpeg(picture)))
+        return self._sequence
+
+    def receive(self, timeout_s: float = PATIENCE_S) -> None:
+        """One message, into ``messages`` or ``frames``."""
+        message = self.connection.recv(timeout_s)
+        if isinstance(message, str):
+            self.messages.append(json.loads(message))
+            return
+        header, data = unpack_finished(message)
+        self.frames.append((header, simplejpeg.decode_jpeg(data)))
+        if self.answers:
+            self.connection.send(json.dumps({"type": "ack", "index": header.index}))
+
+    def receive_until(self, true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+        """Receive until ``true`` gives something."""
+        end = time.monotonic() + patience_s
+        while not (found := true()):
+            self.receive(max(end - time.monotonic(), 0.01))
+        return found
+
+    def drive(self, pictures: Iterator[np.ndarray], count: int, every_s: float = 0.02) -> None:
+        """Send frames at a camera's pace and receive until ``count`` frames more are here."""
+        wanted, next_s = len(self.frames) + count, time.monotonic()
+        end = next_s + PATIENCE_S
+        while len(self.frames) < wanted:
+            assert time.monotonic() < end, f"{len(self.frames)} of {wanted} frames came"
+            self.send_frame(next(pictures))
+            next_s += every_s
+            self.drain(next_s)
+
+    def drain(self, until_s: float) -> None:
+        """Receive what comes until then."""
+        while (left := until_s - time.monotonic()) > 0:
+            try:
+                self.receive(left)
+            except TimeoutError:
+                return
+
+    def message(self, kind: str) -> dict[str, Any] | None:
+        """The newest of a kind."""
+        return next((m for m in reversed(self.messages) if m["type"] == kind), None)
+
+    def close(self) -> None:
+        """Leave."""
+        self.connection.close()
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """As a browser sends it."""
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=90)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """As a person uploads it."""
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
