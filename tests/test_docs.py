@@ -132,7 +132,7 @@ def test_commands_and_options_exist(page: Path):
 
 def test_options_named_in_sentences_exist():
     command: Any = typer.main.get_command(app)
-    groups = [command.commands[name].commands.values() for name in ("weights", "train")]
+    groups = [command.commands[name].commands.values() for name in ("weights", "motion", "train")]
     every = [command, *command.commands.values(), *(one for group in groups for one in group)]
     known = {name for one in every for option in one.params for name in (*option.opts, *option.secondary_opts)}
     for name in ("README.md", "docs/streaming.md", "docs/checkpoints.md"):

@@ -79,6 +79,11 @@ def test_options_of_animate_are_these():
         "audio",
         "side_by_side",
         "contact_sheet",
+        "mirror",
+        "expression",
+        "head_motion",
+        "pose",
+        "smoothing",
     }
 
 
@@ -92,9 +97,9 @@ def test_the_stream_is_driven_by_these_methods():
     public = {
         name for name, value in vars(personalive.Engine).items() if not name.startswith("_") and callable(value)
     }
-    assert public == {"start", "step", "flush", "advance", "decode", "decode_images"}
+    assert public == {"start", "read", "step", "flush", "advance", "decode", "decode_images"}
     assert list(parameters(personalive.Engine.start)) == ["self", "portrait", "seed", "noise", "keyframe_threshold"]
-    assert list(parameters(personalive.Engine.step)) == ["self", "state", "window", "noise", "cut"]
+    assert list(parameters(personalive.Engine.step)) == ["self", "state", "window", "noise", "cut", "controls"]
     assert list(parameters(personalive.Engine.advance)) == ["self", "state", "conditioning", "noise"]
 
 

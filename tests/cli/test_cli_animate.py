@@ -12,6 +12,7 @@ from PIL import Image
 from personalive.cli import animate as command
 from personalive.cli import console
 from personalive.config import CliConfig, KeyframeConfig
+from personalive.streaming.controls import PoseMode
 from personalive.streaming.load import DTYPES
 from personalive.vision.framing import FramingMode, NoFace
 from support.film_files import CLIP_FPS, read_film, write_clip
@@ -36,7 +37,8 @@ def test_every_option_reaches_the_film(run, place, portrait, small_weights):
     options = (
         "--device cpu --dtype float32 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center --no-face neutral"
     )
-    flags = "--no-audio --side-by-side --contact-sheet all.png --no-keyframes"
+    turned = "--expression 0.5 --head-motion 1.5 --pose relative --smoothing 0.25 --mirror"
+    flags = f"{turned} --no-audio --side-by-side --contact-sheet all.png --no-keyframes"
     done = run("animate", portrait, clip, "-o", "f.mp4", "--weights", small_weights, *options.split(), *flags.split())
     assert (done.code, done.err) == (0, "")
     frames, has_sound = read_film(place / "f.mp4")
@@ -52,6 +54,11 @@ def test_every_option_reaches_the_film(run, place, portrait, small_weights):
         "start_s": 0.2,
         "end_s": 0.52,
         "audio": False,
+        "mirror": True,
+        "expression": 0.5,
+        "head_motion": 1.5,
+        "pose": "relative",
+        "smoothing": 0.25,
         "size_px": 48,
         "side_by_side": True,
         "contact_sheet": "all.png",
@@ -147,6 +154,7 @@ def test_the_centre_is_a_fallback_for_the_bundled_model_alone(run, monkeypatch, 
 def test_choices_are_those_of_the_library():
     assert [choice.value for choice in command.Framing] == list(get_args(FramingMode))
     assert [choice.value for choice in command.NoFace] == list(get_args(NoFace))
+    assert [choice.value for choice in command.Pose] == list(get_args(PoseMode))
     assert [choice.value for choice in command.Dtype] == ["auto", *DTYPES]
 
 

@@ -18,6 +18,8 @@ from personalive.errors import FaceNotFoundError, InputError, OutputError, Perso
 from personalive.media import VideoWriter
 from personalive.streaming import animate as module
 from personalive.streaming.animate import AnimateReport, Progress, animate
+from personalive.streaming.conditioning import PLAIN
+from personalive.streaming.controls import Controls
 from personalive.streaming.engine import Engine
 from personalive.vision.faces import FaceBox
 from support.clips import Film, read_film, save_picture, write_clip
@@ -143,6 +145,34 @@ def test_side_by_side_shows_portrait_driver_and_result(studio: Studio):
         assert np.abs(panel - wanted).mean() < 8, place
 
 
+def test_controls_hold_for_the_whole_film(studio: Studio):
+    engine = Noting(studio.engine.networks)
+    turned = {"expression": 0.5, "head_motion": 1.5, "pose": "relative", "smoothing": 0.25}
+    report, _ = studio.film(studio.clip(6), engine=engine, **turned)
+    assert engine.manners == [Controls(**turned)] * 2
+    assert {name: report.options[name] for name in turned} == turned
+
+
+def test_controls_as_they_are_change_nothing_and_others_do(studio: Studio):
+    driving = studio.clip(6)
+    usual = studio.film(driving)[1].images
+    plain = {"expression": 1.0, "head_motion": 1.0, "pose": "absolute", "smoothing": 0.0, "mirror": False}
+    assert np.array_equal(studio.film(driving, name="same.mp4", **plain)[1].images, usual)
+    for number, (name, value) in enumerate({"expression": 0.0, "head_motion": 0.0, "pose": "relative"}.items()):
+        other = studio.film(driving, name=f"{number}.mp4", **{name: value})[1].images
+        assert np.abs(other.astype(int) - usual).mean() > 0.5, name
+
+
+def test_a_mirrored_clip_drives_and_shows_its_mirror_image(studio: Studio):
+    driving = studio.clip(6)
+    engines = [Noting(studio.engine.networks) for _ in range(2)]
+    studio.film(driving, engine=engines[0])
+    _, film = studio.film(driving, name="m.mp4", engine=engines[1], mirror=True, side_by_side=True)
+    assert np.array_equal(np.stack(engines[1].driven), np.stack(engines[0].driven)[:, :, ::-1])
+    shown, source = film.images[:, :, SIDE : 2 * SIDE].astype(int), read_film(driving).images.astype(int)
+    assert np.abs(shown - source[:, :, ::-1]).mean() < 8 < np.abs(shown - source).mean()
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_sound_is_kept_unless_it_is_not_wanted(studio: Studio, kept: bool):
     _, film = studio.film(studio.clip(25, audio_s=1.0), audio=kept)
@@ -193,18 +223,20 @@ def test_progress_is_told_after_every_chunk_and_at_the_end(studio: Studio):
 
 
 class Noting(Engine):
-    """Keeps the cuts it is told of, by driving frame, and the pictures it is driven with."""
+    """Keeps the cuts it is told of, by driving frame, the pictures it is driven with, and in what manner."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.cuts: list[int] = []
         self.driven: list[np.ndarray] = []
+        self.manners: list[Controls] = []
 
-    def step(self, state, window, noise=None, *, cut=None):
+    def step(self, state, window, noise=None, *, cut=None, controls=PLAIN):
         if cut is not None:
             self.cuts.append(len(self.driven) + cut)
         self.driven += list(window)
-        return super().step(state, window, noise, cut=cut)
+        self.manners.append(controls)
+        return super().step(state, window, noise, cut=cut, controls=controls)
 
 
 def flat(grey: int, frames: int) -> list[np.ndarray]:
@@ -354,6 +386,8 @@ def test_an_older_film_survives_an_interruption(studio: Studio):
         ({"fps": 30}, InputError, "fps"),
         ({"name": "film.avi"}, OutputError, "film.avi"),
         ({"seed": -1}, InputError, "seed"),
+        ({"expression": 2.5}, InputError, "expression 2.5: give a number from 0 to 2"),
+        ({"pose": "free"}, InputError, "give absolute or relative"),
         ({"start_s": 50.0}, InputError, "start"),
         ({"contact_sheet": "sheet.bmp"}, OutputError, "sheet.bmp"),
     ],

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalive.cli.console import clock, progress, show_rows
-from personalive.config import TINY, WEIGHTS_ENV, CliConfig, FilmSizeConfig, KeyframeConfig
+from personalive.config import TINY, WEIGHTS_ENV, CliConfig, ControlLimits, FilmSizeConfig, KeyframeConfig
 from personalive.errors import InputError, OutputError
+from personalive.streaming.controls import Controls
 
 if TYPE_CHECKING:
     from personalive.streaming.animate import AnimateReport, Progress
 
 AUTO = "auto"
+_PLAIN, _LIMITS = Controls(), ControlLimits()
 EPILOG = """
 \b
 Examples:
@@ -29,6 +31,8 @@ Examples:
   personalive animate me.jpg clip.mp4 -o film.mp4 --start 12 --end 20
   personalive animate me.jpg clip.mp4 -o film.mp4 --side-by-side --contact-sheet film.png
   personalive animate me.jpg clip.mp4 --weights ~/weights --device cuda --dtype float16
+  personalive animate me.jpg clip.mp4 --expression 1.2 --head-motion 0.6 --pose relative
+  personalive animate me.jpg take.safetensors             replays what `personalive motion record` kept
 
 The film has one frame per frame of the clip, at the same times, and the clip's sound. Ctrl-C leaves what is
 finished as a playable film whose name ends in .partial.mp4. Beside every film a .json file tells how it was made.
@@ -51,6 +55,13 @@ class NoFace(StrEnum):
     ERROR = "error"
 
 
+class Pose(StrEnum):
+    """How the driver's head angles are taken."""
+
+    ABSOLUTE = "absolute"
+    RELATIVE = "relative"
+
+
 class Dtype(StrEnum):
     """Number formats."""
 
@@ -68,7 +79,9 @@ def animate(
     driving: Annotated[
         Path | None,
         typer.Argument(
-            metavar="DRIVING", help="Any video, GIF or picture of the face that drives.", show_default=False
+            metavar="DRIVING",
+            help="Any video, GIF or picture of the face that drives, or a motion template.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -133,12 +146,53 @@ def animate(
             "stop with an 'error'.",
         ),
     ] = NoFace.HOLD,
+    expression: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help="How strongly the face plays along: 0 keeps the portrait's own expression, 1 follows the driver, "
+            f"{_LIMITS.max_strength:g} goes twice as far. A little above 1 enlivens a driver who hardly moves.",
+        ),
+    ] = _PLAIN.expression,
+    head_motion: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help="How far the head turns and moves: 0 holds it still while the face goes on, 1 as the driver's, "
+            f"{_LIMITS.max_strength:g} twice as far.",
+        ),
+    ] = _PLAIN.head_motion,
+    pose: Annotated[
+        Pose,
+        typer.Option(
+            help="'absolute' gives the portrait the driver's own head angles; 'relative' adds to the portrait's "
+            "how far the driver has turned since the first frame: for drivers filmed from the side, and portraits "
+            "that look aside."
+        ),
+    ] = Pose(_PLAIN.pose),
+    smoothing: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Calms trembling: the share of the last frame's motion kept in the next, 0 to "
+            f"{_LIMITS.max_smoothing:g}. Movements come late and quick ones small: half of one is there after "
+            "1 frame at 0.5, 3 at 0.8, 13 at 0.95.",
+        ),
+    ] = _PLAIN.smoothing,
+    mirror: Annotated[
+        bool,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Exchange left and right of the clip before it is read, as in a mirror: a head that turned to the "
+            "left turns to the right.",
+        ),
+    ] = False,
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Keep the clip's sound.")] = True,
     side_by_side: Annotated[
         bool | None,
         typer.Option(
             "--side-by-side/--no-side-by-side",
-            help="Show portrait, driver and result beside each other.",
+            help="Show portrait, driver and result beside each other; a motion template has no driver to show.",
             show_default="no, or yes with --demo",
         ),
     ] = None,
@@ -170,6 +224,11 @@ def animate(
         "size_px": size,
         "no_face": no_face.value,
         "audio": audio,
+        "expression": expression,
+        "head_motion": head_motion,
+        "pose": pose.value,
+        "smoothing": smoothing,
+        "mirror": mirror,
         "contact_sheet": None if contact_sheet is None else str(contact_sheet),
         **_keyframe_options(keyframes, keyframe_threshold),
     }
@@ -212,12 +271,12 @@ def _make(
     with progress("animating") as show:
 
         def advance(progress: Progress) -> None:
-            show(progress.frames, progress.total, _told(progress))
+            show(progress.frames, progress.total, told(progress))
 
         return make_film(portrait, driving, film, progress=advance, **engine, **options)
 
 
-def _told(progress: Progress) -> str:
+def told(progress: Progress) -> str:
     """``120 of about 500 frames, 8.1 per second, 0:47 left``."""
     rate = f"{progress.fps:.1f} per second"
     if progress.total is None or progress.frames > progress.total:

@@ -1,4 +1,4 @@
-"""A film from two files: decode, frame, step, encode, as one stream in constant memory.
+"""A film from two files: a portrait and what drives it; windows in, frames out, as one stream in constant memory.
 
 S is the side of the model's pictures.
 """
@@ -11,8 +11,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,19 @@ import numpy as np
 
 from personalive.config import FilmSizeConfig, FramingConfig, KeyframeConfig
 from personalive.errors import InputError, OutputError
-from personalive.media import Frame, VideoReader, VideoWriter, check_output, load_still, open_video, save_png
+from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
 from personalive.streaming.contact_sheet import ContactSheet
+from personalive.streaming.controls import CONTROL_NAMES, Controls, PoseMode
+from personalive.streaming.driving import ClipDriving, Driving, DrivingFrame, TemplateDriving
 from personalive.streaming.engine import Engine
 from personalive.streaming.load import AUTO, load_engine, memory_errors
 from personalive.streaming.state import StreamState
-from personalive.vision.faces import find_detector
-from personalive.vision.framing import DrivingFramer, FramedFrame, FramingMode, NoFace, frame_portrait
+from personalive.streaming.template import Template, fitted, is_template, load_template
+from personalive.vision.faces import FaceDetector, find_detector
+from personalive.vision.framing import DrivingFramer, FramingMode, NoFace, frame_portrait
 from personalive.vision.resize import Square, crop_and_resize, resize_portrait
+
+_PLAIN = Controls()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,7 @@ class AnimateOptions:
     """Everything that decides a film, beside its two inputs and the model.
 
     Raises:
-        InputError: a size, seed or threshold that no film can be made with.
+        InputError: a size, seed, threshold or control that no film can be made with.
     """
 
     seed: int = 0
@@ -47,8 +54,18 @@ class AnimateOptions:
     end_s: float | None = None
     audio: bool = True
     size_px: int | None = None  # side of each picture in the film, even; None means the model's own
-    side_by_side: bool = False  # portrait, driver and result beside each other
+    side_by_side: bool = False  # portrait, driver and result beside each other; of a template no driver
     contact_sheet: str | None = None  # a PNG that shows the whole film at a glance
+    mirror: bool = False  # the driving picture's left and right are exchanged before anything reads it
+    expression: float = _PLAIN.expression  # this and the next three: see ``Controls``
+    head_motion: float = _PLAIN.head_motion
+    pose: PoseMode = _PLAIN.pose
+    smoothing: float = _PLAIN.smoothing
+
+    @property
+    def controls(self) -> Controls:
+        """How motion reaches the portrait, for the whole film."""
+        return Controls(**{name: getattr(self, name) for name in CONTROL_NAMES})
 
     def __post_init__(self) -> None:
         limits = FilmSizeConfig()
@@ -61,6 +78,7 @@ class AnimateOptions:
             raise InputError(
                 f"keyframe threshold {self.keyframe_threshold}: give a number from 0 up, or infinity for no keyframes"
             )
+        _ = self.controls  # refuses what is out of range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +140,7 @@ def animate(
 
     Args:
         portrait: any common still.
-        driving: any common video, GIF or still.
+        driving: any common video, GIF or still, or a motion template (see ``streaming.template``).
         output: an .mp4 that may exist already (it is replaced) but may not be an input.
         weights, device, dtype: as for ``load_engine``; ignored where an ``engine`` is given.
         engine: a loaded model, to make several films with one.
@@ -138,10 +156,11 @@ def animate(
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     picture = load_still(portrait)
-    with open_video(driving, chosen.start_s, chosen.end_s) as reader:
+    with _opened(driving, chosen) as source:
         engine = engine or load_engine(weights, device=device, dtype=dtype)
         with memory_errors(engine.device):
-            report = _Film(engine, picture, reader, chosen).make(target, [portrait, driving], progress)
+            fit = fitted(source, engine, str(driving)) if isinstance(source, Template) else source
+            report = _Film(engine, picture, fit, chosen).make(target, [portrait, driving], progress)
     report = replace(report, inputs={"portrait": str(portrait), "driving": str(driving)})
     report.save(report_path)
     return report
@@ -155,11 +174,24 @@ def _options(given: dict[str, Any]) -> AnimateOptions:
         raise InputError(f"unknown option ({error}): use {known}") from None
 
 
-class _Film:
-    """One run of ``animate``: what is in flight between the reader and the writer."""
+@contextmanager
+def _opened(driving: str | os.PathLike[str], options: AnimateOptions) -> Iterator[VideoReader | Template]:
+    if not is_template(driving):
+        with open_video(driving, options.start_s, options.end_s) as reader:
+            yield reader
+        return
+    if options.mirror:
+        raise InputError(f"{driving}: is motion without pictures, nothing can be mirrored: record it with --mirror")
+    yield load_template(driving).part(options.start_s, options.end_s, name=str(driving))
 
-    def __init__(self, engine: Engine, picture: np.ndarray, reader: VideoReader, options: AnimateOptions) -> None:
-        self.engine, self.reader, self.options = engine, reader, options
+
+class _Film:
+    """One run of ``animate``: what is in flight between the windows and the writer."""
+
+    def __init__(
+        self, engine: Engine, picture: np.ndarray, source: VideoReader | Template, options: AnimateOptions
+    ) -> None:
+        self.engine, self.options = engine, options
         config = engine.config
         scale = config.framing_scale
         framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
@@ -171,100 +203,80 @@ class _Film:
         self.portrait = resize_portrait(framed.image, config.image_size_px)
         self.size_px = options.size_px or config.image_size_px
         self.shown_portrait = self._sized(self.portrait)
+        self.driving = self._driving(source, detector, framing)
+        self.panels = 1 + options.side_by_side * (2 if isinstance(source, VideoReader) else 1)
         self.state: StreamState = engine.start(
             framed.image, seed=options.seed, keyframe_threshold=options.keyframe_threshold
         )
-        self.framer = DrivingFramer(
+        self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
+
+    def _driving(
+        self, source: VideoReader | Template, detector: FaceDetector | None, framing: FramingConfig
+    ) -> Driving:
+        engine, options = self.engine, self.options
+        if isinstance(source, Template):
+            return TemplateDriving(source, engine.chunk_frames)
+        framer = DrivingFramer(
             detector,
             options.framing,
             options.no_face,
-            config.image_size_px,
+            engine.image_size,
             allow_center_fallback=options.center_fallback,
             config=framing,
         )
-        self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
-        self.drivers: deque[np.ndarray] = deque()  # framed driving pictures whose results are still in flight
-        self.times: deque[Frame] = deque()  # source frames (without pixels) whose results are still in flight
+        return ClipDriving(source, framer, engine.chunk_frames, neutral=self.portrait, mirror=options.mirror)
 
     def make(
         self, target: Path, inputs: list[str | os.PathLike[str]], progress: Callable[[Progress], None] | None
     ) -> AnimateReport:
-        """Run the whole clip through the engine into the film."""
-        info, size = self.reader.info, self.size_px
+        """Run the whole performance through the engine into the film."""
+        driving, size = self.driving, self.size_px
         begun, done, end = time.monotonic(), 0, Fraction(0)
         with VideoWriter(
             target,
-            size * (3 if self.options.side_by_side else 1),
+            size * self.panels,
             size,
-            time_base=info.time_base,
-            fps=info.average_fps,
-            audio_from=self.reader.audio if self.options.audio else None,
+            time_base=driving.time_base,
+            fps=driving.fps,
+            audio_from=driving.audio if self.options.audio else None,
             inputs=inputs,
         ) as writer:
-            for result in self._results():
-                source, driver = self.times.popleft(), self.drivers.popleft()
-                writer.write(self._composed(driver, result), source.time, source.duration)
+            for source, result in self._results():
+                writer.write(self._composed(source.picture, result), source.time, source.duration)
                 if self.sheet is not None:
-                    self.sheet.add(driver, result)
+                    self.sheet.add(source.picture, result)
                 done, end = done + 1, source.time + source.duration
                 if progress is not None and done % self.engine.chunk_frames == 0:
-                    progress(Progress(frames=done, total=info.estimated_frames, fps=_rate(done, begun)))
+                    progress(Progress(frames=done, total=driving.expected, fps=rate(done, begun)))
         if progress is not None:
-            progress(Progress(frames=done, total=done, fps=_rate(done, begun)))
+            progress(Progress(frames=done, total=done, fps=rate(done, begun)))
         sheet = self._save_sheet(inputs)
-        return self._report(target, done, float(end), begun, sheet, [*self.reader.warnings, *writer.warnings])
+        return self._report(target, done, float(end), begun, sheet, [*driving.warnings(), *writer.warnings])
 
-    def _results(self) -> Iterator[np.ndarray]:
-        """One finished (S, S, 3) frame per driving frame, in order."""
-        entered = left = 0
-        to_drop = self.engine.warmup_frames
-        for window, cut, fresh in self._windows():
-            self.state, frames = self.engine.step(self.state, window, cut=cut)
-            entered += fresh
-            for frame in frames.numpy():
-                if to_drop:
-                    to_drop -= 1
-                else:
-                    left += 1
-                    yield frame
-        for frames in self.engine.flush(self.state):
-            for frame in frames.numpy():
-                if to_drop:
-                    to_drop -= 1
-                elif left < entered:
-                    left += 1
-                    yield frame
+    def _results(self) -> Iterator[tuple[DrivingFrame, np.ndarray]]:
+        """Every driving frame with the finished (S, S, 3) frame that it made, in order."""
+        in_flight: deque[DrivingFrame] = deque()
+        for result in islice(self._made(in_flight), self.engine.warmup_frames, None):
+            if not in_flight:  # what is left was made by padding
+                return
+            yield in_flight.popleft(), result
 
-    def _windows(self) -> Iterator[tuple[np.ndarray, int | None, int]]:
-        """(4, S, S, 3), where a new shot begins in it, and how many of them are real; the last one is padded."""
-        waiting: list[FramedFrame] = []
-        for frame in self._framed():
-            waiting.append(frame)
-            if len(waiting) == self.engine.chunk_frames:
-                yield self._window(waiting, len(waiting))
-                waiting = []
-        if waiting:
-            real = len(waiting)
-            padding = [replace(waiting[-1], cut=False)] * (self.engine.chunk_frames - real)
-            yield self._window(waiting + padding, real)
+    def _made(self, in_flight: deque[DrivingFrame]) -> Iterator[np.ndarray]:
+        """All that the engine makes, ease-in and padding included; driving frames are noted as they enter."""
+        for window in self.driving.windows():
+            in_flight.extend(window.frames)
+            self.state, made = self.engine.step(
+                self.state, window.driver, cut=window.cut, controls=self.options.controls
+            )
+            yield from made.numpy()
+        for made in self.engine.flush(self.state):
+            yield from made.numpy()
 
-    def _window(self, frames: list[FramedFrame], real: int) -> tuple[np.ndarray, int | None, int]:
-        pictures = [self.portrait if frame.neutral else frame.image for frame in frames]
-        self.drivers.extend(pictures[:real])
-        cut = max((i for i, frame in enumerate(frames) if frame.cut), default=None)  # the last one stays the base
-        return np.stack(pictures), cut, real
-
-    def _framed(self) -> Iterator[FramedFrame]:
-        """The driving clip, framed; times are kept for the results."""
-        for frame in self.reader:
-            self.times.append(replace(frame, image=np.empty((0, 0, 3), np.uint8)))
-            yield from self.framer.push(frame.image, float(frame.time))
-        yield from self.framer.flush()
-
-    def _composed(self, driver: np.ndarray, result: np.ndarray) -> np.ndarray:
+    def _composed(self, driver: np.ndarray | None, result: np.ndarray) -> np.ndarray:
         if not self.options.side_by_side:
             return self._sized(result)
-        return np.concatenate([self.shown_portrait, self._sized(driver), self._sized(result)], axis=1)
+        shown = [result] if driver is None else [driver, result]
+        return np.concatenate([self.shown_portrait, *map(self._sized, shown)], axis=1)
 
     def _sized(self, picture: np.ndarray) -> np.ndarray:
         """(S, S, 3) -> at the film's size."""
@@ -285,13 +297,11 @@ class _Film:
         warnings: list[str],
     ) -> AnimateReport:
         engine = self.engine
-        note = self.framer.report.note
-        notes = [*self.notes, *([f"driving clip: {note}"] if note else [])]
         return AnimateReport(
             output=str(target),
             frames=frames,
             duration_s=round(duration_s, 3),
-            fps=round(_rate(frames, begun), 2),
+            fps=round(rate(frames, begun), 2),
             seconds=round(time.monotonic() - begun, 2),
             image_size_px=engine.image_size,
             keyframes=self.state.keyframes,
@@ -300,9 +310,9 @@ class _Film:
             dtype=str(engine.dtype).removeprefix("torch."),
             inputs={},
             options=asdict(self.options),
-            framing=self.framer.report.to_json(),
+            framing=self.driving.framing(),
             contact_sheet=sheet,
-            warnings=notes + warnings,
+            warnings=self.notes + warnings,
         )
 
 
@@ -311,5 +321,6 @@ def _json_value(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _rate(frames: int, begun: float) -> float:
+def rate(frames: int, begun: float) -> float:
+    """Frames per second since ``begun`` (of ``time.monotonic``)."""
     return frames / max(time.monotonic() - begun, 1e-9)

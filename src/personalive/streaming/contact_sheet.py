@@ -1,4 +1,7 @@
-"""One picture of a whole film: the portrait, and below each other drivers and results at even intervals."""
+"""One picture of a whole film: the portrait, and below each other drivers and results at even intervals.
+
+Where motion without pictures drove, there are results alone.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ class ContactSheet:
     def __init__(self, portrait: np.ndarray, config: ContactSheetConfig | None = None) -> None:
         self._config = config or ContactSheetConfig()
         self._portrait = portrait
-        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._pairs: list[list[np.ndarray]] = []
         self._stride, self._seen = 1, 0
 
-    def add(self, driver: np.ndarray, result: np.ndarray) -> None:
-        """Offer the pair of one frame, each (S, S, 3) uint8."""
+    def add(self, driver: np.ndarray | None, result: np.ndarray) -> None:
+        """Offer the pair of one frame, each (S, S, 3) uint8; None in all frames of a film or in none."""
         if self._seen % self._stride == 0:
-            self._pairs.append((self._cell(driver), self._cell(result)))
+            self._pairs.append([self._cell(picture) for picture in (driver, result) if picture is not None])
             if len(self._pairs) >= 2 * self._config.columns:
                 self._pairs, self._stride = self._pairs[::2], 2 * self._stride
         self._seen += 1
@@ -34,7 +37,8 @@ class ContactSheet:
         pairs = [self._pairs[i] for i in _spread(len(self._pairs), self._config.columns)]
         side, gap = self._config.cell_px, self._config.gap_px
         step = side + gap
-        page = np.full((2 * step + gap, (1 + len(pairs)) * step + gap, 3), self._config.background_grey, np.uint8)
+        rows = max(map(len, pairs), default=1)
+        page = np.full((rows * step + gap, (1 + len(pairs)) * step + gap, 3), self._config.background_grey, np.uint8)
         middle = (page.shape[0] - side) // 2
         page[middle : middle + side, gap : gap + side] = self._cell(self._portrait)
         for column, pair in enumerate(pairs, start=1):

@@ -1,0 +1,160 @@
+"""``personalive motion``: performances kept in files, and what is in them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personalive.cli.animate import AUTO, Dtype, Framing, names_tiny, told
+from personalive.cli.console import clock, progress, show_rows, size
+from personalive.config import WEIGHTS_ENV
+
+if TYPE_CHECKING:
+    from personalive.streaming.animate import Progress
+    from personalive.streaming.record import RecordReport
+    from personalive.streaming.template import Template
+
+app = typer.Typer(
+    help="Keep a performance in a file and replay it.",
+    epilog="""
+\b
+Examples:
+  personalive motion record clip.mp4 take.safetensors
+  personalive motion show take.safetensors
+  personalive animate me.jpg take.safetensors -o film.mp4
+  personalive animate you.jpg take.safetensors -o film.mp4 --expression 1.3
+
+A motion template holds what a model reads of a face: expression, angles, place and size, and when. It holds no
+picture and no sound, fits any portrait, and only the model that read it.
+""",
+    rich_markup_mode=None,
+)
+
+
+class NoFace(StrEnum):
+    """What is recorded while the clip shows no face."""
+
+    HOLD = "hold"
+    ERROR = "error"
+
+
+@app.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def record(
+    driving: Annotated[
+        Path, typer.Argument(metavar="DRIVING", help="Any video, GIF or picture of the face that drives.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The template, a .safetensors; an existing one is replaced.")
+    ],
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|tiny|auto",
+            help="The model that reads, and that will replay: a weights folder; 'tiny' for the bundled one; 'auto' "
+            f"for the folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
+        ),
+    ] = AUTO,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
+    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
+    start: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.", show_default="its start")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.", show_default="its end")
+    ] = None,
+    framing: Annotated[
+        Framing,
+        typer.Option(
+            help="'auto' finds the face; 'center' takes the middle square; 'none' takes pictures that are square "
+            "already as they are."
+        ),
+    ] = Framing.AUTO,
+    no_face: Annotated[
+        NoFace,
+        typer.Option(
+            "--no-face", help="While the clip shows no face: 'hold' the last pose, or stop with an 'error'."
+        ),
+    ] = NoFace.HOLD,
+    mirror: Annotated[
+        bool, typer.Option("--mirror/--no-mirror", help="Exchange left and right of the clip before it is read.")
+    ] = False,
+) -> None:
+    """Keep what the face in DRIVING does in OUT.
+
+    Replayed with the same model, OUT gives the film that DRIVING would have given, without its sound. Expression,
+    head motion and smoothing are not in it: turn them when it is replayed.
+    """
+    from personalive.streaming.record import RecordOptions  # noqa: PLC0415 (imports torch)
+    from personalive.streaming.record import record as make_template  # noqa: PLC0415
+
+    options = RecordOptions(
+        framing=framing.value,
+        no_face=no_face.value,
+        center_fallback=names_tiny(weights),
+        start_s=start,
+        end_s=end,
+        mirror=mirror,
+    )
+    with progress("reading") as show_progress:
+
+        def advance(now: Progress) -> None:
+            show_progress(now.frames, now.total, told(now))
+
+        report = make_template(
+            driving, out, options, weights=weights, device=device, dtype=dtype.value, progress=advance
+        )
+    _show_report(report)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A motion template.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|tiny|auto", help="Also say whether FILE fits this model.", show_default="none"),
+    ] = None,
+) -> None:
+    """Tell what is in FILE."""
+    from personalive.streaming.template import load_template, reader_in  # noqa: PLC0415 (imports torch)
+
+    template = load_template(file)
+    rows = [("template", f"{file}, {size(file.stat().st_size)}"), *_rows(template)]
+    if weights is not None:
+        rows.append(("fits", f"{weights}: {'yes' if reader_in(weights) == template.reader else 'no'}"))
+    show_rows(rows)
+
+
+def _show_report(report: RecordReport) -> None:
+    rows = [
+        ("template", f"{report.output}, {size(Path(report.output).stat().st_size)}, read in {clock(report.seconds)}"),
+        *_rows(report.template),
+        ("model", f"{report.weights} on {report.device} in {report.dtype}"),
+        *(("warning", warning) for warning in report.warnings),
+    ]
+    show_rows(rows)
+
+
+def _rows(template: Template) -> list[tuple[str, str]]:
+    poses, tokens = template.motion.poses, template.motion.tokens
+    ranges = {name: getattr(poses, name) for name in ("yaw", "pitch", "roll")}
+    angles = ", ".join(f"{name} {float(v.min()):+.0f} to {float(v.max()):+.0f}" for name, v in ranges.items())
+    cuts = int(template.cuts.sum())
+    return [
+        (
+            "length",
+            f"{len(template)} frames, {template.duration_s:.2f} s, {float(template.fps):.4g} frames per second",
+        ),
+        ("shots", f"{cuts + 1}" if cuts else "1, no cuts"),
+        ("head", f"{angles} degrees"),
+        ("face", f"{tokens.shape[2]} tokens of {tokens.shape[3]} numbers per frame"),
+        ("read by", f"motion networks {template.reader}"),
+    ]

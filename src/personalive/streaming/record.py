@@ -1,0 +1,141 @@
+"""A motion template from a clip: what ``animate`` would read of it, kept instead of followed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from personalive.config import FramingConfig, TemplateConfig
+from personalive.errors import InputError
+from personalive.media import VideoReader, check_output, open_video
+from personalive.streaming.animate import Progress, rate
+from personalive.streaming.driving import ClipDriving, DrivingFrame
+from personalive.streaming.engine import Engine
+from personalive.streaming.load import AUTO, load_engine, memory_errors
+from personalive.streaming.state import Motion
+from personalive.streaming.template import SUFFIX, Template, is_template, reader_of, save_template
+from personalive.vision.faces import find_detector
+from personalive.vision.framing import DrivingFramer, FramingMode, NoFace
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions:
+    """Everything that decides a template, beside the clip and the model; all as in ``AnimateOptions``.
+
+    Raises:
+        InputError: ``no_face`` asks for a portrait's own pose: a template knows no portrait.
+    """
+
+    framing: FramingMode = "auto"
+    no_face: NoFace = "hold"
+    center_fallback: bool = False
+    start_s: float | None = None
+    end_s: float | None = None
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        if self.no_face == "neutral":
+            raise InputError("no face 'neutral': a recording has no portrait to return to: give hold or error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordReport:
+    """What was recorded, by what, and how fast."""
+
+    output: str
+    template: Template
+    seconds: float  # of work, model loading not counted
+    weights: str
+    device: str
+    dtype: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def record(
+    driving: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: RecordOptions | None = None,
+    *,
+    weights: str | os.PathLike[str] = AUTO,
+    engine: Engine | None = None,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    progress: Callable[[Progress], None] | None = None,
+) -> RecordReport:
+    """Keep the motion of a clip in a template.
+
+    Replayed with the same model it gives the frames that the clip would have given.
+
+    Args:
+        driving: any common video, GIF or still.
+        output: a .safetensors file that may exist already (it is replaced) but may not be the clip.
+        options: which part of the clip, and how it is framed.
+        weights, device, dtype, engine, progress: as for ``animate``.
+
+    Raises:
+        PersonaLiveError: with one line that says what is wrong and what to do.
+    """
+    chosen = options or RecordOptions()
+    target = check_output(output, [driving], suffix=SUFFIX)
+    if is_template(driving):
+        raise InputError(f"{driving}: is a motion template or named like one: give a clip, or copy the file")
+    with open_video(driving, chosen.start_s, chosen.end_s) as reader:
+        engine = engine or load_engine(weights, device=device, dtype=dtype)
+        begun = time.monotonic()
+        clip = _framed(reader, engine, chosen)
+        with memory_errors(engine.device):
+            template = _read(clip, engine, str(driving), begun, progress)
+    save_template(target, template, [driving])
+    return RecordReport(
+        output=str(target),
+        template=template,
+        seconds=round(time.monotonic() - begun, 2),
+        weights=engine.name,
+        device=str(engine.device),
+        dtype=str(engine.dtype).removeprefix("torch."),
+        warnings=clip.warnings(),
+    )
+
+
+def _framed(reader: VideoReader, engine: Engine, options: RecordOptions) -> ClipDriving:
+    framer = DrivingFramer(
+        find_detector(engine.folder) if options.framing == "auto" else None,
+        options.framing,
+        options.no_face,
+        engine.image_size,
+        allow_center_fallback=options.center_fallback,
+        config=FramingConfig(driving_scale=engine.config.framing_scale),
+    )
+    return ClipDriving(reader, framer, engine.chunk_frames, mirror=options.mirror)
+
+
+def _read(
+    clip: ClipDriving, engine: Engine, name: str, begun: float, progress: Callable[[Progress], None] | None
+) -> Template:
+    """Read in the windows of a film, so that replaying gives that film bit for bit."""
+    limit = TemplateConfig().max_frames
+    parts: list[Motion] = []
+    frames: list[DrivingFrame] = []
+    for window in clip.windows():
+        assert isinstance(window.driver, np.ndarray)
+        motion = engine.read(window.driver)[: len(window.frames)]
+        parts.append(Motion(motion.tokens.float().cpu(), motion.poses.to("cpu")))
+        frames += window.frames
+        if len(frames) > limit:
+            raise InputError(f"{name}: has more than {limit} frames: record a part of it with --start and --end")
+        if progress is not None:
+            progress(Progress(frames=len(frames), total=clip.expected, fps=rate(len(frames), begun)))
+    last = frames[-1]
+    return Template(
+        motion=Motion.cat(parts),
+        times_s=np.array([float(frame.time) for frame in frames]),
+        cuts=np.array([frame.cut for frame in frames]),
+        reader=reader_of(engine),
+        fps=clip.fps,
+        duration_s=float(last.time + last.duration),
+        time_base=clip.time_base,
+    )
