@@ -14,6 +14,8 @@ import numpy as np
 from personalive.config import EvaluationConfig, KeyframeConfig
 from personalive.evaluation.metrics import correlation, l1
 from personalive.evaluation.readings import READINGS, angles, read, varies
+from personalive.streaming.conditioning import PLAIN
+from personalive.streaming.controls import Controls
 from personalive.streaming.engine import Engine
 from personalive.synthetic import Identity, Motion, Performance, render
 
@@ -76,6 +78,7 @@ def run_case(
     *,
     cross: bool = False,
     keyframe_threshold: float = KeyframeConfig.threshold,
+    controls: Controls = PLAIN,
 ) -> Case:
     """Animate held-out person ``index``; ``cross`` drives with another held-out person."""
     size = engine.image_size
@@ -87,7 +90,7 @@ def run_case(
     motions = [performance.at(i) for i in range(frames + 1)]
     truth = np.stack([render(person, motion, size).image for motion in motions])
     driving = np.stack([render(driver, motion, size).image for motion in motions]) if cross else truth
-    output, keyframes = play(engine, truth[0], driving[1:], keyframe_threshold)
+    output, keyframes = play(engine, truth[0], driving[1:], keyframe_threshold, controls)
     return Case(
         person=person,
         motions=motions[1:],
@@ -104,11 +107,12 @@ def play(
     portrait: np.ndarray,
     driving: np.ndarray,
     keyframe_threshold: float = KeyframeConfig.threshold,
+    controls: Controls = PLAIN,
 ) -> tuple[np.ndarray, int]:
     """As many frames as ``driving`` has (a multiple of a chunk), the ease-in dropped; and the keyframes stored."""
     state, count, chunks = engine.start(portrait, keyframe_threshold=keyframe_threshold), engine.chunk_frames, []
     for start in range(0, len(driving), count):
-        state, frames = engine.step(state, driving[start : start + count])
+        state, frames = engine.step(state, driving[start : start + count], controls=controls)
         chunks.append(frames.numpy())
     chunks += [frames.numpy() for frames in engine.flush(state)]
     return np.concatenate(chunks[engine.warmup_frames // count :]), state.keyframes
