@@ -46,7 +46,7 @@ class Doors:
         if self.token is None and _host_name(host) not in LOCAL_NAMES:
             raise RefusedError("wrong_origin", f"this server is for this machine only, not for {host or 'no host'}")
         origin = connection.headers.get("origin")
-        if origin is None or urlsplit(origin).netloc == host or origin.rstrip("/") in self._origins:
+        if origin is None or origin.partition("://")[2] == host or origin.rstrip("/") in self._origins:
             return
         raise RefusedError(
             "wrong_origin", f"pages of {origin} may not use this server: start it with --origin {origin}"
@@ -95,4 +95,7 @@ def _offered_key(connection: HTTPConnection) -> str:
 
 
 def _host_name(host: str) -> str:
-    return urlsplit(f"//{host}").hostname or ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # brackets that do not close
+        return ""
