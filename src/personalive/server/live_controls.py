@@ -55,6 +55,6 @@ class LiveControls(Controls):
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and low <= value <= high):
         raise InputError(f"{name} {value!r}: give a number from {low:g} to {high:g}")

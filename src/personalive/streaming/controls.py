@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -33,7 +32,7 @@ class Controls:
             ("smoothing", limits.max_smoothing),
         ):
             value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (is_number and 0 <= value <= high):
                 raise InputError(f"{name} {value!r}: give a number from 0 to {high:g}")
         if self.pose not in get_args(PoseMode):
