@@ -1,0 +1,158 @@
+"""Queues that hold the newest frames and never a backlog."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personalive.server.mailboxes import DrivingFrame, FinishedFrame, Inbox, Viewer
+from personalive.server.wire import FinishedHeader, StageTimes
+
+
+def driving(number: int, capture_us: int | None = None) -> DrivingFrame:
+    return DrivingFrame(number, number if capture_us is None else capture_us, 0.0, None)
+
+
+def finished(index: int, show_at_s: float = 0.0, generation: int = 1) -> FinishedFrame:
+    header = FinishedHeader(index, 0, generation, index, StageTimes(0.0, 0.0, 0.0, 0.0))
+    return FinishedFrame(header, np.zeros((1, 1, 3), np.uint8), 0.0, show_at_s)
+
+
+class FakeClock:
+    """Stands still until told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# --- driving frames -------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 6), st.lists(st.one_of(st.integers(0, 20), st.none()), max_size=40))
+def test_an_inbox_gives_the_newest_of_what_never_fell(limit, moves):
+    """Whatever comes (numbers are capture times; None empties the box), against a plain list."""
+    inbox, kept, newest, refused = Inbox(limit), [], -1, 0
+    for number, capture_us in enumerate(moves):
+        if capture_us is None:
+            assert [frame.sequence for frame in inbox.take()] == kept
+            kept = []
+            continue
+        inbox.put(driving(number, capture_us))
+        if capture_us < newest:
+            refused += 1
+        else:
+            refused += len(kept) == limit
+            kept, newest = [*kept, number][-limit:], capture_us
+        assert len(inbox) == len(kept) <= limit
+    assert inbox.dropped == refused
+    assert inbox.received == sum(move is not None for move in moves)
+    assert [frame.sequence for frame in inbox.take()] == kept
+
+
+def test_an_inbox_forgets_a_driver_and_its_clock():
+    inbox = Inbox(4)
+    inbox.put(driving(1, 1000))
+    inbox.restart()
+    inbox.put(driving(1, 5))
+    assert [frame.capture_us for frame in inbox.take()] == [5]
+
+
+# --- finished frames ------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_keeps_the_newest_and_counts_what_it_dropped():
+    async def watch():
+        viewer = Viewer(asyncio.get_running_loop())
+        viewer.put([finished(index) for index in range(5)], limit=3)
+        viewer.put([finished(5)], limit=3)
+        return [(await viewer.get(FakeClock())).header.index for _ in range(3)], viewer.dropped
+
+    assert asyncio.run(watch()) == ([3, 4, 5], 3)
+
+
+def test_a_viewer_forgets_frames_of_older_portraits_alone():
+    async def watch():
+        viewer = Viewer(asyncio.get_running_loop())
+        viewer.put([finished(0, generation=1), finished(1, generation=2), finished(2, generation=3)], limit=8)
+        viewer.forget(2)
+        return [(await viewer.get(FakeClock())).header.index for _ in range(2)]
+
+    assert asyncio.run(watch()) == [1, 2]
+
+
+def test_a_frame_waits_for_its_time():
+    async def watch():
+        clock, viewer = FakeClock(), Viewer(asyncio.get_running_loop())
+        viewer.put([finished(0, show_at_s=100.0)], limit=8)
+        getting = asyncio.create_task(viewer.get(clock))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        early = getting.done()
+        clock.now = 100.0
+        viewer.put([finished(1, show_at_s=200.0)], limit=8)  # something changed: it looks again
+        return early, (await asyncio.wait_for(getting, 30)).header.index
+
+    assert asyncio.run(watch()) == (False, 0)
+
+
+def test_a_frame_that_is_dropped_while_it_waits_is_not_shown():
+    async def watch():
+        clock, viewer = FakeClock(), Viewer(asyncio.get_running_loop())
+        viewer.put([finished(0, show_at_s=100.0)], limit=1)
+        getting = asyncio.create_task(viewer.get(clock))
+        await asyncio.sleep(0)
+        viewer.put([finished(1, show_at_s=0.0)], limit=1)
+        return (await asyncio.wait_for(getting, 30)).header.index
+
+    assert asyncio.run(watch()) == 1
+
+
+def test_a_frame_from_another_thread_wakes_who_waits():
+    async def watch():
+        viewer = Viewer(asyncio.get_running_loop())
+        getting = asyncio.create_task(viewer.get(FakeClock()))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(viewer.put, [finished(4)], 8)
+        return (await asyncio.wait_for(getting, 30)).header.index
+
+    assert asyncio.run(watch()) == 4
+
+
+def test_closing_wakes_who_waits_and_gives_nothing_more():
+    async def watch():
+        viewer, full = (Viewer(asyncio.get_running_loop()) for _ in range(2))
+        full.put([finished(0, show_at_s=1e9)], limit=8)
+        getting = [asyncio.create_task(who.get(FakeClock())) for who in (viewer, full)]
+        await asyncio.sleep(0)
+        for who in (viewer, full):
+            await asyncio.to_thread(who.close)
+        return [await asyncio.wait_for(task, 30) for task in getting], await viewer.get(FakeClock())
+
+    assert asyncio.run(watch()) == ([None, None], None)
+
+
+def test_frames_that_come_after_the_loop_has_ended_hurt_nobody():
+    async def make():
+        return Viewer(asyncio.get_running_loop())
+
+    viewer = asyncio.run(make())
+    viewer.put([finished(0)], limit=8)
+    viewer.close()
+    assert viewer.closed
+
+
+def test_a_picture_is_encoded_once_for_all_who_see_it():
+    frame, calls = finished(0), []
+
+    def encode(image: np.ndarray) -> bytes:
+        calls.append(image.shape)
+        return b"jpeg"
+
+    assert [frame.jpeg(encode) for _ in range(3)] == [b"jpeg"] * 3
+    assert len(calls) == 1
