@@ -16,8 +16,14 @@ export class ApiError extends Error {
   }
 }
 
+const NO_SUCH_ADDRESS = [404, 405];
+
 async function refusal(response) {
   const body = await response.json().catch(() => null);
+  // The framework's own words for an address that is not there; a session that has ended is told in a sentence.
+  if (NO_SUCH_ADDRESS.includes(response.status) && ["Not Found", "Method Not Allowed"].includes(body?.error?.message)) {
+    return new ApiError(response.status, { ...body.error, message: "This server cannot do that." });
+  }
   const error = body?.error ?? { kind: "internal", message: `The server answered ${response.status}.` };
   return new ApiError(response.status, error);
 }

@@ -25,6 +25,7 @@ export class App {
     this.session = null;
     this.connection = null;
     this.state = null;
+    this.sent = null; // the clip or motion file that the session holds
     this.opening = null;
     this.generationAsked = 0;
     this.onstage = (_stage) => {};
@@ -135,28 +136,45 @@ export class App {
   /** Tells the server what drives, and sends the file where it is one. */
   async sendDriving() {
     const { session, connection, driving } = this;
-    const { source } = driving;
-    const file = driving.file();
+    const { source, film } = driving;
     await connection.attachCamera(source === "camera" ? this.camera.video : null, source === "camera" ? this.camera.stream : null);
     driving.showAddress(session, this.status.webrtc);
     if (source === "camera" || source === "obs") {
       await this.guard(session.change({ driver: "camera" }), "driving");
-    } else if (file) {
-      await this.sendFile(source, file);
+    } else if (film) {
+      await this.sendFilm(source, film);
     } else {
       this.notices.show("driving", source === "clip" ? "Choose a clip to drive from." : "Choose a motion file to drive from.");
     }
   }
 
-  async sendFile(kind, file) {
-    const limit = this.status.limits.clip_bytes;
-    if (file.size > limit) { this.tellTooLarge("driving", file, limit); return; }
-    this.notices.show("driving", `Sending ${file.name}.`, { progress: null });
-    const answer = await this.guard(this.session.putDriving(kind, file, this.driving.loop), "driving");
-    if (answer) this.notices.clear("driving");
+  async sendFilm(kind, film) {
+    const { session } = this;
+    const { loop } = this.driving;
+    if (film === this.sent) { await this.guard(session.change({ driver: kind, loop }), "driving"); return; }
+    const limit = this.status.limits[`${kind}_bytes`];
+    if (film.file?.size > limit) { this.tellTooLarge("driving", film.file, limit); return; }
+    this.notices.show("driving", `Sending ${film.name}.`, { progress: null });
+    const answer = await this.guard(session.putDriving(kind, film, loop), "driving");
+    if (!answer || session !== this.session) return;
+    this.sent = film;
+    this.notices.clear("driving");
   }
 
-  /** Another source was chosen, or another file or camera of it. */
+  /** The clip or motion file plays again from its beginning. */
+  async replay() {
+    if (this.session) await this.sendDriving();
+  }
+
+  /** Whether the clip or motion file begins again at its end was changed. */
+  async changeLoop() {
+    const { film, loop, source } = this.driving;
+    if (!this.session || !film || film !== this.sent) return; // it is sent with the film
+    const ended = loop && this.state?.stage === "waiting";
+    await this.guard(this.session.change(ended ? { driver: source, loop } : { loop }), "driving");
+  }
+
+  /** Another source was chosen, or another film or camera of it. */
   async changeDriving() {
     this.notices.clear("camera", "driving", "face");
     this.latency.clear();
@@ -228,7 +246,7 @@ export class App {
   letGo(stage) {
     this.connection?.close();
     this.camera.close();
-    this.session = this.connection = this.state = this.opening = null;
+    this.session = this.connection = this.state = this.sent = this.opening = null;
     this.driving.showAddress(null, this.status.webrtc);
     this.painter.reset();
     this.latency.clear();

@@ -2,35 +2,60 @@
 import { byId, element } from "./dom.js";
 
 /** @typedef {"camera"|"clip"|"template"|"obs"} Source */
+/** @typedef {{name: string, file?: File, gallery?: string}} Film a clip or motion file: the person's own, or a bundled one */
 
 /** The card "Driven by". */
 export class DrivingChooser {
-  /** @param {{onsource: (source: Source) => void, onfile: () => void, oncamera: () => void}} events */
+  /** @param {{onchange: () => void, onloop: () => void, onreplay: () => void}} events */
   constructor(events) {
     this.events = events;
     /** @type {Source} */
     this.source = "camera";
-    this.files = { clip: null, template: null };
+    /** @type {Record<string, Film|null>} */
+    this.films = { clip: null, template: null };
+    this.buttons = new Map(); // of bundled clips, by name
     for (const radio of document.getElementsByName("source")) {
-      radio.addEventListener("change", () => { this.show(radio.value); events.onsource(this.source); });
+      radio.addEventListener("change", () => { this.show(radio.value); events.onchange(); });
     }
     for (const kind of ["clip", "template"]) this.listen(kind);
-    byId("camera-select").addEventListener("change", () => events.oncamera());
+    byId("camera-select").addEventListener("change", () => events.onchange());
   }
 
   listen(kind) {
     const input = byId(`${kind}-input`);
-    input.addEventListener("change", () => { if (input.files[0]) this.take(kind, input.files[0]); input.value = ""; });
-    byId(`${kind}-loop`).addEventListener("change", () => { if (this.files[kind]) this.events.onfile(); });
+    input.addEventListener("change", () => { if (input.files[0]) this.takeFile(kind, input.files[0]); input.value = ""; });
+    byId(`${kind}-loop`).addEventListener("change", () => this.events.onloop());
+    byId(`${kind}-replay`).addEventListener("click", () => this.events.onreplay());
   }
 
   /** Uses this file from now on. */
-  take(kind, file) {
-    this.files[kind] = file;
-    byId(`${kind}-name`).textContent = file.name;
+  takeFile(kind, file) {
+    this.take(kind, { file, name: file.name });
+  }
+
+  /**
+   * Uses this from now on.
+   * @param {"clip"|"template"} kind
+   * @param {Film} film
+   */
+  take(kind, film) {
+    this.films[kind] = film;
+    byId(`${kind}-name`).textContent = film.name;
+    if (kind === "clip") for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === film.gallery));
     document.querySelector(`input[name="source"][value="${kind}"]`).checked = true;
     this.show(kind);
-    this.events.onfile();
+    this.events.onchange();
+  }
+
+  /**
+   * Offers a bundled clip.
+   * @param {{name: string, title: string}} item
+   */
+  offer({ name, title }) {
+    const button = element("button", { type: "button", textContent: title, data: { testid: "gallery-clip" }, attributes: { "aria-pressed": "false" } });
+    button.addEventListener("click", () => this.take("clip", { gallery: name, name: title }));
+    this.buttons.set(name, button);
+    byId("clip-gallery").append(element("li", {}, button));
   }
 
   show(source) {
@@ -39,11 +64,11 @@ export class DrivingChooser {
   }
 
   /** The clip or motion file to drive from, or null where none is needed or chosen. */
-  file() {
-    return this.files[this.source] ?? null;
+  get film() {
+    return this.films[this.source] ?? null;
   }
 
-  /** Whether the file is to be repeated. */
+  /** Whether the clip or motion file is to be repeated. */
   get loop() {
     return byId(`${this.source}-loop`).checked;
   }

@@ -28,9 +28,9 @@ const api = new Api(readToken, askForToken);
 const notices = new Notices(byId("notices"));
 const timing = new TimingPanel();
 const driving = new DrivingChooser({
-  onsource: () => app.changeDriving(),
-  onfile: () => app.changeDriving(),
-  oncamera: () => app.changeDriving(),
+  onchange: () => app.changeDriving(),
+  onloop: () => app.changeLoop(),
+  onreplay: () => app.replay(),
 });
 const app = new App({
   api, notices, driving,
@@ -45,7 +45,7 @@ app.controls = new ControlsPanel(
 const keep = new KeepPanel(app);
 const chooser = new PortraitChooser({
   onchoose: (portrait) => { app.setPortrait(portrait); showStage(document.body.dataset.stage); },
-  onother: (file) => driving.take(file.type.startsWith("video/") ? "clip" : "template", file),
+  onother: (file) => driving.takeFile(file.type.startsWith("video/") ? "clip" : "template", file),
 });
 
 function showStage(stage) {
@@ -54,7 +54,7 @@ function showStage(stage) {
   byId("start").disabled = app.isRunning;
   byId("pause").disabled = !running;
   byId("stop").disabled = !app.isRunning;
-  byId("neutral").disabled = !running;
+  for (const id of ["neutral", "clip-replay", "template-replay"]) byId(id).disabled = !running;
   byId("empty").hidden = app.portrait !== null || stage === "live";
   byId("badge").hidden = !(stage in CAPTIONS);
   byId("badge").textContent = CAPTIONS[stage] ?? "";
@@ -88,6 +88,26 @@ byId("neutral").addEventListener("click", () => app.guard(app.session.neutral(),
 byId("reset").addEventListener("click", () => app.controls.reset());
 byId("connection").value = recall("connection") ?? "automatic";
 byId("connection").addEventListener("change", () => remember("connection", byId("connection").value));
+
+async function showGallery() {
+  const items = await api.json("GET", "/api/gallery");
+  const [portraits, clips] = ["portrait", "clip"].map((kind) => items.filter((item) => item.kind === kind));
+  for (const item of portraits) chooser.offer(item, await api.blob(`/api/gallery/${encodeURIComponent(item.name)}`));
+  for (const item of clips) driving.offer(item);
+}
+
+function tellOfDrawnHeads() {
+  const text =
+    "This is the small bundled model: it knows drawn heads only, and real people come out wrong. " +
+    "“personalive weights download” fetches the model for real people.";
+  notices.show("drawn", text, { action: { label: "Try the drawn performance", run: tryDrawnPerformance } });
+}
+
+function tryDrawnPerformance() {
+  document.querySelector("#gallery button")?.click();
+  document.querySelector("#clip-gallery button")?.click();
+  start();
+}
 
 function toggleFullScreen() {
   if (document.fullscreenElement) document.exitFullscreen();
@@ -130,5 +150,9 @@ setUpTheme();
 setUpConsent();
 driving.show(driving.source);
 showStage("idle");
-followStatus(api, notices, (status) => { app.status = { ...app.status, ...status }; driving.showAddress(app.session, status.webrtc); });
-chooser.showGallery(api).catch((error) => notices.show("gallery", error.message, { kind: "problem" }));
+const gallery = showGallery().catch((error) => notices.show("gallery", error.message, { kind: "problem" }));
+followStatus(api, notices, (status) => {
+  app.status = { ...app.status, ...status };
+  driving.showAddress(app.session, status.webrtc);
+  if (status.state === "ready" && status.drawn_heads_only) gallery.then(tellOfDrawnHeads);
+});

@@ -27,8 +27,10 @@ export class Painter {
    * @param {number} generation
    */
   setGeneration(generation) {
-    this.generation = Math.max(this.generation, generation);
-    if (this.pending && this.pending.header.generation < this.generation) this.drop(this.pending);
+    if (generation <= this.generation) return;
+    this.generation = generation;
+    this.newestIndex = -1; // a server that had to restart its model counts anew
+    if (this.pending) this.drop(this.pending);
   }
 
   /**

@@ -1,4 +1,4 @@
-// Choosing a portrait: by button, by dropping or pasting anywhere, or from the gallery.
+// Choosing a portrait: by button, by dropping or pasting anywhere, or one of the bundled ones.
 import { byId, element } from "./dom.js";
 
 /** @typedef {{file?: File, gallery?: string, picture: Blob}} Portrait `picture` is what the page itself shows */
@@ -60,17 +60,15 @@ export class PortraitChooser {
   }
 
   /**
-   * Shows the bundled portraits.
-   * @param {import("./api.js").Api} api
+   * Offers a bundled portrait.
+   * @param {{name: string, title: string}} item
+   * @param {Blob} picture
    */
-  async showGallery(api) {
-    for (const { name, title } of await api.json("GET", "/api/gallery")) {
-      const picture = await api.blob(`/api/gallery/${encodeURIComponent(name)}`);
-      const image = element("img", { src: URL.createObjectURL(picture), alt: "" });
-      const button = element("button", { type: "button", title, data: { testid: "gallery-item" }, attributes: { "aria-label": title, "aria-pressed": "false" } }, image);
-      button.addEventListener("click", () => this.choose({ gallery: name, picture }));
-      this.buttons.set(name, button);
-      byId("gallery").append(element("li", {}, button));
-    }
+  offer({ name, title }, picture) {
+    const image = element("img", { src: URL.createObjectURL(picture), alt: "" });
+    const button = element("button", { type: "button", title, data: { testid: "gallery-item" }, attributes: { "aria-label": title, "aria-pressed": "false" } }, image);
+    button.addEventListener("click", () => this.choose({ gallery: name, picture }));
+    this.buttons.set(name, button);
+    byId("gallery").append(element("li", {}, button));
   }
 }

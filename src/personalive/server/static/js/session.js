@@ -24,7 +24,7 @@ export class Session {
   /** The session's state, as in the message `state`. */
   state() { return this.api.json("GET", this.path); }
 
-  /** @param {{playing?: boolean, driver?: string}} changes */
+  /** @param {{playing?: boolean, driver?: string, loop?: boolean}} changes naming a clip again starts it from its beginning */
   change(changes) { return this.api.json("PATCH", this.path, { json: changes }); }
 
   /** @param {{file?: Blob, gallery?: string}} portrait @returns {Promise<{note: string|null, generation: number}>} */
@@ -34,13 +34,14 @@ export class Session {
   }
 
   /**
-   * Drives from a file from now on.
+   * Drives from a clip or a motion file from now on.
    * @param {"clip"|"template"} kind
-   * @param {Blob} file
+   * @param {import("./driving.js").Film} film
    * @param {boolean} loop
    * @returns {Promise<{duration_s: number, fps: number}>}
    */
-  putDriving(kind, file, loop) {
+  putDriving(kind, { file, gallery }, loop) {
+    if (!file) return this.api.json("PUT", `${this.path}/${kind}?loop=${loop}&gallery=${encodeURIComponent(gallery)}`);
     return this.api.json("PUT", `${this.path}/${kind}?loop=${loop}`, { body: file, type: "application/octet-stream" });
   }
 
