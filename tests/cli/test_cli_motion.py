@@ -39,7 +39,7 @@ def test_show_fits_on_a_screen_and_names_the_model_that_fits(run, take, small_we
     assert len(lines) < 12
     assert template.reader in done.out
     yaw = template.motion.poses.yaw
-    assert f"yaw {float(yaw.min()):+.0f} to {float(yaw.max()):+.0f}, pitch" in done.out
+    assert f"yaw {round(float(yaw.min())):+d} to {round(float(yaw.max())):+d}, pitch" in done.out
     assert lines[-1].endswith(f"{small_weights}: yes")
     other = write_small_model(tmp_path / "other", seed=1)
     assert run("motion", "show", take, "--weights", other).out.splitlines()[-1].endswith("no")

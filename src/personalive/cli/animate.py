@@ -151,7 +151,8 @@ def animate(
         typer.Option(
             metavar="FACTOR",
             help="How strongly the face plays along: 0 keeps the portrait's own expression, 1 follows the driver, "
-            f"{_LIMITS.max_strength:g} goes twice as far. A little above 1 enlivens a driver who hardly moves.",
+            f"{_LIMITS.max_strength:g} goes twice as far. A little above 1 enlivens a driver who hardly moves; from "
+            "about 1.5 on wide-open mouths may tear.",
         ),
     ] = _PLAIN.expression,
     head_motion: Annotated[
@@ -159,7 +160,7 @@ def animate(
         typer.Option(
             metavar="FACTOR",
             help="How far the head turns and moves: 0 holds it still while the face goes on, 1 as the driver's, "
-            f"{_LIMITS.max_strength:g} twice as far.",
+            f"{_LIMITS.max_strength:g} twice as far, which blurs large turns.",
         ),
     ] = _PLAIN.head_motion,
     pose: Annotated[

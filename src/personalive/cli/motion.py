@@ -146,7 +146,9 @@ def _show_report(report: RecordReport) -> None:
 def _rows(template: Template) -> list[tuple[str, str]]:
     poses, tokens = template.motion.poses, template.motion.tokens
     ranges = {name: getattr(poses, name) for name in ("yaw", "pitch", "roll")}
-    angles = ", ".join(f"{name} {float(v.min()):+.0f} to {float(v.max()):+.0f}" for name, v in ranges.items())
+    angles = ", ".join(
+        f"{name} {round(float(v.min())):+d} to {round(float(v.max())):+d}" for name, v in ranges.items()
+    )
     cuts = int(template.cuts.sum())
     return [
         (
