@@ -54,7 +54,15 @@ class ServerConfig:
     message_bytes: int = 4_096  # of a text message
     upload_s: float = 120.0  # a body not here after so long is refused
     jpeg_quality: int = 88  # 0..100
+    waiting_jobs: int = 8  # films asked for and not begun
+    job_s: float = 3600.0  # a finished film is kept so long, and a job nobody starts
     requests_per_s: float = 20.0  # of one client, sustained, frames not counted
     request_burst: int = 60
     failures_before_stop: int = 3  # of the worker within a minute, before the server gives up restarting it
     shutdown_s: float = 5.0
+    ice_servers: tuple[str, ...] = ()  # stun:HOST:PORT, turn:USER:PASSWORD@HOST:PORT; empty: own addresses alone
+    sdp_bytes: int = 65_536  # of a WebRTC offer
+    negotiate_s: float = 10.0  # an offer not answered after so long is refused
+    connect_s: float = 30.0  # a WebRTC peer that is not connected after so long is closed
+    webrtc_viewers: int = 4  # by WHEP, of one session: each costs an encoder
+    repeat_s: float = 1.0  # a viewer by WHEP is sent the last frame again after so long, lest its player gives up

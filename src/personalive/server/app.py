@@ -7,7 +7,7 @@ import logging
 import mimetypes
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from starlette.exceptions import HTTPException
 from personalive import __version__
 from personalive.config import LiveConfig, ServerConfig
 from personalive.errors import PersonaLiveError
-from personalive.server import material, routes
+from personalive.server import job_routes, material, routes
 from personalive.server.desk import Desk
 from personalive.server.doors import Doors
 from personalive.server.errors import RefusedError
+from personalive.server.jobs import JobDesk
 from personalive.server.worker import Worker
 
 _LOG = logging.getLogger(__name__)
@@ -47,21 +48,24 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
             desk = app.state.desk = Desk(worker, Path(folder), live=live, server=server)
+            jobs = app.state.jobs = JobDesk(worker, Path(folder), desk.server)
             worker.start()
-            watching = asyncio.create_task(desk.watch())
+            tasks = [asyncio.create_task(work()) for work in (desk.watch, jobs.watch, jobs.work)]
             try:
                 yield
             finally:
-                watching.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watching
                 desk.close_all("the server is shutting down")
+                jobs.stop()
                 await asyncio.to_thread(worker.stop)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     app = FastAPI(title="PersonaLive", version=__version__, lifespan=lifespan, redoc_url=None)
     app.state.doors = doors
     app.include_router(routes.routes)
     app.include_router(material.routes)
+    app.include_router(job_routes.routes)
     _answer_errors(app)
     _guard(app, doors)
     _serve_page(app)

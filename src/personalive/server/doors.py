@@ -6,18 +6,24 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from personalive.config import ServerConfig
 from personalive.server.errors import RefusedError
-from personalive.server.session import Session
 from personalive.server.stream import Clock
 
 PROTOCOL, _KEY_PREFIX = "personalive.v1", "key."
 _CLIENTS = 4096  # remembered at once for the rate
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+
+
+class Owned(Protocol):
+    """What has a key of its own."""
+
+    key: str
 
 
 class Doors:
@@ -70,12 +76,11 @@ class Doors:
             raise RefusedError("wrong_token", "the server's token is missing or wrong: use the link that it printed")
 
     @staticmethod
-    def check_key(connection: HTTPConnection, session: Session, *, viewing: bool = False) -> None:
-        """The session's key, or for viewing its view key."""
+    def check_key(connection: HTTPConnection, owned: Owned, *also: str) -> None:
+        """The key of a session or job, or one of the others that will do."""
         given = _bearer(connection) or _offered_key(connection)
-        fits = _same(given, session.key) or (viewing and _same(given, session.view_key))
-        if not fits:
-            raise RefusedError("wrong_token", "the session's key is missing or wrong")
+        if not any(_same(given, key) for key in (owned.key, *also)):
+            raise RefusedError("wrong_token", "the key is missing or wrong")
 
 
 def _same(given: str, wanted: str) -> bool:

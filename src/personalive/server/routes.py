@@ -13,6 +13,7 @@ from personalive.server.access import OwnSession, TheDesk, TheDoors, the_desk, t
 from personalive.server.errors import RefusedError
 from personalive.server.session import Driver
 from personalive.server.socket import refuse, serve_socket
+from personalive.server.uploads import json_object
 
 _LIMITS = ("portrait_bytes", "portrait_pixels", "clip_bytes", "template_bytes", "frame_bytes", "frame_pixels")
 
@@ -125,12 +126,7 @@ async def controls(session: OwnSession) -> dict[str, Any]:
 @routes.patch("/sessions/{ident}/controls")
 async def change_controls(request: Request, session: OwnSession) -> dict[str, Any]:
     """Change some of them."""
-    try:
-        values = await request.json()
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise RefusedError("bad_request", "the body must be a JSON object of controls")
+    values = await json_object(request)
     try:
         session.set_controls(values)
     except InputError as error:
@@ -157,7 +153,7 @@ async def socket(
         doors.check_origin(websocket)
         doors.check_rate(websocket)
         session = desk.find(ident)
-        doors.check_key(websocket, session, viewing=role == "viewer")
+        doors.check_key(websocket, session, *([session.view_key] if role == "viewer" else []))
     except RefusedError as error:
         await refuse(websocket, error)
         return

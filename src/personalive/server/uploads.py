@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,26 @@ async def _write(request: Request, path: Path, limit_bytes: int, what: str) -> i
 
 def _too_large(what: str, limit_bytes: int) -> RefusedError:
     return RefusedError("too_large", f"the {what} is larger than {limit_bytes / 1e6:.0f} MB: send a smaller one")
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body as a small JSON object; empty where there is no body.
+
+    Raises:
+        RefusedError: something else, or too long.
+    """
+    data = b""
+    async for part in request.stream():
+        data += part
+        if len(data) > ServerConfig.message_bytes:
+            raise RefusedError("too_large", f"the body may have {ServerConfig.message_bytes} bytes")
+    try:
+        values = json.loads(data or b"{}")
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise RefusedError("bad_request", "the body must be a JSON object")
+    return values
 
 
 async def read_picture(path: Path, config: ServerConfig) -> Any:

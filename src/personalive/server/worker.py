@@ -7,9 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ class Worker:
         self._news = threading.Event()
         self._seats: deque[_Seat] = deque()
         self._arrivals: deque[Session] = deque()
+        self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._steps: deque[float] = deque(maxlen=_TIMED_CALLS)
         self._failures: deque[float] = deque()
         self._stopping = False
@@ -105,6 +107,18 @@ class Worker:
         self._arrivals.append(session)
         self._news.set()
 
+    def call(self, work: Callable[[], Any]) -> Future:
+        """Run something on the worker's thread, in turn with the sessions: for films that are made beside them.
+
+        The future is cancelled where the worker has ended.
+        """
+        future: Future = Future()
+        self._calls.append((work, future))
+        if self._stopping or self.state in ("failed", "stopped"):
+            future.cancel()  # nobody will come for it
+        self._news.set()
+        return future
+
     @property
     def engine(self) -> Engine | None:
         """The model, once it is loaded; its numbers may be read from any thread."""
@@ -145,7 +159,8 @@ class Worker:
             while not self._stopping:
                 self._news.clear()
                 self._admit()
-                if not self._serve_one():
+                served = self._serve_one()
+                if not (self._answer_call() or served):
                     self._sleep()
             self._end_all("the server is shutting down")
         except PersonaLiveError as error:  # a model that cannot be loaded will not load the next time either
@@ -221,6 +236,18 @@ class Worker:
                 return True
         return False
 
+    def _answer_call(self) -> bool:
+        """One call; whether there was any."""
+        if not self._calls:
+            return False
+        work, future = self._calls.popleft()
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001 (it is the caller's)
+                future.set_exception(error)
+        return True
+
     def _obey(self, seat: _Seat) -> None:
         order = seat.session.next_order()
         if order is None:
@@ -290,3 +317,5 @@ class Worker:
             self._arrivals.popleft().end(reason)
         for seat in self._seats:
             seat.session.end(reason)
+        while self._calls:
+            self._calls.popleft()[1].cancel()
