@@ -25,6 +25,7 @@ check: $(STAMP)
 	$(BIN)/pyright
 
 test: check
+	@$(BIN)/python tests/support/chromium.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 train: $(STAMP)

@@ -1,0 +1,291 @@
+"""The page that `personalive serve` shows, in a real browser, against a real server around a small random model."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser
+
+from personalive.config import LiveConfig, ServerConfig
+from personalive.streaming.engine import Engine
+from personalive.training.build import build_networks
+from support.browser import Person, chromium, see_different, write_camera
+from support.head_films import heads
+from support.live_server import LiveServer, running
+from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
+
+SESSIONS = 3
+BEEP_S, MAX_SOUND_DELAY_S = 1.0, 5.0  # the false microphone beeps every half second
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+SMALLEST_PHONE = {**PHONE, "viewport": {"width": 320, "height": 568}}
+SERVER = ServerConfig(max_sessions=SESSIONS, min_session_fps=0.01, retry_after_s=0.3)  # however slow the machine is
+LIVE = LiveConfig(camera_gain=1.0)  # no more frames than the camera's: several sessions share a core
+
+
+def small_engine() -> Engine:
+    networks = build_networks(SMALL_PRESET, 0)
+    for network in networks.modules().values():
+        network.eval().requires_grad_(False)
+    return Engine(networks, name="small")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with running(small_engine, live=LIVE, server=SERVER) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(write_camera(tmp_path_factory.mktemp("camera") / "head.y4m")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two people, drawn."""
+    folder = tmp_path_factory.mktemp("portraits")
+    paths = [folder / "first.png", folder / "second.jpg"]
+    for seed, path in enumerate(paths):
+        Image.fromarray(next(iter(heads(seed, [0.0])))).save(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def streamer(server: LiveServer, browser: Browser, portraits: list[Path]) -> Iterator[Person]:
+    """Someone whose stream runs; each test that uses it leaves it running."""
+    person = Person(browser, server.address)
+    person.start(portraits[0])
+    yield person
+    person.leave()
+
+
+@pytest.fixture
+def live(streamer: Person) -> Iterator[Person]:
+    """The one whose stream runs, with a look at what went wrong."""
+    yield streamer
+    assert streamer.faults == []
+
+
+@pytest.fixture
+def visit(server: LiveServer, browser: Browser) -> Iterator[Callable[..., Person]]:
+    """Lets someone open the page. In the end all have left, and the server has forgotten them."""
+    before, people = len(server.app.state.desk), []
+
+    def come(**context: Any) -> Person:
+        people.append(Person(browser, server.address, **context))
+        return people[-1]
+
+    yield come
+    for person in people:
+        person.leave()
+        assert person.faults == []
+    if people:
+        wait_for(server, before)
+
+
+def wait_for(server: LiveServer, sessions: int) -> None:
+    from support.live_server import wait_until
+
+    wait_until(lambda: len(server.app.state.desk) == sessions)
+
+
+def number(person: Person, name: str) -> float:
+    """A figure of the timing panel, once there is one."""
+    return person.wait(lambda: float(re.sub(r"[^\d.]", "", person.find(name).inner_text()) or 0))
+
+
+def session_of(server: LiveServer, person: Person) -> Any:
+    ident = person.find("view-link").input_value().rpartition("/")[2].partition("#")[0]
+    return server.app.state.desk.find(ident)
+
+
+# --- a stream ------------------------------------------------------------------------------------------------
+
+
+def test_a_camera_drives_the_portrait(live: Person):
+    live.see_different(4)
+    driven = live.wait(lambda: [frame.sequence for frame in live.traffic.frames if frame.sequence])
+    live.wait(lambda: live.traffic.frames[-1].sequence > driven[0])  # the picture follows the camera
+    assert live.page.locator("#badge").inner_text() == "Live"
+
+
+def test_the_delay_is_measured_and_plausible(live: Person):
+    assert number(live, "fps") > 0
+    p50, p95 = number(live, "latency-p50"), number(live, "latency-p95")
+    window = live.page.locator("#stages tr", has_text="Window").locator("td").first
+    assert p95 >= p50 >= float(window.inner_text()) > 0
+    floors = live.wait(lambda: [stats["floor_ms"] for stats in live.traffic.stats if stats["floor_ms"]])
+    assert min(floors) / 2 < p50 < 60_000
+
+
+def test_another_portrait_takes_over_while_the_stream_runs(live: Person, server: LiveServer, portraits: list[Path]):
+    before = session_of(server, live).state()["generation"]
+    live.find("portrait-input").set_input_files(portraits[1])
+    live.wait(lambda: live.traffic.frames[-1].generation == before + 1)
+    live.see_different(3)
+    live.page.wait_for_selector("#notices:not(:has([data-key=portrait]))", state="attached")
+
+
+def test_a_file_that_is_no_picture_leaves_the_portrait(live: Person, server: LiveServer, tmp_path: Path):
+    before = session_of(server, live).state()["generation"]
+    thumb = live.page.locator("#portrait-thumb").evaluate("image => image.naturalWidth")
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    live.expected = "status of 422"
+    live.find("portrait-input").set_input_files(tmp_path / "broken.png")
+    notice = live.notice("picture")
+    live.wait(lambda: live.page.locator("#portrait-thumb").evaluate("image => image.naturalWidth") == thumb)
+    assert session_of(server, live).state()["generation"] == before
+    live.see_different(3)
+    notice.get_by_label("Dismiss").click()
+
+
+def test_pause_stops_the_frames_and_resume_brings_them_back(live: Person):
+    live.find("pause").click()
+    live.reach("paused")
+    settled = len(live.traffic.stats) + 2
+    live.wait(lambda: len(live.traffic.stats) >= settled)  # seconds in which frames under way arrive
+    picture, frames = live.see(), len(live.traffic.frames)
+    live.wait(lambda: len(live.traffic.stats) >= settled + 2)
+    assert (live.see(), len(live.traffic.frames)) == (picture, frames)
+    live.page.keyboard.press("Escape")
+    live.page.locator("body").press("Space")
+    live.reach("live")
+    live.see_different(3)
+
+
+def test_a_recording_plays_and_has_sound(live: Person, tmp_path: Path):
+    live.page.get_by_role("button", name="Sound off").click()
+    live.page.get_by_role("button", name="Sound on").wait_for()
+    assert live.live_tracks() == 2
+    late_s = min(number(live, "latency-p50") / 1e3, MAX_SOUND_DELAY_S)  # the sound waits for the picture
+    live.find("record").click()
+    live.page.get_by_role("button", name=f"Stop 0:0{math.ceil(late_s + BEEP_S)}").wait_for()
+    with live.page.expect_download() as download:
+        live.find("record").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    with av.open(str(path)) as film:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    with av.open(str(path)) as film:
+        sound = np.concatenate([frame.to_ndarray().ravel() for frame in film.decode(audio=0)])
+    assert len(pictures) > 3
+    assert any((picture != pictures[0]).any() for picture in pictures)
+    assert np.ptp(sound.astype(np.float64)) > 0.01  # Opus and AAC are decoded to -1..1
+    live.page.get_by_role("button", name="Sound on").click()
+    live.wait(lambda: live.live_tracks() == 1)
+
+
+def test_a_snapshot_is_the_picture_of_the_result(live: Person, tmp_path: Path):
+    with live.page.expect_download() as download:
+        live.find("snapshot").click()
+    download.value.save_as(tmp_path / "snapshot.png")
+    with Image.open(tmp_path / "snapshot.png") as picture:
+        assert picture.size == (SMALL_SIZE_PX, SMALL_SIZE_PX)
+        assert picture.convert("L").getextrema()[0] < picture.convert("L").getextrema()[1]
+
+
+def test_the_clean_view_shows_the_result_and_nothing_else(live: Person):
+    live.page.get_by_text("Share and keep").click()
+    view = live.open(live.find("view-link").input_value())
+    see_different(view, 3)
+    assert view.locator("body > *").count() == 1
+    view.close()
+    live.page.bring_to_front()
+    live.see_different(2)
+
+
+def test_a_control_reaches_the_server(live: Person, server: LiveServer):
+    live.find("control-expression").fill("0.5")
+    live.wait(lambda: session_of(server, live).controls.expression == 0.5)
+    live.page.get_by_role("button", name="Reset to defaults").click()
+    live.wait(lambda: session_of(server, live).controls.expression == 1)
+
+
+# --- who may come in -----------------------------------------------------------------------------------------
+
+
+def test_all_places_are_served_and_the_next_one_waits_its_turn(
+    visit: Callable[..., Person], server: LiveServer, portraits: list[Path]
+):
+    people = [visit() for _ in range(SESSIONS - len(server.app.state.desk))]
+    for person in people:
+        person.start(portraits[1])
+    for person in people:
+        person.see_different(3)
+    late = visit()
+    late.expected = "status of 503"
+    late.find("portrait-input").set_input_files(portraits[0])
+    late.find("start").click()
+    late.notice("You are number 1 in line")
+    late.reach("queued")
+    people[0].find("stop").click()
+    late.reach("live")
+    late.see_different(3)
+
+
+def test_stop_lets_go_of_the_camera_the_session_and_the_uploads(
+    visit: Callable[..., Person], server: LiveServer, portraits: list[Path]
+):
+    before, person = len(server.app.state.desk), visit()
+    person.start(portraits[0])
+    folder = session_of(server, person).folder
+    assert folder.exists()
+    assert person.live_tracks() == 1
+    person.find("stop").click()
+    person.reach("idle")
+    assert person.live_tracks() == 0
+    wait_for(server, before)
+    assert not folder.exists()
+
+
+def test_a_blocked_camera_is_explained(visit: Callable[..., Person], server: LiveServer):
+    person, before = visit(allows=["microphone"]), len(server.app.state.desk)
+    person.find("start").click()
+    person.notice("The camera is blocked. Allow it in the browser's site settings")
+    person.reach("idle")
+    assert len(server.app.state.desk) == before
+
+
+# --- without a camera ----------------------------------------------------------------------------------------
+
+
+def test_the_drawn_performance_starts_by_one_button(visit: Callable[..., Person], server: LiveServer):
+    person = visit()
+    person.notice("drawn heads only").get_by_role("button", name="Try the drawn performance").click()
+    person.reach("live")
+    person.see_different(3)
+    session = session_of(server, person)
+    assert session.driver == "clip"
+    assert person.live_tracks() == 0
+    assert person.find("gallery-item").get_attribute("aria-pressed") == "true"
+    person.find("clip-loop").uncheck()
+    person.wait(lambda: session.player.loop is False)
+    player = session.player
+    with person.page.expect_request(lambda request: request.method == "PATCH") as asked:
+        person.find("clip-replay").click()
+    assert asked.value.post_data_json == {"driver": "clip", "loop": False}
+    assert asked.value.response().ok
+    assert session.player is player  # not sent again
+    person.see_different(3)
+
+
+# --- small windows -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phone", [PHONE, SMALLEST_PHONE], ids=["phone", "smallest"])
+def test_a_phone_needs_no_sideways_scrolling(visit: Callable[..., Person], phone: dict[str, Any]):
+    person = visit(**phone)
+    person.find("gallery-item").wait_for()
+    person.page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    assert person.page.evaluate("document.documentElement.scrollWidth") <= phone["viewport"]["width"]
+    person.find("start").tap(trial=True)  # it can be brought into view, and nothing lies over it
+    assert person.find("start").bounding_box()["height"] >= 40
