@@ -1,9 +1,12 @@
-"""A clip that drives a session as a camera would: its frames at their times, from a thread of its own."""
+"""Clips and templates that drive a session as a camera would: frames at their times, from a thread of their own."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from personalive.config import LiveConfig
 from personalive.errors import PersonaLiveError
@@ -11,36 +14,32 @@ from personalive.media import open_video
 from personalive.server.errors import RefusedError
 from personalive.server.mailboxes import DrivingFrame
 from personalive.server.session import Driver, Session
+from personalive.streaming.state import Motion
+from personalive.streaming.template import Template
 from personalive.vision.resize import shrink_to
 
+Content = Callable[[], np.ndarray] | Motion
 _PAUSED_S = 0.1  # how often a paused clip looks whether it may go on
 
 
-class ClipPlayer:
-    """Plays until stopped, the session ends, or the clip does. Where the session is paused the clip waits."""
+class _Player:
+    """Plays until stopped, the session ends, or what it plays does. Where the session is paused it waits."""
 
-    driver: Driver = "clip"
+    driver: Driver
 
-    def __init__(self, path: Path, session: Session, *, loop: bool) -> None:
-        """
-        Raises:
-            InputError: not a video that can be read.
-        """
-        self._path, self._session, self.loop = path, session, loop
-        with open_video(path) as reader:
-            info = reader.info
-            next(iter(reader))  # an unreadable clip is refused now
-        self.fps = round(float(info.average_fps), 3)
-        self.duration_s = None if info.duration_s is None else round(float(info.duration_s), 3)
+    def __init__(self, session: Session, *, loop: bool) -> None:
+        self.loop = loop
+        self._session = session
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._played_s = 0.0  # of all rounds
+        self._played_s = 0.0  # of all rounds: the driver's clock goes on from round to round
 
     def start(self) -> None:
         """Play from the beginning."""
         self.stop()
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="personalive-clip", daemon=True)
+        self._played_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="personalive-player", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -50,32 +49,74 @@ class ClipPlayer:
             self._thread.join()
             self._thread = None
 
+    def _round(self) -> Iterator[tuple[float, float, Content]]:
+        """Time, duration and content of each frame, from the beginning."""
+        raise NotImplementedError
+
     def _run(self) -> None:
         try:
             while self._play_once() and self.loop:
                 pass
         except PersonaLiveError as error:
-            self._session.tell(RefusedError("unusable_input", f"the clip: {error}").message())
+            self._session.tell(RefusedError("unusable_input", f"the {self.driver}: {error}").message())
 
     def _play_once(self) -> bool:
         """One round; whether to go on."""
         session, clock = self._session, self._session.clock
-        begun, first, last = clock(), self._played_s, 0.0
-        with open_video(self._path) as reader:
-            for frame in reader:
-                time_s = float(frame.time)
-                while not session.playing and self._going():
-                    self._stop.wait(_PAUSED_S)
-                    begun = clock() - time_s
-                self._stop.wait(max(begun + time_s - clock(), 0.0))
-                if not self._going():
-                    return False
-                image = shrink_to(frame.image, LiveConfig.clip_side_px)
-                capture_us = int(1e6 * (first + time_s))
-                session.push(DrivingFrame(0, capture_us, clock(), lambda image=image: image), "clip")
-                last = time_s + float(frame.duration)
-        self._played_s = first + last
-        return True
+        begun, first, end = clock(), self._played_s, 0.0
+        for time_s, duration_s, content in self._round():
+            while not session.playing and self._going():
+                self._stop.wait(_PAUSED_S)
+                begun = clock() - time_s
+            self._stop.wait(max(begun + time_s - clock(), 0.0))
+            if not self._going():
+                return False
+            session.push(DrivingFrame(0, int(1e6 * (first + time_s)), clock(), content), self.driver)
+            end = time_s + duration_s
+        self._stop.wait(max(begun + end - clock(), 0.0))
+        self._played_s = first + end
+        return self._going()
 
     def _going(self) -> bool:
         return not self._stop.is_set() and self._session.ended is None
+
+
+class ClipPlayer(_Player):
+    """Plays a video."""
+
+    driver: Driver = "clip"
+
+    def __init__(self, path: Path, session: Session, *, loop: bool) -> None:
+        """
+        Raises:
+            InputError: not a video that can be read.
+        """
+        super().__init__(session, loop=loop)
+        self._path = path
+        with open_video(path) as reader:
+            info = reader.info
+        self.fps = round(float(info.average_fps), 3)
+        self.duration_s = None if info.duration_s is None else round(float(info.duration_s), 3)
+
+    def _round(self) -> Iterator[tuple[float, float, Content]]:
+        with open_video(self._path) as reader:
+            for frame in reader:
+                image = shrink_to(frame.image, LiveConfig.clip_side_px)
+                yield float(frame.time), float(frame.duration), lambda image=image: image
+
+
+class TemplatePlayer(_Player):
+    """Plays the motion of a performance."""
+
+    driver: Driver = "template"
+
+    def __init__(self, template: Template, session: Session, *, loop: bool) -> None:
+        super().__init__(session, loop=loop)
+        self._template = template
+        self.fps, self.duration_s = round(float(template.fps), 3), round(template.duration_s, 3)
+
+    def _round(self) -> Iterator[tuple[float, float, Content]]:
+        template = self._template
+        ends = [*template.times_s[1:], template.duration_s]
+        for place, (time_s, end_s) in enumerate(zip(template.times_s, ends, strict=True)):
+            yield float(time_s), float(end_s - time_s), template.motion[place : place + 1]

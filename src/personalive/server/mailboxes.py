@@ -7,11 +7,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from personalive.server.wire import FinishedHeader
+from personalive.streaming.state import Motion
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class DrivingFrame:
     sequence: int  # as its sender counts; 0 where nobody asks
     capture_us: int  # by the sender's clock; orders the frames and times them
     received_s: float  # by this machine's monotonic clock
-    content: Callable[[], np.ndarray] | Any  # gives (H, W, 3) uint8 RGB; or motion of one frame, from a template
+    content: Callable[[], np.ndarray] | Motion  # gives (H, W, 3) uint8 RGB; or one frame of a template
 
 
 class Inbox:

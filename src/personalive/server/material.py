@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
+from pydantic import BaseModel
 
 from personalive.server.access import OwnSession, TheDesk
-from personalive.server.clips import ClipPlayer
+from personalive.server.clips import ClipPlayer, TemplatePlayer
 from personalive.server.errors import RefusedError
 from personalive.server.session import Session
 from personalive.server.uploads import named, read_picture, receive
+from personalive.streaming.template import template_bytes, template_from_bytes
 
 _DEMO = Path(str(resources.files("personalive"))) / "assets" / "demo"
 GALLERY = {  # name: title, kind, file
@@ -61,6 +64,42 @@ async def put_clip(
         raise
     await session.set_driver("clip", player)
     return {"duration_s": player.duration_s, "fps": player.fps}
+
+
+@routes.put("/sessions/{ident}/template")
+async def put_template(request: Request, desk: TheDesk, session: OwnSession, loop: bool = True) -> dict[str, Any]:
+    """The body, a motion template, drives from now on."""
+    path = await receive(request, session.folder, desk.server.template_bytes, "template")
+    try:
+        data = await asyncio.to_thread(path.read_bytes)
+    finally:
+        path.unlink(missing_ok=True)
+    template = await asyncio.to_thread(template_from_bytes, data, name="the template")
+    player = TemplatePlayer(await session.ask(lambda stream: stream.fit(template)), session, loop=loop)
+    await session.set_driver("template", player)
+    return {"duration_s": player.duration_s, "fps": player.fps}
+
+
+class RecordBody(BaseModel):
+    """Begin or end."""
+
+    recording: bool
+
+
+@routes.post("/sessions/{ident}/template")
+async def record_template(session: OwnSession, body: RecordBody) -> dict[str, Any]:
+    """Begin to keep the motion, or end it."""
+    await session.ask(lambda stream: stream.record(body.recording))
+    return session.state()
+
+
+@routes.get("/sessions/{ident}/template")
+async def take_template(session: OwnSession) -> Response:
+    """The motion kept last, as a file for ``PUT`` and for `personalive animate`."""
+    template = await session.ask(lambda stream: stream.template())
+    data = await asyncio.to_thread(template_bytes, template)
+    headers = {"Content-Disposition": 'attachment; filename="performance.safetensors"'}
+    return Response(data, media_type="application/octet-stream", headers=headers)
 
 
 async def _received(request: Request, session: Session, name: str | None, kind: str, limit_bytes: int) -> Path:

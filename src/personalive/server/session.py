@@ -28,8 +28,12 @@ _NOTES = 32  # messages that a listener may be behind
 class Player(Protocol):
     """Pushes driving frames from a thread of its own."""
 
-    driver: Driver  # what it stands for
     loop: bool  # whether it begins again at the end
+
+    @property
+    def driver(self) -> Driver:
+        """What it stands for."""
+        ...
 
     def start(self) -> None:
         """From the beginning."""
@@ -234,7 +238,7 @@ class Session:
             "portrait": stream.ready,
             "generation": stream.generation,
             "face": stream.face,
-            "recording": stream.recorded is not None,
+            "recording": stream.recording,
         }
         if shown == self._shown:
             return

@@ -16,10 +16,12 @@ from personalive.config import FramingConfig, LiveConfig
 from personalive.errors import InputError
 from personalive.server.live_controls import LiveControls
 from personalive.server.mailboxes import DrivingFrame, FinishedFrame
+from personalive.server.recording import Recording
 from personalive.server.sampling import Pick, sample
 from personalive.server.wire import FinishedHeader, StageTimes
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import Motion, StreamState
+from personalive.streaming.template import Template, fitted
 from personalive.vision.faces import FaceDetector, find_detector
 from personalive.vision.framing import DrivingFramer, frame_portrait
 from personalive.vision.resize import resize_portrait
@@ -69,7 +71,8 @@ class LiveStream:
         self._index = 0
         self.generation = 0
         self.face: bool | None = None  # whether the newest driving frame showed one; None before any
-        self.recorded: list[tuple[float, bool, Motion]] | None = None  # time in seconds, cut, motion as read
+        self._recording: Recording | None = None  # under way
+        self._recorded: Recording | None = None  # the newest
 
     @property
     def ready(self) -> bool:
@@ -105,6 +108,37 @@ class LiveStream:
     def change_driver(self) -> None:
         """Another camera, clip or template begins: it is framed anew, and its clock is its own."""
         self._framer, self._last, self.face = self._new_framer(), None, None
+        self._recording = None  # its clock has ended
+
+    @property
+    def recording(self) -> bool:
+        """Whether motion is being kept."""
+        return self._recording is not None
+
+    def record(self, wanted: bool) -> None:
+        """Begin to keep the motion, or end it."""
+        if wanted:
+            self._recorded = self._recording = Recording(self._config)
+        else:
+            self._recording = None
+
+    def template(self) -> Template:
+        """What was kept last.
+
+        Raises:
+            InputError: nothing was.
+        """
+        if self._recorded is None:
+            raise InputError("no motion was recorded: begin a recording first")
+        return self._recorded.template(self._engine)
+
+    def fit(self, template: Template) -> Template:
+        """A template as this model replays it.
+
+        Raises:
+            InputError: another model read it.
+        """
+        return fitted(template, self._engine, "the template")
 
     def turn(self, frames: Sequence[DrivingFrame], controls: LiveControls, *, neutral: bool) -> list[FinishedFrame]:
         """Make one chunk.
@@ -156,7 +190,8 @@ class LiveStream:
         cuts = [number in cut and number not in nearest[:place] for place, number in enumerate(nearest)]
         newest = known[max(known)]
         self._last = newest
-        self._keep(newest.time_s, motion, cuts)
+        if self._recording is not None:
+            self._recording.add(newest.time_s, motion, cuts)
         return motion, [replace(known[number].entered, taken_s=begun) for number in nearest], cuts
 
     def _read(
@@ -185,18 +220,6 @@ class LiveStream:
             motion = self._engine.read(np.stack(list(pictures.values())))
             found |= {number: motion[place : place + 1] for place, number in enumerate(pictures)}
         return found, cut
-
-    def _keep(self, time_s: float, motion: Motion, cuts: Sequence[bool]) -> None:
-        """Into the recording, if one runs."""
-        if self.recorded is None:
-            return
-        begin = self.recorded[-1][0] if self.recorded else time_s - 1.0 / self._config.assumed_camera_fps
-        if not time_s > begin or len(self.recorded) * self._engine.chunk_frames > self._config.recorded_s * 60:
-            return
-        count = len(motion)
-        for place in range(count):
-            time = begin + (time_s - begin) * (place + 1) / count
-            self.recorded.append((time, cuts[place], motion[place : place + 1]))
 
     def _new_framer(self) -> DrivingFramer:
         return DrivingFramer(

@@ -1,0 +1,64 @@
+"""A live performance kept, replayed live and offline, and refused where it does not fit."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from personalive import animate
+from personalive.streaming.engine import Engine
+from personalive.streaming.template import load_template
+from support.clips import read_film
+from support.served import LiveServer, png
+
+
+def test_what_was_recorded_live_drives_again_live_and_in_films(
+    server: LiveServer, engine: Engine, pictures: np.ndarray, tmp_path: Path
+):
+    client = server.open()
+    client.put_portrait(pictures[0])
+    socket = client.connect()
+    driver = itertools.cycle(pictures)
+    socket.drive(driver, 8)
+    assert client.ask("POST", "/template", json={"recording": True}).json()["recording"] is True
+    socket.drive(driver, 32)
+    client.ask("POST", "/template", json={"recording": False})
+    answer = client.ask("GET", "/template")
+    assert answer.status_code == 200, answer.text
+    path = tmp_path / "performance.safetensors"
+    path.write_bytes(answer.content)
+
+    template = load_template(path, engine)
+    assert 20 <= len(template) <= 60
+    assert template.times_s[0] == 0
+    assert (np.diff(template.times_s) > 0).all()
+    angles = template.motion.poses.yaw
+    assert float(angles.std()) > 0  # the driver moved
+
+    told = client.ask("PUT", "/template?loop=true", content=path.read_bytes()).json()
+    assert told["duration_s"] > 0
+    before = len(socket.frames)
+    socket.receive_until(lambda: sum(h.sequence == 0 for h, _ in socket.frames[before:]) >= 16)
+    shown = [image for header, image in socket.frames[before:] if header.sequence == 0]
+    assert not np.array_equal(shown[-1], shown[-9])
+    assert client.ask("GET").json()["driver"] == "template"
+
+    (tmp_path / "portrait.png").write_bytes(png(pictures[0]))
+    report = animate(tmp_path / "portrait.png", path, tmp_path / "film.mp4", engine=engine, center_fallback=True)
+    assert report.frames == len(template) == len(read_film(tmp_path / "film.mp4").images)
+    socket.close()
+
+
+def test_templates_that_are_none_are_refused_and_leave_nothing(server: LiveServer):
+    client = server.open()
+    assert client.ask("GET", "/template").json()["error"]["kind"] == "unusable_input"
+    answer = client.ask("PUT", "/template", content=b"pickle me")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith("the template: ")
+    assert client.ask("PATCH", json={"driver": "template"}).json()["error"]["message"] == (
+        "no template yet: send one first"
+    )
+    session = server.app.state.desk.find(client.opened["id"])
+    assert list(session.folder.iterdir()) == []
