@@ -1,0 +1,258 @@
+"""WHIP in and WHEP out over this machine's own network: what comes back, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import aioice.ice
+import numpy as np
+import pytest
+
+from personalive.config import ServerConfig
+from personalive.server.mailboxes import FinishedFrame
+from personalive.server.session import Session
+from support.head_films import heads
+from support.small_model import SMALL_SIZE_PX
+from support.whip_client import Client, publisher, watcher
+from support.whip_server import LiveServer, live_server, wait_until
+
+FAST = ServerConfig(repeat_s=0.1, connect_s=1.0, webrtc_viewers=2, max_sessions=100, min_session_fps=0.01)
+
+
+@pytest.fixture(scope="module")
+def portraits() -> list[np.ndarray]:
+    return [next(iter(heads(seed, [0.0]))) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def clip() -> list[np.ndarray]:
+    return list(heads(3, [frame / 10 for frame in range(12)], side_px=96))
+
+
+@pytest.fixture(scope="module")
+def running(engine, tmp_path_factory) -> Iterator[LiveServer]:
+    with live_server(engine, tmp_path_factory.mktemp("live"), server=FAST) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: LiveServer, caplog) -> Iterator[LiveServer]:
+    """The server, which must be as empty and as calm after the test as before."""
+    caplog.set_level(logging.WARNING)
+    yield running
+    for session in running.desk:
+        running.close(session)
+    wait_until(lambda: len(running.peers) == 0)
+    wait_until(lambda: not any("aiortc" in name or "Peer" in name or "RTC" in name for name in running.tasks()))
+    wait_until(lambda: not any("decoder" in thread.name for thread in threading.enumerate()))
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.fixture
+def session(server: LiveServer, portraits) -> Session:
+    return server.open(portraits[0])
+
+
+@asynccontextmanager
+async def closing(*clients: Client) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        for client in clients:
+            await client.close()
+
+
+def test_a_clip_goes_in_and_its_animation_comes_out(server, session, clip, portraits):
+    made = recorded(session)
+
+    async def play() -> Client:
+        driver = publisher(server, session.id, session.key, clip)
+        viewer = watcher(server, session.id, session.view_key)
+        async with closing(driver, viewer):
+            await driver.connect()
+            await viewer.connect()
+            await viewer.until(lambda: session.state()["stage"] == "live")
+            await viewer.more(20)
+            assert session.connections == 2
+            await server_ask(server, session, lambda stream: stream.cast(portraits[1]))
+            await viewer.until(lambda: made[-1].header.generation == 2)
+            await viewer.more(20)
+            for client in (driver, viewer):
+                assert (await client.hang_up()).status == 204
+                assert (await client.hang_up()).kind == "not_found"
+                await client.until(lambda client=client: client.connection.connectionState == "closed")
+        assert len(server.peers) == 0
+        assert session.connections == 0
+        assert not session._viewers
+        return viewer
+
+    viewer = asyncio.run(play())
+    times = [frame.pts for frame in viewer.frames]
+    assert all(later > earlier for earlier, later in pairwise(times))
+    seen = [frame.to_ndarray(format="rgb24") for frame in viewer.frames]
+    seen = [image for image in seen if image.mean() > 4]  # it begins black
+    assert {image.shape for image in seen} == {(SMALL_SIZE_PX, SMALL_SIZE_PX, 3)}
+    images = blocks(np.stack([frame.image for frame in made]))
+    errors = np.stack([np.abs(images - image).mean((1, 2, 3)) for image in blocks(np.stack(seen))])
+    shown = errors.argmin(1)
+    assert (errors.min(1) < 0.5 * np.median(errors)).all()  # each is one of those made, but for the coding
+    assert (np.diff(shown) >= 0).all()
+    assert {made[place].header.generation for place in shown} == {1, 2}
+
+
+def test_the_last_frame_is_repeated_while_nothing_comes(server, session, clip):
+    async def play() -> None:
+        driver = publisher(server, session.id, session.key, clip)
+        viewer = watcher(server, session.id, session.key)
+        async with closing(driver, viewer):
+            await viewer.connect()
+            black = await viewer.more(2)
+            assert max(image.mean() for image in black) < 4
+            await driver.connect()
+            await viewer.until(lambda: viewer.frames[-1].to_ndarray(format="rgb24").mean() > 20)
+            await server_ask(server, session, lambda stream: session.set_playing(False))
+            await viewer.more(10)
+            still = await viewer.more(3)
+            assert spread(still) < 1.0
+            assert still[0].mean() > 20
+
+    asyncio.run(play())
+
+
+def test_sound_of_the_driver_reaches_the_viewer(server, session, clip):
+    async def play() -> None:
+        driver = publisher(server, session.id, session.key, clip, sound=True)
+        viewer = watcher(server, session.id, session.key, sound=True)
+        async with closing(driver, viewer):
+            await viewer.connect()
+            await driver.connect()
+            await viewer.until(lambda: len(viewer.sound) >= 25)
+            assert np.abs(np.concatenate(viewer.sound[10:25], axis=1)).mean() > 3_000
+
+    asyncio.run(play())
+
+
+def test_a_second_driver_takes_the_place_of_the_first(server, session, clip):
+    async def play() -> None:
+        first, second = (publisher(server, session.id, session.key, clip) for _ in range(2))
+        async with closing(first, second):
+            await first.connect()
+            await second.connect()
+            await first.until(lambda: first.connection.connectionState == "closed")
+            assert (await first.hang_up()).kind == "not_found"
+            assert len(server.peers) == 1
+            received = session.inbox.received
+            await second.until(lambda: session.inbox.received > received + 5)
+
+    asyncio.run(play())
+
+
+def test_a_killed_client_is_noticed(server, session, clip, monkeypatch):
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
+    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 1)
+
+    async def play() -> None:
+        driver = publisher(server, session.id, session.key, clip)
+        async with closing(driver):
+            await driver.connect()
+            await driver.until(lambda: session.connections == 1)
+            driver.pull_the_plug()
+            await driver.until(lambda: session.connections == 0 and len(server.peers) == 0)
+
+    asyncio.run(play())
+
+
+def test_connections_end_with_their_session(server, session, clip):
+    async def play() -> None:
+        driver = publisher(server, session.id, session.key, clip)
+        viewer = watcher(server, session.id, session.key)
+        async with closing(driver, viewer):
+            await driver.connect()
+            await viewer.connect()
+            await asyncio.to_thread(server.close, session)
+            await viewer.until(lambda: len(server.peers) == 0)
+            for client in (driver, viewer):
+                await client.until(lambda client=client: client.connection.connectionState == "closed")
+
+    asyncio.run(play())
+
+
+def test_a_client_that_never_connects_is_given_up(server, session, clip):
+    async def play() -> None:
+        driver = publisher(server, session.id, session.key, clip)
+        async with closing(driver):
+            answer = await driver.ask(
+                "POST", f"/api/sessions/{session.id}/whip", await driver.offer(), "application/sdp"
+            )
+            assert answer.status == 201
+            assert len(server.peers) == 1
+            await driver.until(lambda: len(server.peers) == 0)
+            assert session.connections == 0
+
+    asyncio.run(play())
+
+
+def test_ending_before_connecting_leaves_nothing(server, session, clip):
+    async def play() -> None:
+        driver = publisher(server, session.id, session.key, clip)
+        async with closing(driver):
+            await driver.call()
+            assert (await driver.hang_up()).status == 204
+            assert len(server.peers) == 0
+
+    asyncio.run(play())
+
+
+def test_shutdown_ends_what_is_open(engine, tmp_path, clip, portraits, caplog):
+    async def play(server: LiveServer) -> Client:
+        session = server.open(portraits[0])
+        viewer = watcher(server, session.id, session.key)
+        await viewer.connect()
+        await viewer.more(1)
+        server.inside(server.peers.close_all)
+        await viewer.until(lambda: viewer.connection.connectionState == "closed")
+        return viewer
+
+    with live_server(engine, tmp_path, server=FAST) as server:
+        viewer = asyncio.run(play(server))
+        assert len(server.peers) == 0
+    assert viewer.frames
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def server_ask(server: LiveServer, session: Session, order) -> None:
+    """Run something on the worker's thread."""
+
+    async def ask() -> None:
+        await session.ask(order)
+
+    await asyncio.to_thread(server.inside, ask)
+
+
+def spread(images: list[np.ndarray]) -> float:
+    """How far pictures are from their mean, in levels."""
+    every = np.stack(images).astype(float)
+    return float(np.abs(every - every.mean(0)).mean())
+
+
+def blocks(images: np.ndarray) -> np.ndarray:
+    """(F, 64, 64, 3) pictures by means of 8 px: of noise, coding keeps little else."""
+    return images.reshape(-1, 8, 8, 8, 8, 3).mean((2, 4))
+
+
+def recorded(session: Session) -> list[FinishedFrame]:
+    """All frames that the session makes from now on."""
+    made: list[FinishedFrame] = []
+    publish = session.publish
+
+    def both(frames: Sequence[FinishedFrame], frames_per_s: float) -> None:
+        made.extend(frames)
+        publish(frames, frames_per_s)
+
+    session.publish = both
+    return made

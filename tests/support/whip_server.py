@@ -1,0 +1,160 @@
+"""A running server around the small model, on a free port of this machine, for clients that speak real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from personalive.config import LiveConfig, ServerConfig
+from personalive.server import webrtc
+from personalive.server.desk import Desk
+from personalive.server.doors import Doors
+from personalive.server.errors import RefusedError
+from personalive.server.peers import Peers
+from personalive.server.session import Session
+from personalive.server.worker import Worker
+from personalive.streaming.engine import Engine
+
+_LONG_S = 20.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of an HTTP request."""
+
+    status: int
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+
+    @property
+    def kind(self) -> str | None:
+        """Of the refusal."""
+        return json.loads(self.body)["error"]["kind"] if self.status >= 400 else None
+
+
+class LiveServer:
+    """What tests need of it: its address, and a hand inside."""
+
+    def __init__(self, app: FastAPI, port: int) -> None:
+        self.app, self.port = app, port
+
+    @property
+    def desk(self) -> Desk:
+        return self.app.state.desk
+
+    @property
+    def peers(self) -> Peers:
+        return self.app.state.peers
+
+    def inside(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a coroutine function on the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(_awaited(work), self.app.state.loop).result(_LONG_S)
+
+    def open(self, portrait: Any = None) -> Session:
+        """A session, with a portrait on stage."""
+
+        async def begin() -> Session:
+            session = self.desk.open(0, None)
+            if portrait is not None:
+                await session.ask(lambda stream: stream.cast(portrait))
+            return session
+
+        return self.inside(begin)
+
+    def close(self, session: Session) -> None:
+        """End a session as its owner would."""
+
+        async def end() -> None:
+            self.desk.close(session, "test")
+
+        self.inside(end)
+
+    def tasks(self) -> set[str]:
+        """Names of the coroutines that run on the server's event loop."""
+
+        async def names() -> set[str]:
+            every = asyncio.all_tasks() - {asyncio.current_task()}
+            return {getattr(task.get_coro(), "__qualname__", "?") for task in every}
+
+        return self.inside(names)
+
+    def ask(
+        self, method: str, path: str, body: str | bytes = b"", *, key: str = "", media_type: str = "", **headers: str
+    ) -> Answer:
+        """An HTTP request; blocks."""
+        given = {"Authorization": f"Bearer {key}"} if key else {}
+        given |= {"Content-Type": media_type} if media_type else {}
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_LONG_S)
+        try:
+            connection.request(method, path, body, given | headers)
+            response = connection.getresponse()
+            named = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, named, response.read())
+        finally:
+            connection.close()
+
+
+async def _awaited(work: Callable[[], Awaitable[Any]]) -> Any:
+    return await work()
+
+
+@contextmanager
+def live_server(
+    engine: Engine, folder: Path, *, live: LiveConfig | None = None, server: ServerConfig | None = None
+) -> Iterator[LiveServer]:
+    """Runs in threads of its own until the block ends."""
+    worker = Worker(lambda: engine, center_fallback=True, live=live, server=server)
+    app = _app(worker, folder, live, server)
+    runner = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning", ws="none"))
+    thread = threading.Thread(target=runner.run, name="test-server")
+    thread.start()
+    try:
+        wait_until(lambda: runner.started and worker.state == "ready")
+        yield LiveServer(app, runner.servers[0].sockets[0].getsockname()[1])
+    finally:
+        runner.should_exit = True
+        thread.join(_LONG_S)
+    assert not thread.is_alive()
+
+
+def _app(worker: Worker, folder: Path, live: LiveConfig | None, server: ServerConfig | None) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.loop = asyncio.get_running_loop()
+        desk = app.state.desk = Desk(worker, folder, live=live, server=server)
+        app.state.peers = Peers(desk)
+        worker.start()
+        yield
+        await app.state.peers.close_all()
+        desk.close_all("the server is shutting down")
+        await asyncio.to_thread(worker.stop)
+
+    app = FastAPI(lifespan=lifespan)
+    app.state.doors = Doors(None)
+    app.include_router(webrtc.routes)
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, error: RefusedError) -> JSONResponse:
+        return JSONResponse(error.body(), error.status)
+
+    return app
+
+
+def wait_until(condition: Callable[[], Any], limit_s: float = _LONG_S) -> None:
+    """Look again and again; fails if it never comes true."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
