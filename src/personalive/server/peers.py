@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -55,14 +56,12 @@ class Peer:
     def begin(self, connect_s: float, forget: Callable[[Peer], None]) -> None:
         """Live from now on; ``forget`` is called when it is all over."""
         self._life = asyncio.create_task(self._live(connect_s, forget))
-        self.work(self._end_with_session(), vital=True)
+        self.work(self._end_with_session, vital=True)
 
-    def work(self, work: Coroutine[Any, Any, None], *, vital: bool) -> None:
+    def work(self, work: Callable[[], Coroutine[Any, Any, None]], *, vital: bool) -> None:
         """Do something beside, until it is done or the peer ends; with ``vital`` work the peer ends too."""
-        if self._over.is_set():
-            work.close()
-            return
-        self._tasks.append(asyncio.create_task(self._watch(work, vital)))
+        if not self._over.is_set():
+            self._tasks.append(asyncio.create_task(self._watch(work, vital)))
 
     async def close(self) -> None:
         """End; returns when nothing is left of it."""
@@ -87,9 +86,9 @@ class Peer:
             finally:
                 forget(self)
 
-    async def _watch(self, work: Coroutine[Any, Any, None], vital: bool) -> None:
+    async def _watch(self, work: Callable[[], Coroutine[Any, Any, None]], vital: bool) -> None:
         try:
-            await work
+            await work()
         except RefusedError as error:
             self.session.tell(error.message())
         except Exception as error:  # noqa: BLE001 (one peer's fault is not the server's)
@@ -164,9 +163,9 @@ class Peers:
             @peer.connection.on("track")
             def start(track: MediaStreamTrack) -> None:
                 if track.kind == "video":
-                    peer.work(drive(track, session, self._config.frame_pixels), vital=True)
+                    peer.work(partial(drive, track, session, self._config.frame_pixels), vital=True)
                 else:
-                    peer.work(hand_on(track, session, room.sound), vital=False)
+                    peer.work(partial(hand_on, track, session, room.sound), vital=False)
 
             answer = await self._answer(peer)
             for old in before:
