@@ -64,6 +64,15 @@ def serve(
     self_signed: Annotated[
         bool, typer.Option("--self-signed/--no-self-signed", help="https with a certificate made now.")
     ] = False,
+    ice_server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="A STUN or TURN server for WebRTC beyond this network, such as stun:host:3478 or "
+            "turn:user:password@host; can be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     max_sessions: Annotated[
         int,
         typer.Option(
@@ -88,6 +97,7 @@ def serve(
         key=tls_key,
         self_signed=self_signed,
         max_sessions=max_sessions,
+        ice_servers=tuple(ice_server or ()),
     )
     with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
         server = prepare(options, Path(folder))

@@ -19,7 +19,7 @@ from personalive.config.files import (
     default_metrics_folder,
     default_weights_folder,
 )
-from personalive.config.live import ControlLimits, LiveConfig, ServerConfig
+from personalive.config.live import ControlLimits, LiveConfig, OutletConfig, ServerConfig
 from personalive.config.model import (
     CanvasConfig,
     DetailConfig,
@@ -57,6 +57,7 @@ __all__ = [
     "ModelConfig",
     "MotionEncoderConfig",
     "MotionExtractorConfig",
+    "OutletConfig",
     "PartBoxConfig",
     "PoseGuiderConfig",
     "PredictionType",

@@ -66,3 +66,14 @@ class ServerConfig:
     connect_s: float = 30.0  # a WebRTC peer that is not connected after so long is closed
     webrtc_viewers: int = 4  # by WHEP, of one session: each costs an encoder
     repeat_s: float = 1.0  # a viewer by WHEP is sent the last frame again after so long, lest its player gives up
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutletConfig:
+    """Virtual camera and streams (ours)."""
+
+    nominal_fps: int = 30  # told to receivers; frames keep their own times
+    bit_rate: int = 4_000_000  # of streams
+    preset: str = "veryfast"
+    keyframe_every_s: float = 2.0  # what streaming services ask for
+    network_timeout_s: float = 10.0

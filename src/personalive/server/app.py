@@ -21,11 +21,12 @@ from starlette.exceptions import HTTPException
 from personalive import __version__
 from personalive.config import LiveConfig, ServerConfig
 from personalive.errors import PersonaLiveError
-from personalive.server import job_routes, material, routes
+from personalive.server import job_routes, material, routes, webrtc
 from personalive.server.desk import Desk
 from personalive.server.doors import Doors
 from personalive.server.errors import RefusedError
 from personalive.server.jobs import JobDesk
+from personalive.server.peers import Peers
 from personalive.server.worker import Worker
 
 _LOG = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
             desk = app.state.desk = Desk(worker, Path(folder), live=live, server=server)
+            peers = app.state.peers = Peers(desk)
             jobs = app.state.jobs = JobDesk(worker, Path(folder), desk.server)
             worker.start()
             tasks = [asyncio.create_task(work()) for work in (desk.watch, jobs.watch, jobs.work)]
@@ -56,6 +58,7 @@ def create_app(
             finally:
                 desk.close_all("the server is shutting down")
                 jobs.stop()
+                await peers.close_all()
                 await asyncio.to_thread(worker.stop)
                 for task in tasks:
                     task.cancel()
@@ -66,6 +69,7 @@ def create_app(
     app.include_router(routes.routes)
     app.include_router(material.routes)
     app.include_router(job_routes.routes)
+    app.include_router(webrtc.routes)
     _answer_errors(app)
     _guard(app, doors)
     _serve_page(app)

@@ -73,8 +73,8 @@ def status(desk: TheDesk) -> dict[str, Any]:
         "frames_per_s": None if rate is None else round(rate, 2),
         "sessions": {"open": len(desk), "limit": worker.session_limit, "waiting": desk.waiting},
         "limits": {name: getattr(desk.server, name) for name in _LIMITS},
-        "webrtc": False,
-        "ice_servers": [],
+        "webrtc": True,
+        "ice_servers": [url for url in desk.server.ice_servers if "@" not in url],  # passwords stay here
     }
 
 

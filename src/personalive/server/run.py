@@ -19,6 +19,7 @@ from personalive.server.app import create_app
 from personalive.server.certificate import self_signed
 from personalive.server.doors import LOCAL_NAMES, Doors
 from personalive.server.worker import Worker
+from personalive.streaming.engine import Engine
 from personalive.streaming.load import AUTO, load_engine
 
 
@@ -37,6 +38,7 @@ class ServeOptions:
     key: Path | None = None
     self_signed: bool = False
     max_sessions: int = ServerConfig.max_sessions
+    ice_servers: tuple[str, ...] = ServerConfig.ice_servers
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,8 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         if path is not None and not path.is_file():
             raise InputError(f"{path}: no such file")
     _check_port(options.host, options.port)
-    settings = replace(ServerConfig(), max_sessions=options.max_sessions)
-    weights = os.environ.get(WEIGHTS_ENV, AUTO) if options.weights == AUTO else options.weights
-    worker = Worker(
-        lambda: _load(weights, options),
-        center_fallback=weights == TINY,
-        server=settings,
-    )
+    settings = replace(ServerConfig(), max_sessions=options.max_sessions, ice_servers=options.ice_servers)
+    worker = local_worker(options.weights, options.device, options.dtype, settings)
     app = create_app(worker, Doors(token, options.origins, config=settings), server=settings)
     config = uvicorn.Config(
         app,
@@ -99,11 +96,17 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     return Server(uvicorn.Server(config).run, address, notes)
 
 
-def _load(weights: str, options: ServeOptions):
-    engine = load_engine(weights, device=options.device, dtype=options.dtype)
-    if engine.device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections
-    return engine
+def local_worker(weights: str, device: str, dtype: str, config: ServerConfig | None = None) -> Worker:
+    """A worker that will load the model of these names, as ``load_engine`` takes them."""
+    chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
+
+    def load() -> Engine:
+        engine = load_engine(chosen, device=device, dtype=dtype)
+        if engine.device.type == "cpu":
+            torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections
+        return engine
+
+    return Worker(load, center_fallback=chosen == TINY, server=config)
 
 
 def _shown_host(host: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -54,6 +55,9 @@ _RATIO = re.compile(r"[0-9]{1,12}(/[1-9][0-9]{0,11})?")  # no exponents: they ma
 _READER = re.compile(r"[0-9a-f]{16}")
 # what safetensors raises on damaged files beside its own error
 _DAMAGE = (SafetensorError, ValueError, TypeError, LookupError, AssertionError, RuntimeError, OverflowError)
+
+
+_READERS: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()  # an engine's networks learn nothing any more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -134,8 +138,10 @@ def motion_reader(motion_encoder: nn.Module, motion_extractor: nn.Module) -> str
 
 
 def reader_of(engine: Engine) -> str:
-    """``motion_reader`` of an engine's networks."""
-    return motion_reader(engine.networks.motion_encoder, engine.networks.motion_extractor)
+    """``motion_reader`` of an engine's networks; counted once per engine, because large ones take seconds."""
+    if engine not in _READERS:
+        _READERS[engine] = motion_reader(engine.networks.motion_encoder, engine.networks.motion_extractor)
+    return _READERS[engine]
 
 
 def reader_in(weights: str | os.PathLike[str]) -> str:

@@ -1,0 +1,97 @@
+"""``personalive camera``: a camera drives a portrait, the result goes to a virtual camera, a stream or a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personalive.cli.animate import AUTO, Dtype
+from personalive.cli.console import clock, progress, show_rows
+from personalive.config import WEIGHTS_ENV, FilmSizeConfig
+
+if TYPE_CHECKING:
+    from personalive.server.local import LocalProgress
+
+EPILOG = """
+\b
+Examples:
+  personalive camera me.jpg                                   camera 0 in, virtual camera out, for Zoom or Meet
+  personalive camera me.jpg --from 1 --to rtmp://localhost/live/key
+  personalive camera me.jpg --from clip.mp4 --to film.mp4 --seconds 20
+  personalive camera me.jpg --from srt://host:9000 --to srt://other:9001
+
+A clip or motion template plays over and over. Ctrl-C ends it; a film is whole then. The virtual camera needs
+`pip install "personalive[camera]"` and a device: v4l2loopback on Linux, OBS on Windows and macOS.
+"""
+
+
+def camera(
+    portrait: Annotated[Path, typer.Argument(metavar="PORTRAIT", help="Any picture that shows one face clearly.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="CAMERA|URL|FILE", help="A camera's number, an address, a clip or a template."
+        ),
+    ] = "0",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="virtual|URL|MP4", help="'virtual', rtmp://, srt://, udp:// or tcp://, or a film."
+        ),
+    ] = "virtual",
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|tiny|auto",
+            help="A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
+            f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
+        ),
+    ] = AUTO,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
+    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            min=FilmSizeConfig.min_side_px,
+            max=FilmSizeConfig.max_side_px,
+            help="Side of the pictures that are sent, an even number.",
+            show_default="the model's own",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="End after so long.", show_default="until Ctrl-C")
+    ] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror/--no-mirror", help="Exchange the driver's left and right.")
+    ] = True,
+    expression: Annotated[float, typer.Option(help="How far the face leaves the portrait's own, 0 to 2.")] = 1.0,
+    head_motion: Annotated[float, typer.Option(help="How far the head leaves the portrait's pose, 0 to 2.")] = 1.0,
+    smoothing: Annotated[float, typer.Option(help="Share of the last motion kept in the next, 0 to 0.95.")] = 0.0,
+) -> None:
+    """Let a camera drive PORTRAIT, live, into a virtual camera, a stream or a film."""
+    from personalive.server.live_controls import LiveControls  # noqa: PLC0415 (imports torch)
+    from personalive.server.local import LocalOptions, run_local  # noqa: PLC0415
+    from personalive.server.run import local_worker  # noqa: PLC0415
+
+    if size is not None and size % 2:
+        raise typer.BadParameter(f"--size {size}: give an even number")
+    controls = LiveControls(mirror=mirror, expression=expression, head_motion=head_motion, smoothing=smoothing)
+    options = LocalOptions(
+        portrait=portrait, source=source, target=target, size_px=size, seconds=seconds, controls=controls
+    )
+    with progress("live") as show:
+        sent = run_local(
+            local_worker(weights, device, dtype.value),
+            options,
+            lambda now: show(now.seconds, seconds, _told(now)),
+        )
+    show_rows([("sent", _told(sent)), ("to", target)])
+
+
+def _told(now: LocalProgress) -> str:
+    """``0:12, 118 frames, 9.8 per second, 1540 ms behind the driver``."""
+    behind = "" if now.delay_ms is None else f", {now.delay_ms:.0f} ms behind the driver"
+    return f"{clock(now.seconds)}, {now.frames} frames, {now.fps:.1f} per second{behind}"
