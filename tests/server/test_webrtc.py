@@ -6,25 +6,22 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import cache
 from itertools import pairwise
 
 import aioice.ice
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from personalive.config import ServerConfig
-from personalive.server.mailboxes import FinishedFrame
 from personalive.server.session import Session
 from support.head_films import heads
 from support.small_model import SMALL_SIZE_PX
-from support.whip_client import SDP, Client, publisher, watcher
-from support.whip_server import Answer, LiveServer, live_server, wait_until
+from support.whip_client import SDP, Client, blocks, distinct, post, publisher, recorded, sample_offer, watcher
+from support.whip_server import LiveServer, live_server, wait_until
 
 FRAGMENT = "application/trickle-ice-sdpfrag"
 FAST = ServerConfig(repeat_s=0.1, connect_s=1.0, webrtc_viewers=2, max_sessions=100, min_session_fps=0.01)
@@ -367,27 +364,6 @@ def test_shutdown_ends_what_is_open(engine, tmp_path, clip, portraits, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def post(server: LiveServer, session: Session, kind: str, key: str) -> Answer:
-    """An offer of nobody who would ever connect."""
-    offer = sample_offer("sendonly" if kind == "whip" else "recvonly")
-    return server.ask("POST", f"/api/sessions/{session.id}/{kind}", offer, key=key, media_type=SDP)
-
-
-@cache
-def sample_offer(direction: str) -> str:
-    """Of one video."""
-
-    async def make() -> str:
-        connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        connection.addTransceiver("video", direction=direction)
-        await connection.setLocalDescription(await connection.createOffer())
-        sdp = connection.localDescription.sdp
-        await connection.close()
-        return sdp
-
-    return asyncio.run(make())
-
-
 async def server_ask(server: LiveServer, session: Session, order) -> None:
     """Run something on the worker's thread."""
 
@@ -401,26 +377,3 @@ def spread(images: list[np.ndarray]) -> float:
     """How far pictures are from their mean, in levels."""
     every = np.stack(images).astype(float)
     return float(np.abs(every - every.mean(0)).mean())
-
-
-def distinct(frames: list[FinishedFrame]) -> list[FinishedFrame]:
-    """Without those that show what the one before shows."""
-    return frames[:1] + [b for a, b in pairwise(frames) if np.abs(a.image.astype(int) - b.image).mean() > 3]
-
-
-def blocks(images: np.ndarray) -> np.ndarray:
-    """(F, 64, 64, 3) pictures by means of 8 px: of noise, coding keeps little else."""
-    return images.reshape(-1, 8, 8, 8, 8, 3).mean((2, 4))
-
-
-def recorded(session: Session) -> list[FinishedFrame]:
-    """All frames that the session makes from now on."""
-    made: list[FinishedFrame] = []
-    publish = session.publish
-
-    def both(frames: Sequence[FinishedFrame], frames_per_s: float) -> None:
-        made.extend(frames)
-        publish(frames, frames_per_s)
-
-    session.publish = both
-    return made

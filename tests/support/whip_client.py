@@ -6,12 +6,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
+from itertools import pairwise
 
 import av
 import numpy as np
 from aiortc import AudioStreamTrack, MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
+from personalive.server.mailboxes import FinishedFrame
+from personalive.server.session import Session
 from support.whip_server import Answer, LiveServer
 
 SDP = "application/sdp"
@@ -144,3 +148,47 @@ def watcher(server: LiveServer, session: str, key: str, *, sound: bool = False) 
     if sound:
         client.connection.addTransceiver("audio", direction="recvonly")
     return client
+
+
+def post(server: LiveServer, session: Session, kind: str, key: str) -> Answer:
+    """An offer of nobody who would ever connect."""
+    offer = sample_offer("sendonly" if kind == "whip" else "recvonly")
+    return server.ask("POST", f"/api/sessions/{session.id}/{kind}", offer, key=key, media_type=SDP)
+
+
+@cache
+def sample_offer(direction: str) -> str:
+    """Of one video."""
+
+    async def make() -> str:
+        connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        connection.addTransceiver("video", direction=direction)
+        await connection.setLocalDescription(await connection.createOffer())
+        sdp = connection.localDescription.sdp
+        await connection.close()
+        return sdp
+
+    return asyncio.run(make())
+
+
+def distinct(frames: list[FinishedFrame]) -> list[FinishedFrame]:
+    """Without those that show what the one before shows."""
+    return frames[:1] + [b for a, b in pairwise(frames) if np.abs(a.image.astype(int) - b.image).mean() > 3]
+
+
+def blocks(images: np.ndarray) -> np.ndarray:
+    """(F, 64, 64, 3) pictures by means of 8 px: of noise, coding keeps little else."""
+    return images.reshape(-1, 8, 8, 8, 8, 3).mean((2, 4))
+
+
+def recorded(session: Session) -> list[FinishedFrame]:
+    """All frames that the session makes from now on."""
+    made: list[FinishedFrame] = []
+    publish = session.publish
+
+    def both(frames: Sequence[FinishedFrame], frames_per_s: float) -> None:
+        made.extend(frames)
+        publish(frames, frames_per_s)
+
+    session.publish = both
+    return made

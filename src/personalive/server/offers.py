@@ -51,6 +51,7 @@ def read_offer(text: str, client: Literal["sends", "receives"]) -> Offer:
     Raises:
         RefusedError: no such offer.
     """
+    text = _with_usable_candidates(text)
     try:
         description = SessionDescription.parse(text)
     except Exception:  # noqa: BLE001 (the parser asserts and indexes: whatever fails, it is the text)
@@ -67,7 +68,7 @@ def read_offer(text: str, client: Literal["sends", "receives"]) -> Offer:
     bundled = [str(mid) for group in description.group if group.semantic == "BUNDLE" for mid in group.items]
     if len(set(mids)) != len(mids) or not set(bundled) <= set(mids) or len(set(bundled)) != len(bundled):
         raise _bad("its media sections have no clear names (a=mid, a=group:BUNDLE)")
-    return Offer(_with_usable_candidates(text), mids, names, "audio" in kinds)
+    return Offer(text, mids, names, "audio" in kinds)
 
 
 def read_trickle(text: str, mids: tuple[str, ...]) -> Trickle:

@@ -176,7 +176,7 @@ class Peers:
         """Show a client the result, with the driver's sound; and the answer's SDP.
 
         Raises:
-            RefusedError: the offer cannot be answered, or there are too many viewers.
+            RefusedError: the offer cannot be answered, there are too many viewers, or the model is not loaded.
         """
         room = self._room(session)
         async with room.door:
@@ -186,12 +186,14 @@ class Peers:
                     f"{self._config.webrtc_viewers} viewers see this session by WebRTC already: close one of them",
                     retry_after_s=self._config.retry_after_s,
                 )
-            peer = self._new_peer(session, "whep", offer, room)
             engine = self._desk.worker.engine
-            size_px = engine.image_size if engine else 2
+            if engine is None:
+                wait = {"retry_after_s": self._config.retry_after_s}
+                raise RefusedError("not_ready", self._desk.worker.message, **wait)
+            peer = self._new_peer(session, "whep", offer, room)
             connection = peer.connection
             picture = connection.addTransceiver(
-                ResultTrack(session, size_px, self._config.repeat_s), direction="sendonly"
+                ResultTrack(session, engine.image_size, self._config.repeat_s), direction="sendonly"
             )
             picture.setCodecPreferences(_preferred())
             if offer.has_audio:
