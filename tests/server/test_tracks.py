@@ -72,11 +72,11 @@ def audio(pts: int, samples: int = 960) -> av.AudioFrame:
 
 
 async def all_of(track: ResultTrack, session: Session, frames: list[FinishedFrame]) -> list[av.VideoFrame]:
-    """What the track gives for them, the black frame before not counted."""
+    """What the track gives for them, after a black frame."""
     black = await track.recv()
     assert not black.to_ndarray(format="rgb24").any()
     session.publish(frames, 25.0)
-    return [await track.recv() for _ in frames]
+    return [black, *[await track.recv() for _ in frames]]
 
 
 def test_frames_go_out_at_the_times_they_are_shown():
@@ -85,7 +85,7 @@ def test_frames_go_out_at_the_times_they_are_shown():
         track = ResultTrack(session, 32, repeat_s=0.01)
         frames = [finished(10 * place, NOW_S - 0.04 * (3 - place)) for place in range(4)]
         sent = await all_of(track, session, frames)
-        assert [int(frame.to_ndarray(format="rgb24").mean()) for frame in sent] == [0, 10, 20, 30]
+        assert [int(frame.to_ndarray(format="rgb24").mean()) for frame in sent] == [0, 0, 10, 20, 30]
         again = await track.recv()
         assert int(again.to_ndarray(format="rgb24").mean()) == 30
         track.stop()
@@ -107,7 +107,7 @@ def test_frames_of_one_time_stay_apart_on_the_wire(encoder):
 
     coder = encoder()
     stamps = [coder.encode(frame)[1] for frame in asyncio.run(play())]
-    assert len(set(stamps)) == 8
+    assert len(set(stamps)) == 9
     assert stamps == sorted(stamps)
 
 
