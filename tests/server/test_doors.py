@@ -76,7 +76,7 @@ SESSION = cast(Session, SimpleNamespace(key="own", view_key="view"))
 )
 def test_the_view_key_shows_and_changes_nothing(headers, owner, viewer):
     assert kind_of(Doors.check_key, asking(**headers), SESSION) == owner
-    assert kind_of(Doors.check_key, asking(**headers), SESSION, viewing=True) == viewer
+    assert kind_of(Doors.check_key, asking(**headers), SESSION, SESSION.view_key) == viewer
 
 
 # --- origins and hosts ----------------------------------------------------------------------------------------

@@ -137,6 +137,31 @@ def test_closing_wakes_who_waits_and_gives_nothing_more():
     assert asyncio.run(watch()) == ([None, None], None)
 
 
+def test_who_is_cancelled_just_as_the_viewer_closes_does_end():
+    """Else its socket would never be let go."""
+
+    async def watch():
+        viewer = Viewer(asyncio.get_running_loop())
+        viewer.put([finished(0, show_at_s=1e9)], limit=8)
+
+        async def show():
+            while await viewer.get(FakeClock()) is not None:
+                pass
+            await asyncio.Event().wait()
+
+        showing = asyncio.create_task(show())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        viewer.closed = True
+        viewer._arrived.set()
+        await asyncio.sleep(0)  # it is about to wake
+        showing.cancel()
+        done, _ = await asyncio.wait([showing], timeout=5)
+        return bool(done)
+
+    assert asyncio.run(watch())
+
+
 def test_frames_that_come_after_the_loop_has_ended_hurt_nobody():
     async def make():
         return Viewer(asyncio.get_running_loop())

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -132,10 +133,9 @@ class Viewer:
     async def _sleep(self, seconds: float) -> None:
         """Until then, or until something changes."""
         self._arrived.clear()
-        try:
-            await asyncio.wait_for(self._arrived.wait(), seconds)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # ``wait_for`` may swallow being cancelled (Python 3.11)
+                await self._arrived.wait()
 
     def _wake(self) -> None:
         if not self._loop.is_closed():
