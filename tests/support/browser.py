@@ -20,9 +20,9 @@ from support.head_films import heads
 PATIENCE_S = 60.0
 CAMERA_FPS, CAMERA_S = 10, 3
 CAMERA_SIZE_PX = (320, 240)
-# Pictures go by the socket, where they can be seen. What getUserMedia gave is kept, to see whether it was let go of.
+# How pictures travel. What getUserMedia gave is kept, to see whether it was let go of.
 PREPARE = """
-if (location.protocol.startsWith("http")) localStorage.setItem("personalive.connection", "websocket");
+if (location.protocol.startsWith("http")) localStorage.setItem("personalive.connection", "%s");
 window.givenTracks = [];
 const give = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
 if (give) {
@@ -78,17 +78,24 @@ class Person:
     """Someone with a browser window of their own, and all that went wrong in it."""
 
     def __init__(
-        self, browser: Browser, address: str, *, allows: Sequence[str] = ("camera", "microphone"), **context: Any
+        self,
+        browser: Browser,
+        address: str,
+        *,
+        connection: str = "websocket",
+        allows: Sequence[str] = ("camera", "microphone"),
+        **context: Any,
     ) -> None:
         """
         Args:
+            connection: how pictures travel; those of a socket are seen by ``Traffic``.
             allows: what the page may use; all else is denied it.
             context: of playwright's ``new_context``.
         """
         self.context: BrowserContext = browser.new_context(accept_downloads=True, **context)
         self.context.grant_permissions(allows)
         self.context.set_default_timeout(1e3 * PATIENCE_S)
-        self.context.add_init_script(PREPARE)
+        self.context.add_init_script(PREPARE % connection)
         self.context.on("console", self._listen)
         self.context.on("weberror", lambda error: self.faults.append(str(error.error)))
         self.faults: list[str] = []

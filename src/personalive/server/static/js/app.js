@@ -5,8 +5,8 @@ import { Connection } from "./connection.js";
 import { openSession } from "./session.js";
 
 const FRAME_MEASURED = "Motion to photon, measured end to end over the last 10 s.";
-const NOT_WEBRTC = "Motion to photon is measured on the WebSocket connection only.";
-const NOT_CAMERA = "Motion to photon is measured with this page's camera only.";
+const NOT_WEBRTC = "Motion to photon is measured on the WebSocket connection only; the stages are those of the server.";
+const NOT_CAMERA = "Motion to photon is measured with this page's camera only; the stages are those of the server.";
 
 /**
  * What goes on now, told to `onstage` and shown by the page:

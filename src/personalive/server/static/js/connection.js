@@ -112,9 +112,10 @@ export class Connection {
     this.camera.stream?.getVideoTracks().forEach((track) => { track.enabled = sending || !this.webrtc; });
   }
 
+  /** Ends it, as the session ends. */
   close() {
     this.isClosed = true;
-    this.webrtc?.close();
+    this.webrtc?.close({ tell: false });
     this.webrtc = null;
     this.socket?.close();
     this.painter.onsettled = () => {};

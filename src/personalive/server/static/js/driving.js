@@ -40,7 +40,7 @@ export class DrivingChooser {
    */
   take(kind, film) {
     this.films[kind] = film;
-    byId(`${kind}-name`).textContent = film.name;
+    if (film.file) byId(`${kind}-name`).textContent = film.name;
     if (kind === "clip") for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === film.gallery));
     document.querySelector(`input[name="source"][value="${kind}"]`).checked = true;
     this.show(kind);

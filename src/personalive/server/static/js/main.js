@@ -96,18 +96,13 @@ async function showGallery() {
   for (const item of clips) driving.offer(item);
 }
 
-function tellOfDrawnHeads() {
-  const text =
-    "This is the small bundled model: it knows drawn heads only, and real people come out wrong. " +
-    "“personalive weights download” fetches the model for real people.";
-  notices.show("drawn", text, { action: { label: "Try the drawn performance", run: tryDrawnPerformance } });
-}
-
-function tryDrawnPerformance() {
+byId("drawn-close").addEventListener("click", () => { byId("drawn").hidden = true; });
+byId("drawn-try").addEventListener("click", () => {
+  byId("drawn").hidden = true;
   document.querySelector("#gallery button")?.click();
   document.querySelector("#clip-gallery button")?.click();
   start();
-}
+});
 
 function toggleFullScreen() {
   if (document.fullscreenElement) document.exitFullscreen();
@@ -154,5 +149,5 @@ const gallery = showGallery().catch((error) => notices.show("gallery", error.mes
 followStatus(api, notices, (status) => {
   app.status = { ...app.status, ...status };
   driving.showAddress(app.session, status.webrtc);
-  if (status.state === "ready" && status.drawn_heads_only) gallery.then(tellOfDrawnHeads);
+  if (status.state === "ready" && status.drawn_heads_only) gallery.then(() => { byId("drawn").hidden = false; });
 });

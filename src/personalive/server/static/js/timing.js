@@ -9,6 +9,7 @@ const rate = (value) => (value == null ? "–" : `${value.toFixed(1)} /s`);
 /** Writes the figures into the panel. */
 export class TimingPanel {
   constructor() {
+    this.serverParts = {}; // as measured there: known whatever drives, and whatever the connection
     this.bars = {};
     this.cells = {};
     for (const part of PARTS) {
@@ -32,8 +33,9 @@ export class TimingPanel {
     byId("latency-p95").textContent = round(summary.total.p95);
     byId("latency-note").textContent = note;
     byId("drop-client").textContent = droppedHere;
+    const parts = summary.total.p50 === null ? this.serverParts : summary.parts;
     for (const part of PARTS) {
-      const { p50, p95 } = summary.parts[part];
+      const { p50 = null, p95 = null } = parts[part] ?? {};
       this.bars[part].style.flexGrow = Math.max(0, p50 ?? 0);
       this.cells[part][0].textContent = round(p50);
       this.cells[part][1].textContent = round(p95);
@@ -42,6 +44,7 @@ export class TimingPanel {
 
   /** @param {Record<string, any>} stats the server's message `stats` */
   showServer(stats) {
+    this.serverParts = stats.latency_ms ?? {};
     byId("server-fps").textContent = rate(stats.frames_per_s);
     byId("camera-fps").textContent = rate(stats.camera_fps);
     byId("drop-driving").textContent = stats.dropped_driving ?? 0;

@@ -52,10 +52,11 @@ class Leg {
     this.location = null;
   }
 
-  close() {
+  /** @param {{tell?: boolean}} [how] tell: whether the server has to be told; with a session its peers end anyway */
+  close({ tell = true } = {}) {
     this.closed = true;
     this.peer.close();
-    this.end();
+    if (tell) this.end();
   }
 }
 
@@ -108,9 +109,10 @@ export class WebRtcTransport {
     await leg.connect();
   }
 
-  close() {
-    this.up?.close();
-    this.down?.close();
+  /** @param {{tell?: boolean}} [how] tell: whether the session goes on */
+  close(how) {
+    this.up?.close(how);
+    this.down?.close(how);
     this.up = this.down = null;
     this.video.srcObject = null;
   }
