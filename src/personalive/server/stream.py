@@ -68,7 +68,7 @@ class LiveStream:
         self._flight: deque[_Entered | None] = deque()
         self._last: _Read | None = None
         self._pacer = Pacer(engine.chunk_frames, config)
-        self._index = 0
+        self.index = 0  # of the next finished frame
         self.generation = 0
         self.face: bool | None = None  # whether the newest driving frame showed one; None before any
         self._recording: Recording | None = None  # under way
@@ -245,8 +245,8 @@ class LiveStream:
             queue, window = source.taken_s - source.received_s, begun - source.taken_s
             show_at = max(show_at, source.received_s + delay_ms / 1e3)
         times = StageTimes(*(1e3 * seconds for seconds in (queue, window, done - begun, show_at - done)))
-        header = FinishedHeader(sequence, capture_us, self.generation, self._index, times)
-        self._index += 1
+        header = FinishedHeader(sequence, capture_us, self.generation, self.index, times)
+        self.index += 1
         return FinishedFrame(header, picture, done, show_at)
 
 

@@ -212,11 +212,10 @@ class Worker:
     def _recast(self) -> None:
         """After a restart: every session begins its stream anew, with its portrait."""
         for seat in self._seats:
-            picture, generation = seat.stream.picture, seat.stream.generation
-            seat.stream = self._new_stream(seat.session)
-            seat.stream.generation = generation
-            if picture is not None:
-                seat.stream.cast(picture)
+            before, seat.stream = seat.stream, self._new_stream(seat.session)
+            seat.stream.generation, seat.stream.index = before.generation, before.index
+            if before.picture is not None:
+                seat.stream.cast(before.picture)
             seat.session.say("")
             seat.session.show(seat.stream)
 
