@@ -72,7 +72,7 @@ async def json_object(request: Request) -> dict[str, Any]:
             raise RefusedError("too_large", f"the body may have {ServerConfig.message_bytes} bytes")
     try:
         values = json.loads(data or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
         raise RefusedError("bad_request", "the body must be a JSON object")
