@@ -113,6 +113,11 @@ class Session:
             self.inbox.put(frame)
             self.wake()
 
+    def meet_camera(self) -> None:
+        """A driver's socket sends its first frame: its clock may be another than that of the socket before."""
+        if self.driver == "camera":
+            self.inbox.restart()
+
     async def ask(self, order: Callable[[LiveStream], Any]) -> Any:
         """Run ``order`` on the worker's thread between two chunks and give its result.
 
@@ -185,7 +190,10 @@ class Session:
         listener = Listener(self.loop)
         with self._lock:
             self._listeners.add(listener)
+            ended = self.ended
         listener.put(self._state_message())
+        if ended is not None:  # while its socket was being opened
+            listener.put({"type": "ended", "reason": ended})
         return listener
 
     def remove_listener(self, listener: Listener) -> None:
@@ -202,7 +210,8 @@ class Session:
             viewers, orders = list(self._viewers), list(self._orders)
             self._orders.clear()
         for _, future in orders:
-            future.set_exception(RefusedError("not_found", f"the session has ended: {reason}"))
+            if future.set_running_or_notify_cancel():  # else whoever asked is gone
+                future.set_exception(RefusedError("not_found", f"the session has ended: {reason}"))
         self.tell({"type": "ended", "reason": reason})
         for viewer in viewers:
             viewer.close()

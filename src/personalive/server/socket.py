@@ -131,6 +131,8 @@ class _Served:
         if header.sequence <= self._sequence:
             raise RefusedError("bad_request", f"frame {header.sequence} after {self._sequence}: numbers must grow")
         self._check_jpeg(jpeg)
+        if self._sequence < 0:
+            session.meet_camera()
         self._sequence = header.sequence
         frame = DrivingFrame(header.sequence, header.capture_us, session.clock(), _Jpeg(jpeg))
         session.push(frame, "camera")
@@ -154,7 +156,7 @@ class _Served:
             raise RefusedError("too_large", f"a message may have {self._server.message_bytes} characters")
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
         message = message if isinstance(message, dict) else {}
         kind = message.get("type")
