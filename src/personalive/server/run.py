@@ -18,6 +18,7 @@ from personalive.errors import InputError
 from personalive.server.app import create_app
 from personalive.server.certificate import self_signed
 from personalive.server.doors import LOCAL_NAMES, Doors
+from personalive.server.serving import GracefulServer
 from personalive.server.worker import Worker
 from personalive.streaming.engine import Engine
 from personalive.streaming.load import AUTO, load_engine
@@ -93,7 +94,7 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     scheme = "http" if certificate is None else "https"
     shown = _shown_host(options.host)
     address = f"{scheme}://{shown}:{options.port}/" + (f"#token={quote(token)}" if token else "")
-    return Server(uvicorn.Server(config).run, address, notes)
+    return Server(GracefulServer(config, app).run, address, notes)
 
 
 def local_worker(weights: str, device: str, dtype: str, config: ServerConfig | None = None) -> Worker:
