@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx2
 import numpy as np
 import simplejpeg
 import uvicorn
+from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 from personalive.config import LiveConfig, ServerConfig
 from personalive.server.app import create_app
 from personalive.server.doors import Doors
+from personalive.server.serving import GracefulServer
 from personalive.server.wire import DrivingHeader, FinishedHeader, pack_driving, unpack_finished
 from personalive.server.worker import Worker
 from personalive.streaming.engine import Engine
@@ -37,17 +41,20 @@ def running(
     worker = Worker(load, center_fallback=True, live=live, server=server)
     app = create_app(worker, Doors(token, config=server), live=live, server=server)
     limit = (server or ServerConfig()).frame_bytes + 1024
-    uvicorn_server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", ws="websockets-sansio", ws_max_size=limit)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", ws="websockets-sansio", ws_max_size=limit
     )
+    uvicorn_server = GracefulServer(config, app)
     thread = threading.Thread(target=uvicorn_server.run)
     thread.start()
     try:
         wait_until(lambda: uvicorn_server.started and bool(uvicorn_server.servers))
         port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
-        found = LiveServer(f"http://127.0.0.1:{port}", app, worker, token)
-        wait_until(lambda: worker.state != "loading")
-        yield found
+        with ExitStack() as clients:
+            found = LiveServer(f"http://127.0.0.1:{port}", app, worker, token, clients)
+            found.runner = uvicorn_server
+            wait_until(lambda: worker.state != "loading")
+            yield found
     finally:
         uvicorn_server.should_exit = True
         thread.join(PATIENCE_S)
@@ -66,40 +73,50 @@ def wait_until(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
 class LiveServer:
     """Its address, and what is behind it."""
 
-    def __init__(self, address: str, app: Any, worker: Worker, token: str | None) -> None:
-        self.address, self.app, self.worker = address, app, worker
+    runner: uvicorn.Server
+
+    def __init__(self, address: str, app: Any, worker: Worker, token: str | None, clients: ExitStack) -> None:
+        """
+        Args:
+            clients: closes every client of the server.
+        """
+        self.address, self.app, self.worker, self.clients = address, app, worker, clients
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx2.Client(base_url=address, headers=headers, timeout=PATIENCE_S)
+        self.http = clients.enter_context(httpx2.Client(base_url=address, headers=headers, timeout=PATIENCE_S))
+
+    def stop(self) -> None:
+        """Begin to end, as by Ctrl-C."""
+        self.runner.should_exit = True
 
     def open(self, **body: Any) -> LiveClient:
         """A session and its client."""
         answer = self.http.post("/api/sessions", json=body)
         assert answer.status_code == 201, answer.text
-        return LiveClient(self.address, answer.json())
+        return LiveClient(self, answer.json())
 
 
 class LiveClient:
     """One session: HTTP with its key, and a socket."""
 
-    def __init__(self, address: str, opened: dict[str, Any]) -> None:
-        self.opened = opened
+    def __init__(self, server: LiveServer, opened: dict[str, Any]) -> None:
+        self.server, self.opened = server, opened
         self.path = f"/api/sessions/{opened['id']}"
-        self._address = address
-        self.http = httpx2.Client(
-            base_url=address + self.path,
-            headers={"Authorization": f"Bearer {opened['key']}"},
-            timeout=PATIENCE_S,
-        )
 
-    def connect(self, key: str | None = None, query: str = "") -> Socket:
-        """A socket of the session."""
-        address = self._address.replace("http", "ws") + self.path + "/socket" + query
-        names = ["personalive.v1", f"key.{key or self.opened['key']}"]
-        return Socket(connect(address, subprotocols=names, max_size=None))  # pyright: ignore[reportArgumentType]
+    def ask(self, method: str, path: str = "", *, key: str | None = None, **named: Any) -> httpx2.Response:
+        """A request at the session's own address."""
+        headers = {"Authorization": f"Bearer {key or self.opened['key']}", **named.pop("headers", {})}
+        return self.server.http.request(method, self.path + path, headers=headers, **named)
 
     def put_portrait(self, picture: np.ndarray) -> httpx2.Response:
         """Upload a picture."""
-        return self.http.put("/portrait", content=png(picture))
+        return self.ask("PUT", "/portrait", content=png(picture))
+
+    def connect(self, key: str | None = None, query: str = "", **named: Any) -> Socket:
+        """A socket of the session."""
+        address = self.server.address.replace("http", "ws") + self.path + "/socket" + query
+        names: Any = ["personalive.v1", f"key.{key or self.opened['key']}"]
+        opened = connect(address, subprotocols=names, max_size=None, max_queue=None, close_timeout=1, **named)
+        return Socket(self.server.clients.enter_context(opened))
 
 
 class Socket:
@@ -163,6 +180,10 @@ class Socket:
         """Leave."""
         self.connection.close()
 
+    def tear(self) -> None:
+        """Be gone without a word, as where a cable is pulled."""
+        self.connection.socket.shutdown(socket.SHUT_RDWR)
+
 
 def jpeg(picture: np.ndarray) -> bytes:
     """As a browser sends it."""
@@ -171,10 +192,6 @@ def jpeg(picture: np.ndarray) -> bytes:
 
 def png(picture: np.ndarray) -> bytes:
     """As a person uploads it."""
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return buffer.getvalue()
