@@ -12,7 +12,7 @@ import typer
 
 from personalive.cli.animate import AUTO, Dtype
 from personalive.cli.console import show_rows
-from personalive.config import WEIGHTS_ENV, ServerConfig
+from personalive.config import WEIGHTS_ENV, LiveConfig, ServerConfig
 
 EPILOG = """
 \b
@@ -64,6 +64,10 @@ def serve(
     self_signed: Annotated[
         bool, typer.Option("--self-signed/--no-self-signed", help="https with a certificate made now.")
     ] = False,
+    idle: Annotated[
+        float,
+        typer.Option(min=1.0, metavar="SECONDS", help="A session that nobody is connected to ends after so long."),
+    ] = LiveConfig.idle_s,
     ice_server: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,6 +101,7 @@ def serve(
         key=tls_key,
         self_signed=self_signed,
         max_sessions=max_sessions,
+        idle_s=idle,
         ice_servers=tuple(ice_server or ()),
     )
     with tempfile.TemporaryDirectory(prefix="personalive-") as folder:

@@ -13,11 +13,12 @@ from urllib.parse import quote
 import torch
 import uvicorn
 
-from personalive.config import TINY, WEIGHTS_ENV, ServerConfig
+from personalive.config import TINY, WEIGHTS_ENV, LiveConfig, ServerConfig
 from personalive.errors import InputError
 from personalive.server.app import create_app
 from personalive.server.certificate import self_signed
 from personalive.server.doors import LOCAL_NAMES, Doors
+from personalive.server.offers import read_ice_server
 from personalive.server.serving import GracefulServer
 from personalive.server.worker import Worker
 from personalive.streaming.engine import Engine
@@ -40,6 +41,7 @@ class ServeOptions:
     self_signed: bool = False
     max_sessions: int = ServerConfig.max_sessions
     ice_servers: tuple[str, ...] = ServerConfig.ice_servers
+    idle_s: float = LiveConfig.idle_s
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,17 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     for path in (certificate, key):
         if path is not None and not path.is_file():
             raise InputError(f"{path}: no such file")
+    for url in options.ice_servers:
+        read_ice_server(url)
     _check_port(options.host, options.port)
     settings = replace(ServerConfig(), max_sessions=options.max_sessions, ice_servers=options.ice_servers)
     worker = local_worker(options.weights, options.device, options.dtype, settings)
-    app = create_app(worker, Doors(token, options.origins, config=settings), server=settings)
+    app = create_app(
+        worker,
+        Doors(token, options.origins, config=settings),
+        live=LiveConfig(idle_s=options.idle_s),
+        server=settings,
+    )
     config = uvicorn.Config(
         app,
         host=options.host,
