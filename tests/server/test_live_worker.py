@@ -1,0 +1,268 @@
+"""What goes wrong on the worker's thread, who hears of it, and that everyone gets a turn."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from personalive.config import LiveConfig
+from personalive.errors import CheckpointError
+from personalive.server.worker import Worker
+from personalive.streaming.engine import Engine
+from support.live_checks import check_error, expect_error, generous, session_of, turned
+from support.live_server import LiveServer, Socket, running, wait_until
+
+
+def opened(server: LiveServer, picture: np.ndarray) -> tuple[Any, Socket]:
+    """A session with a portrait, and its socket."""
+    client = server.open()
+    client.put_portrait(picture).raise_for_status()
+    return client, client.connect()
+
+
+def breaking(real: Callable[..., Any], fault: BaseException) -> tuple[Callable[..., Any], threading.Event]:
+    """``real``, which raises ``fault`` once after the event is set."""
+    armed = threading.Event()
+
+    def call(*args: Any, **named: Any) -> Any:
+        if armed.is_set():
+            armed.clear()
+            raise fault
+        return real(*args, **named)
+
+    return call, armed
+
+
+# --- faults ---------------------------------------------------------------------------------------------------
+
+
+def test_an_unexpected_fault_ends_the_session_it_met_and_no_other(engine, pictures, monkeypatch, caplog):
+    step, armed = breaking(engine.step, RuntimeError("something at /tmp/secret"))
+    monkeypatch.setattr(engine, "step", step)
+    with running(lambda: engine, server=generous()) as server:
+        (_, other), (client, socket) = opened(server, pictures[0]), opened(server, pictures[1])
+        camera = itertools.cycle(turned(pictures[2], 7))
+        armed.set()
+        socket.send_frame(next(camera))
+        socket.receive_until(lambda: socket.message("ended"))
+        reason = socket.message("ended")["reason"]
+        check_error({"error": {"kind": "internal", "message": reason}}, "internal")
+        assert "something" not in reason
+        expect_error(client.ask("GET"), "not_found", 404)
+        other.drive(camera, 20)
+        assert server.http.get("/api/status").json()["state"] == "ready"
+    assert "a session failed" in caplog.text
+
+
+def test_a_fault_while_a_portrait_is_put_on_stage_is_typed(engine, pictures, monkeypatch, caplog):
+    start, armed = breaking(engine.start, RuntimeError("something at /tmp/secret"))
+    monkeypatch.setattr(engine, "start", start)
+    with running(lambda: engine, server=generous()) as server:
+        client = server.open()
+        armed.set()
+        expect_error(client.put_portrait(pictures[0]), "internal", 500)
+        other = server.open()
+        assert other.put_portrait(pictures[0]).status_code == 200
+    assert "a session failed" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is what we do
+def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pictures, monkeypatch):
+    """Told meanwhile, with their portraits afterwards; a newer generation, and indices that go on."""
+    read, armed = breaking(engine.read, SystemExit())
+    monkeypatch.setattr(engine, "read", read)
+    with running(lambda: engine, server=generous()) as server:
+        (client, socket), (_, other) = opened(server, pictures[0]), opened(server, pictures[1])
+        camera = itertools.cycle(turned(pictures[2], 7))
+        socket.drive(camera, 20)
+        dead = server.worker._thread
+        armed.set()
+        socket.send_frame(next(camera))
+        wait_until(lambda: not dead.is_alive())
+        for one in (socket, other):
+            one.receive_until(
+                lambda s=one: "restarted" in (s.message("state") or {"state": {"message": ""}})["state"]["message"]
+            )
+            one.receive_until(lambda s=one: s.message("state")["state"]["message"] == "")
+        assert client.ask("GET").json()["generation"] == 2
+        assert client.ask("GET").json()["portrait"] is True
+        since = len(socket.frames)
+        socket.drive(camera, 20)
+        assert {header.generation for header, _ in socket.frames[since + 8 :]} == {2}
+        indices = [header.index for header, _ in socket.frames]
+        assert indices == sorted(set(indices))
+        other.drive(camera, 20)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_not_tried_again():
+    tries = []
+
+    def load() -> Engine:
+        tries.append(1)
+        raise CheckpointError("unet.safetensors: is cut off; download it again")
+
+    with running(load, server=generous()) as server:
+        told = server.http.get("/api/status").json()
+        assert (told["state"], told["message"]) == ("failed", "unet.safetensors: is cut off; download it again")
+        assert told["model"] is None
+        message = expect_error(server.http.post("/api/sessions", json={}), "not_ready", 503)
+        assert "cut off" in message
+        server.worker.check()
+        assert len(tries) == 1
+
+
+def test_while_the_model_loads_nobody_is_let_in(engine):
+    go = threading.Event()
+    worker = Worker(lambda: go.wait(30) and engine)
+    try:
+        worker.start()
+        assert worker.state == "loading"
+        worker.check()  # alive: nothing to do
+        assert worker.session_limit == 1
+    finally:
+        go.set()
+        worker.stop()
+    assert worker.state == "stopped"
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("apart_s", "state"), [(10.0, "failed"), (40.0, "loading")])
+def test_three_failures_within_a_minute_are_enough(apart_s, state, caplog):
+    clock, tries = FakeClock(), []
+
+    def load() -> Engine:
+        tries.append(1)
+        raise RuntimeError("the device is lost")
+
+    worker = Worker(load, clock=clock)
+    worker.start()
+    for _ in range(3):
+        worker._thread.join(30)
+        clock.now += apart_s
+        worker.check()
+    worker._thread.join(30)
+    assert worker.state == state
+    assert len(tries) == (3 if state == "failed" else 4)
+    assert ("3 times" in worker.message) == (state == "failed")
+    worker.stop()
+    assert "the worker stopped" in caplog.text
+
+
+# --- turns ----------------------------------------------------------------------------------------------------
+
+
+def test_hungry_sessions_get_turns_alike(engine, pictures, monkeypatch):
+    """Three that always have new frames, one of them with ten times as many."""
+    limits = LiveConfig(camera_gain=1e6)  # due again at once
+    with running(lambda: engine, live=limits, server=generous()) as server:
+        sessions = [opened(server, pictures[place]) for place in range(3)]
+        owners = [session_of(server, client) for client, _ in sessions]
+        made = dict.fromkeys(owners, 0)
+        publish = type(owners[0]).publish
+
+        def counting(session: Any, frames: Any, rate: float) -> None:
+            made[session] += 1
+            publish(session, frames, rate)
+
+        monkeypatch.setattr(type(owners[0]), "publish", counting)
+        cameras = [itertools.cycle(turned(pictures[place + 3], 7)) for place in range(3)]
+        end = time.monotonic() + 30
+        while sum(made.values()) < 45:
+            assert time.monotonic() < end
+            for place, (_, socket) in enumerate(sessions):
+                for _ in range(10 if place == 0 else 1):
+                    socket.send_frame(next(cameras[place]))
+            sessions[0][1].drain(time.monotonic() + 0.01)
+    assert max(made.values()) <= 1.2 * min(made.values())
+
+
+def test_a_viewer_that_reads_slowly_sees_fewer_frames_and_not_old_ones(engine, pictures):
+    """One reads all, one a tenth of that, one never answers: only the last two lose frames."""
+    with running(lambda: engine, live=LiveConfig(stats_interval_s=0.1), server=generous()) as server:
+        client, quick = opened(server, pictures[0])
+        camera = itertools.cycle(turned(pictures[2], 7))
+        slow, deaf = (client.connect(client.opened["view_key"], "?role=viewer") for _ in range(2))
+        deaf.answers = False
+        delays_ms: list[tuple[float, float]] = []
+        quick.drive(camera, 40)
+        while len(delays_ms) < 20:
+            quick.drive(camera, 10)
+            before = len(slow.frames)
+            slow.receive_until(lambda n=before: len(slow.frames) > n)
+            now_us = time.monotonic_ns() / 1e3
+            delays_ms += [tuple((now_us - frames[-1][0].capture_us) / 1e3 for frames in (slow.frames, quick.frames))]
+        deaf.drain(time.monotonic() + 0.2)
+        assert len(deaf.frames) <= LiveConfig().unanswered_frames
+        lags = [slow_ms - quick_ms for slow_ms, quick_ms in delays_ms if slow_ms < 1e9]
+        shown = [header.index for header, _ in quick.frames]
+        assert shown[-1] - slow.frames[-1][0].index <= 16 * 10  # eight on their way, each ten frames long, twice over
+        assert len(lags) == len(delays_ms)
+        skipped = [b.index - a.index for (a, _), (b, _) in itertools.pairwise(slow.frames)]
+        assert max(skipped) > 1
+        quick.receive_until(lambda: quick.message("stats"))
+        assert [b - a for a, b in itertools.pairwise(shown)].count(1) >= 0.9 * len(shown)
+
+
+# --- nothing is left ------------------------------------------------------------------------------------------
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_fifty_clients_that_are_torn_away_leave_nothing(engine, pictures):
+    with running(lambda: engine, live=LiveConfig(idle_s=0.05), server=generous(max_sessions=64)) as server:
+        desk = server.app.state.desk
+        camera = itertools.cycle(turned(pictures[2], 7))
+        loop: asyncio.AbstractEventLoop | None = None
+
+        async def tasks() -> int:
+            return len(asyncio.all_tasks())
+
+        def count_tasks() -> int:
+            assert loop is not None
+            return asyncio.run_coroutine_threadsafe(tasks(), loop).result(30)
+
+        def cycle(count: int) -> None:
+            nonlocal loop
+            for _ in range(count):
+                client = server.open()
+                loop = session_of(server, client).loop
+                socket = client.connect()
+                client.put_portrait(pictures[0])
+                for _ in range(3):
+                    socket.send_frame(next(camera))
+                socket.receive_until(lambda s=socket: s.frames)
+                socket.tear()
+            wait_until(lambda: not len(desk) and not server.worker._seats)
+            wait_until(lambda: not list(desk._folder.iterdir()))
+
+        cycle(10)
+        gc.collect()
+        wait_until(lambda: count_tasks() <= 6)
+        threads, tasks_before, before_mb = threading.active_count(), count_tasks(), resident_mb()
+        cycle(50)
+        gc.collect()
+        wait_until(lambda: count_tasks() <= tasks_before)
+        wait_until(lambda: threading.active_count() <= threads)
+        assert resident_mb() - before_mb < 30  # a session holds more than 1 MB
+        assert json.loads(server.http.get("/api/status").text)["sessions"]["open"] == 0
