@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, WebSocket
@@ -55,7 +56,7 @@ def status(desk: TheDesk) -> dict[str, Any]:
     worker, engine = desk.worker, desk.worker.engine
     step, rate = worker.step_s, worker.frames_per_s
     model = {
-        "model": engine and engine.name,
+        "model": engine and Path(engine.name).name,  # where weights lie is nobody's business
         "device": engine and str(engine.device),
         "dtype": engine and str(engine.dtype).removeprefix("torch."),
         "image_size_px": engine and engine.image_size,
