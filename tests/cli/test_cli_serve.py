@@ -10,6 +10,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx2
@@ -95,15 +96,16 @@ def test_a_server_answers_over_https_and_ends_by_sigterm(tmp_path: Path):
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with httpx2.Client(base_url=f"https://127.0.0.1:{port}", verify=context) as http:
 
-            def ready() -> bool:
+            def ready() -> dict | None:
+                time.sleep(0.2)  # more often would be too many requests
                 try:
-                    return http.get("/api/status").json().get("state") == "ready"  # or too many requests
+                    status = http.get("/api/status").json()
                 except httpx2.TransportError:
-                    return False
+                    return None
+                return status if status["state"] == "ready" else None
 
-            wait_until(ready)
+            assert wait_until(ready)["model"] == "weights"  # not where they lie
             assert http.post("/api/sessions", json={}).json()["error"]["kind"] == "wrong_token"
-            assert http.get("/api/status").json()["model"] == "weights"  # not where they lie
             opened = http.post("/api/sessions", json={}, headers={"Authorization": "Bearer secret"})
             assert opened.status_code == 201
             assert "<title>PersonaLive" in http.get("/").text
