@@ -57,7 +57,7 @@ function showStage(stage) {
   for (const id of ["neutral", "clip-replay", "template-replay"]) byId(id).disabled = !running;
   byId("empty").hidden = app.portrait !== null || stage === "live";
   byId("badge").hidden = !(stage in CAPTIONS);
-  byId("badge").textContent = CAPTIONS[stage] ?? "";
+  byId("badge").textContent = stage === "empty" && app.portrait ? "Preparing" : CAPTIONS[stage] ?? "";
   byId("preview-off").hidden = app.camera.stream !== null;
   byId("connection").disabled = app.isRunning;
   keep.showRunning(running);
