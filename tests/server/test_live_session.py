@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from personalive.config import LiveConfig, ServerConfig
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import Motion
-from support.live_checks import check_error, exchange, expect_error, generous, held, send_at_once, turned
+from support.live_checks import check_error, exchange, expect_error, generous, held, send_at_once, session_of, turned
 from support.live_checks import errors_of as errors
 from support.live_checks import until_stats as two_looks
 from support.live_server import LiveClient, LiveServer, Socket, jpeg, running, wait_until
@@ -251,6 +253,27 @@ def test_a_clip_can_be_played_again_and_only_where_there_is_one(client, socket):
     assert client.ask("PATCH", json={"driver": "clip", "loop": False}).json()["driver"] == "clip"
     socket.receive_until(lambda: len(socket.frames) >= since + 20)
     expect_error(client.ask("PATCH", json={"driver": "template"}), "bad_request", 400)
+
+
+def test_only_the_newest_clip_is_kept(server, client):
+    """However many are sent, also two at once."""
+    folder = session_of(server, client).folder
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: client.ask("PUT", "/clip?gallery=performance").status_code, range(6)))
+    assert answers == [200] * 6
+    assert len(list(folder.iterdir())) == 1
+    assert len([thread for thread in threading.enumerate() if thread.name == "personalive-player"]) == 1
+
+
+def test_a_clip_that_breaks_while_it_plays_is_told_without_our_paths(server, client, socket):
+    ask = client.ask("PUT", "/clip?gallery=performance")
+    ask.raise_for_status()
+    session = session_of(server, client)
+    for path in session.folder.iterdir():
+        path.unlink()
+    client.ask("PATCH", json={"driver": "clip"}).raise_for_status()  # from its beginning
+    socket.receive_until(lambda: errors(socket))
+    assert "clip" in check_error(errors(socket)[0], "unusable_input")
 
 
 def test_a_reconnected_socket_goes_on(client, socket, camera):

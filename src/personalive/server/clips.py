@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from personalive.config import LiveConfig
-from personalive.errors import PersonaLiveError
+from personalive.errors import InputError, PersonaLiveError
 from personalive.media import open_video
 from personalive.server.errors import RefusedError
 from personalive.server.mailboxes import DrivingFrame
@@ -48,6 +48,9 @@ class _Player:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def discard(self) -> None:
+        """Another one has taken its place: what it played from may go."""
 
     def _round(self) -> Iterator[tuple[float, float, Content]]:
         """Time, duration and content of each frame, from the beginning."""
@@ -98,11 +101,17 @@ class ClipPlayer(_Player):
         self.fps = round(float(info.average_fps), 3)
         self.duration_s = None if info.duration_s is None else round(float(info.duration_s), 3)
 
+    def discard(self) -> None:
+        self._path.unlink(missing_ok=True)
+
     def _round(self) -> Iterator[tuple[float, float, Content]]:
-        with open_video(self._path) as reader:
-            for frame in reader:
-                image = shrink_to(frame.image, LiveConfig.clip_side_px)
-                yield float(frame.time), float(frame.duration), lambda image=image: image
+        try:
+            with open_video(self._path) as reader:
+                for frame in reader:
+                    image = shrink_to(frame.image, LiveConfig.clip_side_px)
+                    yield float(frame.time), float(frame.duration), lambda image=image: image
+        except InputError as error:
+            raise InputError(str(error).replace(f"{self._path}: ", "")) from None  # our paths are nobody's business
 
 
 class TemplatePlayer(_Player):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -109,7 +110,7 @@ async def _received(request: Request, session: Session, name: str | None, kind: 
     found, source = _from_gallery(name)
     if found != kind:
         raise RefusedError("unusable_input", f"{name!r} is a {found}, not a {kind}")
-    return shutil.copyfile(source, session.folder / f"gallery-{kind}{source.suffix}")
+    return shutil.copyfile(source, session.folder / f"{secrets.token_hex(8)}{source.suffix}")
 
 
 def _from_gallery(name: str) -> tuple[str, Path]:

@@ -43,6 +43,10 @@ class Player(Protocol):
         """Waits until no more come."""
         ...
 
+    def discard(self) -> None:
+        """Another one has taken its place: what it played from may go."""
+        ...
+
 
 class Listener:
     """Text messages for one socket; a newer state takes the place of an older one."""
@@ -95,6 +99,7 @@ class Session:
         self.seen_s = clock()  # when a connection was last there
         self.connections = 0
         self.wake: Callable[[], None] = lambda: None  # set by the worker
+        self._changing = asyncio.Lock()  # one driver after another, also where two are asked for at once
         self._lock = threading.Lock()
         self._orders: deque[Order] = deque()
         self._viewers: set[Viewer] = set()
@@ -155,17 +160,20 @@ class Session:
         Raises:
             RefusedError: a clip or template is wanted, and there is none of the kind.
         """
-        player = player or self.player
-        if driver != "camera" and (player is None or player.driver != driver):
-            raise RefusedError("bad_request", f"no {driver} yet: send one first")
-        if self.player is not None:
-            await asyncio.to_thread(self.player.stop)
-        self.driver, self.player = driver, player
-        self.inbox.restart()
-        await self.ask(LiveStream.change_driver)
-        if player is not None and driver != "camera":
-            player.start()
-        self.tell_state()
+        async with self._changing:
+            player = player or self.player
+            if driver != "camera" and (player is None or player.driver != driver):
+                raise RefusedError("bad_request", f"no {driver} yet: send one first")
+            if self.player is not None:
+                await asyncio.to_thread(self.player.stop)
+                if player is not self.player:
+                    self.player.discard()
+            self.driver, self.player = driver, player
+            self.inbox.restart()
+            await self.ask(LiveStream.change_driver)
+            if player is not None and driver != "camera":
+                player.start()
+            self.tell_state()
 
     def recalibrate(self) -> None:
         """The next driving frame becomes neutral."""
