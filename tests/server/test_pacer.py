@@ -52,6 +52,21 @@ def test_a_long_silence_is_no_rate():
     assert pacer.period_s == steady
 
 
+def test_the_delay_of_one_slow_call_is_worked_off():
+    pacer = Pacer(COUNT, CONFIG)
+    for call in range(40):
+        pacer.times(call * 0.4, call * 0.4 + 0.1)
+    late = pacer.times(16.0, 16.35)  # a quarter of a second later than usual
+    assert late[0] == pytest.approx(16.35)
+    waits = []
+    for call in range(41, 50):
+        done = call * 0.4 + 0.1
+        waits.append(pacer.times(call * 0.4, done)[0] - done)
+    assert waits[0] > 0.1
+    assert all(later <= earlier + 1e-9 for earlier, later in pairwise(waits))
+    assert waits[-1] < 0.005
+
+
 def test_a_slower_device_is_followed():
     pacer = Pacer(COUNT, CONFIG)
     for call in range(40):

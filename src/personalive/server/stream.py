@@ -251,7 +251,11 @@ class LiveStream:
 
 
 class Pacer:
-    """Spreads the frames of a chunk over the time until the next one, without ever adding a chunk's length."""
+    """Spreads the frames of a chunk over the time until the next one, without ever adding a chunk's length.
+
+    Frames that would still be on show when the next chunk is there hold it up by half of that, so that a delay from
+    one slow call is worked off over the next ones.
+    """
 
     def __init__(self, count: int, config: LiveConfig) -> None:
         self._count, self._memory, self._silent_s = count, config.rate_memory, config.silent_s
@@ -267,7 +271,8 @@ class Pacer:
             self.period_s = self._memory * old + (1 - self._memory) * period
         self._begun = begun
         period = self.period_s or (done - begun) / self._count
-        first = min(max(done, self._last_shown + period), done + period * self._count / 2)
+        ahead = max(self._last_shown + period - done, 0.0)
+        first = done + min(ahead / 2, period * self._count / 2)
         shown = [first + place * period for place in range(self._count)]
         self._last_shown = shown[-1]
         return shown
