@@ -218,6 +218,25 @@ def test_a_control_reaches_the_server(live: Person, server: LiveServer):
     live.wait(lambda: session_of(server, live).controls.expression == 1)
 
 
+def test_motion_is_recorded_and_drives_again(live: Person, server: LiveServer, tmp_path: Path):
+    button = live.page.locator("#motion-record")
+    live.page.locator("details", has=button).evaluate("panel => { panel.open = true; }")
+    button.click()
+    live.page.get_by_role("button", name="Stop and download").wait_for()
+    session, frames = session_of(server, live), len(live.traffic.frames)
+    live.wait(lambda: len(live.traffic.frames) > frames + 8)
+    with live.page.expect_download() as download:
+        button.click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    live.find("template-input").set_input_files(path)
+    live.wait(lambda: session.driver == "template" and live.live_tracks() == 0)
+    live.see_different(3)
+    live.page.locator("label", has_text="Camera").first.click()
+    live.wait(lambda: session.driver == "camera" and live.live_tracks() == 1)
+    live.see_different(3)
+
+
 # --- who may come in -----------------------------------------------------------------------------------------
 
 
