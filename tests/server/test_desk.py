@@ -98,3 +98,37 @@ def test_a_session_ends_though_someone_who_asked_is_gone(tmp_path):
 
     assert at_a_desk(tmp_path, end) == "over"
     assert not list(tmp_path.iterdir())
+
+
+class FakePlayer:
+    """Plays, or does not."""
+
+    driver, loop = "clip", True
+
+    def __init__(self) -> None:
+        self.playing = False
+
+    def start(self) -> None:
+        self.playing = True
+
+    def stop(self) -> None:
+        self.playing = False
+
+    def discard(self) -> None:
+        assert not self.playing
+
+
+def test_of_two_drivers_that_begin_at_once_one_plays(tmp_path):
+    async def drive(desk: Desk, clock: FakeClock) -> None:
+        session, players = desk.open(0, None), [FakePlayer() for _ in range(3)]
+
+        def obey() -> None:
+            while (order := session.next_order()) is not None:
+                order[1].set_result(None)
+
+        session.wake = obey
+        await session.set_driver("clip", players[0])
+        await asyncio.gather(*(session.set_driver("clip", player) for player in players[1:]))
+        assert [player for player in players if player.playing] == [session.player]
+
+    at_a_desk(tmp_path, drive)
