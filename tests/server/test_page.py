@@ -237,6 +237,22 @@ def test_motion_is_recorded_and_drives_again(live: Person, server: LiveServer, t
     live.see_different(3)
 
 
+def test_the_page_goes_on_after_the_model_had_to_restart(
+    live: Person, server: LiveServer, monkeypatch: pytest.MonkeyPatch
+):
+    generation = live.traffic.frames[-1].generation
+
+    def fail() -> None:
+        monkeypatch.undo()
+        raise RuntimeError("as if the device were lost")
+
+    monkeypatch.setattr(server.worker, "_admit", fail)
+    live.wait(lambda: live.traffic.frames[-1].generation > generation)
+    live.see_different(3)
+    live.page.wait_for_selector("#notices:not(:has([data-key=server]))", state="attached")
+    live.reach("live")
+
+
 # --- who may come in -----------------------------------------------------------------------------------------
 
 

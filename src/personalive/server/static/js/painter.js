@@ -29,7 +29,6 @@ export class Painter {
   setGeneration(generation) {
     if (generation <= this.generation) return;
     this.generation = generation;
-    this.newestIndex = -1; // a server that had to restart its model counts anew
     if (this.pending) this.drop(this.pending);
   }
 
