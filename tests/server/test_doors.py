@@ -147,3 +147,28 @@ def test_only_so_many_clients_are_remembered():
     for number in range(5000):
         doors.check_rate(asking(str(number)))
     assert len(doors._clients) <= 4096
+
+
+# --- bodies ---------------------------------------------------------------------------------------------------
+
+
+def sending(method: str, path: str, **headers: str) -> HTTPConnection:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return HTTPConnection({"type": "http", "method": method, "path": path, "query_string": b"", "headers": raw})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "kind"),
+    [
+        ("POST", "/api/sessions", {"content_length": "100"}, None),
+        ("POST", "/api/sessions", {}, None),
+        ("POST", "/api/sessions", {"content_length": "200000000"}, "too_large"),
+        ("PATCH", "/api/sessions/x", {"content_length": "9" * 5000}, "too_large"),
+        ("POST", "/api/jobs", {"transfer_encoding": "chunked"}, "bad_request"),
+        ("POST", "/api/jobs", {"content_length": "-1"}, "bad_request"),
+        ("PUT", "/api/sessions/x/clip", {"content_length": "200000000"}, None),  # counted as it comes
+        ("POST", "/api/sessions/x/whip", {"transfer_encoding": "chunked"}, None),  # so too
+    ],
+)
+def test_what_is_read_whole_must_be_short(method, path, headers, kind):
+    assert kind_of(Doors(None).check_body, sending(method, path, **headers)) == kind

@@ -13,7 +13,7 @@ import pytest
 from personalive import animate
 from personalive.streaming.engine import Engine
 from support.clips import read_film, write_clip
-from support.served import LiveServer, png, wait_until
+from support.live_server import LiveServer, png, wait_until
 
 
 class Film:

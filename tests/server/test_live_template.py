@@ -11,7 +11,7 @@ from personalive import animate
 from personalive.streaming.engine import Engine
 from personalive.streaming.template import load_template
 from support.clips import read_film
-from support.served import LiveServer, png
+from support.live_server import LiveServer, png
 
 
 def test_what_was_recorded_live_drives_again_live_and_in_films(

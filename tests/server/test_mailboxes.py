@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.server.mailboxes import DrivingFrame, FinishedFrame, Inbox, Viewer
+from personalive.config import LiveConfig
+from personalive.server.mailboxes import DrivingFrame, FinishedFrame, Inbox, UnderWay, Viewer
 from personalive.server.wire import FinishedHeader, StageTimes
 
 
@@ -181,3 +183,38 @@ def test_a_picture_is_encoded_once_for_all_who_see_it():
 
     assert [frame.jpeg(encode) for _ in range(3)] == [b"jpeg"] * 3
     assert len(calls) == 1
+
+
+# --- frames under way -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reads_every_s", "oldest_s"), [(0.04, 0.6), (0.4, 1.7), (1.0, 3.1)])
+def test_what_a_client_reads_is_never_older_than_a_few_of_its_own_frames(reads_every_s: float, oldest_s: float):
+    """A server of 25 frames a second; the network keeps all that was sent until the client reads it."""
+    under_way, network, lags, next_read_s = UnderWay(LiveConfig()), [], [], 0.0
+    for frame in range(2_000):
+        now = frame / 25
+        if under_way.may_grow:
+            network.append((frame, now))
+            under_way.sent(frame, now)
+        if now >= next_read_s and network:
+            index, sent_s = network.pop(0)
+            lags.append(now - sent_s)
+            under_way.answered(index, now)
+            next_read_s = now + reads_every_s
+    assert len(lags) > 70 / max(reads_every_s, 1 / 25) * 0.9
+    assert max(lags) <= oldest_s
+
+
+def test_a_client_far_away_that_answers_in_time_gets_every_frame():
+    under_way, answers, skipped = UnderWay(LiveConfig()), [], 0
+    for frame in range(500):
+        now = frame / 25
+        while answers and answers[0][1] <= now:
+            under_way.answered(*answers.pop(0))
+        if under_way.may_grow:
+            under_way.sent(frame, now)
+            answers.append((frame, now + 0.25))
+        else:
+            skipped += frame > 50
+    assert skipped == 0

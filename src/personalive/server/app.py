@@ -112,6 +112,7 @@ def _guard(app: FastAPI, doors: Doors) -> None:
             doors.check_origin(request)
             if request.url.path.startswith("/api/"):
                 doors.check_rate(request)
+                doors.check_body(request)
             response = await call_next(request)
         except RefusedError as error:
             response = _answer(error)

@@ -17,6 +17,7 @@ from personalive.server.stream import Clock
 
 PROTOCOL, _KEY_PREFIX = "personalive.v1", "key."
 _CLIENTS = 4096  # remembered at once for the rate
+_MAX_DIGITS = 12  # of a stated length
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
@@ -69,6 +70,20 @@ class Doors:
         if left < 1:
             wait_s = (1 - left) / self._config.requests_per_s
             raise RefusedError("rate_limited", "too many requests: wait a moment", retry_after_s=round(wait_s, 2))
+
+    def check_body(self, connection: HTTPConnection) -> None:
+        """Frameworks read a JSON body whole before anyone is asked who sends it: it must say that it is short.
+
+        Uploads and offers are read by our own routes, piece by piece.
+        """
+        path, headers = connection.url.path, connection.headers
+        if connection.scope.get("method") not in ("POST", "PATCH") or "/whip" in path or "/whep" in path:
+            return
+        stated = headers.get("content-length", "" if "transfer-encoding" in headers else "0")
+        if not stated.isdecimal():
+            raise RefusedError("bad_request", "the body's length is not stated: send Content-Length")
+        if len(stated) > _MAX_DIGITS or int(stated) > self._config.message_bytes:
+            raise RefusedError("too_large", f"the body may have {self._config.message_bytes} bytes")
 
     def check_token(self, connection: HTTPConnection) -> None:
         """The server's token, where there is one."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from personalive.config import LiveConfig
 from personalive.server.wire import FinishedHeader
 from personalive.streaming.state import Motion
 
@@ -79,6 +80,37 @@ class FinishedFrame:
             if self._jpeg is None:
                 self._jpeg = encode(self.image)
             return self._jpeg
+
+
+class UnderWay:
+    """Frames sent to one client and not yet answered. As many as it answers in time, few for a slow one.
+
+    What a slow client has not read lies in its network's buffers and grows old there, so it begins with two, gets one
+    more for every timely answer, and is back at two after a late one.
+    """
+
+    def __init__(self, config: LiveConfig) -> None:
+        self._config = config
+        self._limit = config.late_unanswered_frames
+        self._sent: deque[tuple[int, float]] = deque()  # index and when, oldest first
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether one more may be sent."""
+        return len(self._sent) < self._limit
+
+    def sent(self, index: int, now: float) -> None:
+        """A frame has left."""
+        self._sent.append((index, now))
+
+    def answered(self, index: float, now: float) -> None:
+        """The client has seen a frame, and so those before it too."""
+        while self._sent and self._sent[0][0] <= index:
+            _, then = self._sent.popleft()
+            late = now - then > self._config.answer_s
+            self._limit = (
+                self._config.late_unanswered_frames if late else min(self._limit + 1, self._config.unanswered_frames)
+            )
 
 
 class Viewer:

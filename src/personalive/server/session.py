@@ -289,12 +289,12 @@ class Session:
             **self._shown,
         }
 
-    def stats(self, keyframes: int, step_ms: float | None, chunk_frames: int, warmup_frames: int) -> None:
-        """Tell the figures of the last seconds."""
+    def stats(self, told: Mapping[str, Any], chunk_frames: int, warmup_frames: int) -> None:
+        """Tell the figures of the last seconds, beside those that the worker has ``told``."""
         dropped = self.figures.dropped_viewer + sum(viewer.dropped for viewer in self._all_viewers())
-        told = self.figures.told(self.clock(), chunk_frames, warmup_frames)
-        counts = {"keyframes": keyframes, "dropped_driving": self.inbox.dropped, "dropped_viewer": dropped}
-        self.tell({"type": "stats", "stats": {**told, **counts, "step_ms": step_ms}})
+        measured = self.figures.told(self.clock(), chunk_frames, warmup_frames)
+        counts = {"dropped_driving": self.inbox.dropped, "dropped_viewer": dropped}
+        self.tell({"type": "stats", "stats": {**measured, **counts, **told}})
 
     def tell_state(self) -> None:
         """The state to all listeners."""

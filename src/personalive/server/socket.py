@@ -16,7 +16,7 @@ from personalive.config import LiveConfig, ServerConfig
 from personalive.errors import InputError
 from personalive.server.doors import PROTOCOL
 from personalive.server.errors import RefusedError
-from personalive.server.mailboxes import DrivingFrame, Viewer
+from personalive.server.mailboxes import DrivingFrame, UnderWay, Viewer
 from personalive.server.session import Session
 from personalive.server.wire import pack_finished, unpack_driving
 
@@ -72,7 +72,7 @@ class _Served:
         self._viewer: Viewer | None = None
         self._sequence = -1
         self._refusals = 0
-        self._unanswered: list[int] = []  # indices of frames under way, oldest first
+        self._under_way = UnderWay(live)
         self._answered = asyncio.Event()
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class _Served:
         session = self._session
         viewer = self._viewer = session.add_viewer()
         while True:
-            while len(self._unanswered) >= self._live.unanswered_frames:
+            while not self._under_way.may_grow:
                 self._answered.clear()
                 await self._answered.wait()
             frame = await viewer.get(session.clock)
@@ -117,7 +117,7 @@ class _Served:
                 await asyncio.Event().wait()  # ``tell`` ends the socket
                 return
             jpeg = await asyncio.to_thread(frame.jpeg, self._encode)
-            self._unanswered.append(frame.header.index)
+            self._under_way.sent(frame.header.index, session.clock())
             times = replace(frame.header.times, pace_ms=1e3 * (session.clock() - frame.done_s))
             await self._socket.send_bytes(pack_finished(replace(frame.header, times=times), jpeg))
 
@@ -168,8 +168,7 @@ class _Served:
             raise RefusedError("bad_request", "a message is a JSON object of type ack or ping")
 
     def _answer(self, index: float) -> None:
-        """A client that has seen a frame has seen those before it too."""
-        self._unanswered = [sent for sent in self._unanswered if sent > index]
+        self._under_way.answered(index, self._session.clock())
         self._answered.set()
 
     def _encode(self, image: np.ndarray) -> bytes:

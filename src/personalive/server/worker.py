@@ -40,6 +40,7 @@ class _Seat:
     due_s: float = 0.0  # not before
     begun_s: float = float("-inf")  # of the last chunk
     told_s: float = 0.0  # when the figures were told last
+    rate_fps: float | None = None  # frames per second that are aimed at
 
 
 class Worker:
@@ -93,6 +94,11 @@ class Worker:
         A worker that keeps dying is left dead, and ``state`` says so.
         """
         if self._thread.is_alive() or self._stopping or self.state in ("failed", "stopped"):
+            return
+        if self._dies_too_often():
+            self.state = "failed"
+            self.message = f"the worker failed {len(self._failures)} times within a minute; see the server's log"
+            self._end_all(self.message)
             return
         self.state, self.message = "loading", "the worker stopped and is being restarted"
         self._engine = None
@@ -167,18 +173,15 @@ class Worker:
             self.state, self.message = "failed", str(error)
             self._end_all(self.message)
         except Exception as error:  # noqa: BLE001 (whatever it was, ``check`` starts the thread again)
-            self._died(error)
+            _LOG.exception("the worker stopped", exc_info=error)
 
-    def _died(self, error: Exception) -> None:
-        _LOG.exception("the worker stopped", exc_info=error)
+    def _dies_too_often(self) -> bool:
+        """Count a death."""
         now = self._clock()
         self._failures.append(now)
         while now - self._failures[0] > _BAD_MINUTE_S:
             self._failures.popleft()
-        if len(self._failures) >= self._server.failures_before_stop:
-            self.state = "failed"
-            self.message = f"the worker failed {len(self._failures)} times within a minute; see the server's log"
-            self._end_all(self.message)
+        return len(self._failures) >= self._server.failures_before_stop
 
     def _warm_up(self, engine: Engine) -> None:
         """Times a few calls on a grey portrait, so that the first session's are not the slow ones."""
@@ -214,8 +217,12 @@ class Worker:
         for seat in self._seats:
             before, seat.stream = seat.stream, self._new_stream(seat.session)
             seat.stream.generation, seat.stream.index = before.generation, before.index
-            if before.picture is not None:
-                seat.stream.cast(before.picture)
+            try:
+                if before.picture is not None:
+                    seat.stream.cast(before.picture)
+            except PersonaLiveError as error:
+                seat.session.end(f"its portrait was lost when the model was restarted ({error})")
+                continue
             seat.session.say("")
             seat.session.show(seat.stream)
 
@@ -277,7 +284,7 @@ class Worker:
     def _make_chunk(self, seat: _Seat) -> None:
         session, stream, begun = seat.session, seat.stream, self._clock()
         camera = session.figures.camera_fps(begun)
-        rate = session.controls.driving_fps or self._live.camera_gain * camera
+        rate = seat.rate_fps = session.controls.driving_fps or self._live.camera_gain * camera
         try:
             frames = stream.turn(session.inbox.take(), session.controls, neutral=session.take_neutral())
         except PersonaLiveError as error:
@@ -302,8 +309,12 @@ class Worker:
         now, engine = self._clock(), self._engine
         if engine is not None and now - seat.told_s >= self._live.stats_interval_s:
             seat.told_s = now
-            step_ms = None if self.step_s is None else round(1e3 * self.step_s, 1)
-            seat.session.stats(seat.stream.keyframes, step_ms, engine.chunk_frames, engine.warmup_frames)
+            told = {
+                "keyframes": seat.stream.keyframes,
+                "step_ms": None if self.step_s is None else round(1e3 * self.step_s, 1),
+                "driving_fps": None if seat.rate_fps is None else round(seat.rate_fps, 2),
+            }
+            seat.session.stats(told, engine.chunk_frames, engine.warmup_frames)
             seat.session.refresh()
 
     def _sleep(self) -> None:
