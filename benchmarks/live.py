@@ -22,11 +22,12 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -37,11 +38,11 @@ from websockets.sync.client import connect
 from personalive.server.wire import DrivingHeader, pack_driving, unpack_finished
 from personalive.synthetic import Identity, Motion, Performance, render
 
-CAMERA_FPS, SIDE_PX = 25, 256
+CAMERA_FPS, SIDE_PX, FRAMES = 25, 256, 400
 FIRST_SEED = 10_000_000  # people that training never saw
 PATIENCE_S = 120.0
 IDLE_S = 2.0  # after which the server forgets who has vanished
-MARK_YAW_DEG, MARK_EVERY_S = 18.0, 6.0
+MARK_YAW_DEG, MARK_EVERY_S = 18.0, 16.0  # longer than any delay, or one jump would be taken for another
 
 
 def main() -> None:
@@ -144,20 +145,24 @@ class Client:
     motion: Any  # frame number -> Motion
     received: list[tuple[float, int, np.ndarray]] = field(default_factory=list)  # when, captured when (us), picture
     keep_pictures: bool = False
+    count: int = FRAMES  # of the performance, which then begins again
     sent: dict[int, int] = field(default_factory=dict)  # capture time (us) -> frame number
     stages: list[tuple[float, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.opened = self.server.ask("POST", "/api/sessions", b"{}")
-        self.path = f"/api/sessions/{self.opened['id']}"
-        self.person = Identity.sample(FIRST_SEED + self.number)
+        person = Identity.sample(FIRST_SEED + self.number)
+        self.frames = [
+            simplejpeg.encode_jpeg(render(person, self.motion(i), SIDE_PX).image) for i in range(self.count)
+        ]
         portrait = io.BytesIO()
-        Image.fromarray(render(self.person, Motion.neutral(), SIDE_PX).image).save(portrait, "PNG")
-        self.server.ask("PUT", self.path + "/portrait", portrait.getvalue(), self.opened["key"])
-        self.frames = [simplejpeg.encode_jpeg(render(self.person, self.motion(i), SIDE_PX).image) for i in range(150)]
+        Image.fromarray(render(person, Motion.neutral(), SIDE_PX).image).save(portrait, "PNG")
+        self.opened = admitted(self.server)
+        self.path = f"/api/sessions/{self.opened['id']}"
         names: Any = ["personalive.v1", f"key.{self.opened['key']}"]
         address = self.server.address.replace("http", "ws") + self.path + "/socket"
-        self.socket = connect(address, subprotocols=names, max_size=None)
+        self.ending = ExitStack()
+        self.socket = self.ending.enter_context(connect(address, subprotocols=names, max_size=None))
+        self.server.ask("PUT", self.path + "/portrait", portrait.getvalue(), self.opened["key"])
         self.over = threading.Event()
 
     def send(self) -> None:
@@ -196,7 +201,7 @@ class Client:
 
     def close(self) -> None:
         """End the session."""
-        self.socket.close()
+        self.ending.close()
         self.server.ask("DELETE", self.path, key=self.opened["key"])
 
     def delays_ms(self) -> list[float]:
@@ -284,29 +289,31 @@ def loaded(server: Server, count: int, seconds: float) -> dict[str, Any]:
 
 def killed(server: Server, count: int) -> dict[str, Any]:
     """Clients that vanish: their sockets are cut, their sessions left to the server."""
-    Client(server, 0, Performance.sample(FIRST_SEED).at).close()  # what is made once is made now
+    Client(server, 0, lambda _: Motion.neutral(), count=1).close()  # what is made once is made now
     before = server.counted()
     for number in range(count):
-        client = waited_for(lambda number=number: Client(server, number % 3, lambda _: Motion.neutral()))
+        client = Client(server, number % 3, lambda _: Motion.neutral(), count=1)
         client.socket.send(pack_driving(DrivingHeader(1, 1), client.frames[0]))
         client.socket.socket.shutdown(socket.SHUT_RDWR)
-    waited_for(lambda: server.status()["sessions"]["open"] == 0 or None)
-    time.sleep(2.0)
+    end = time.monotonic() + PATIENCE_S
+    while server.status()["sessions"]["open"] and time.monotonic() < end:
+        time.sleep(0.5)
+    time.sleep(IDLE_S)
     return {"count": count, "before": before, "after": server.counted()}
 
 
-def waited_for(make: Any) -> Any:
-    """What ``make`` gives once it gives something: a full server refuses until it has noticed who left."""
-    end = time.monotonic() + PATIENCE_S
+def admitted(server: Server) -> Any:
+    """A session: at once, or when its turn in line has come."""
+    ticket, end = None, time.monotonic() + PATIENCE_S
     while True:
         try:
-            if (made := make()) is not None:
-                return made
-        except OSError:
-            pass
-        if time.monotonic() > end:
-            raise SystemExit("the server stayed full")
-        time.sleep(0.5)
+            return server.ask("POST", "/api/sessions", json.dumps({"ticket": ticket}).encode())
+        except HTTPError as refused:
+            error = json.loads(refused.read())["error"]
+            if time.monotonic() > end:
+                raise SystemExit(f"no session came free: {error['message']}") from None
+            ticket = error.get("ticket", ticket)
+            time.sleep(0.5)
 
 
 if __name__ == "__main__":
