@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,7 +58,7 @@ def open_outlet(target: str, size_px: int, config: OutletConfig | None = None) -
 class _VirtualCamera:
     def __init__(self, size_px: int, config: OutletConfig) -> None:
         try:
-            import pyvirtualcam  # noqa: PLC0415 (an extra)
+            pyvirtualcam = import_module("pyvirtualcam")  # an extra
         except ImportError:
             raise DeviceError('the virtual camera needs pyvirtualcam: pip install "personalive[camera]"') from None
         try:
