@@ -51,5 +51,5 @@ def test_without_a_device_the_line_says_what_to_load(monkeypatch: pytest.MonkeyP
         raise RuntimeError("no loopback\ndevice")
 
     monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=none))
-    with pytest.raises(DeviceError, match="no virtual camera here .no loopback device.: on Linux load v4l2loopback"):
+    with pytest.raises(DeviceError, match=r"no virtual camera here .no loopback device.: on Linux load v4l2loopback"):
         open_outlet(VIRTUAL, 96)
