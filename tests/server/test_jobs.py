@@ -106,6 +106,25 @@ def test_a_film_of_unusable_parts_fails_in_one_line_without_our_paths(server: Li
     assert film.ask("GET", "/result").status_code == 404
 
 
+def test_an_unexpected_fault_ends_one_film_and_not_those_after_it(
+    server: LiveServer, pictures: np.ndarray, clip: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("personalive.server.jobs.animate", broken)
+        film = Film(server)
+        film.send(png(pictures[0]), clip.read_bytes())
+        film.begin()
+        told = film.end()
+    assert (told["state"], told["error"]["kind"]) == ("failed", "internal")
+    after = Film(server)
+    after.send(png(pictures[0]), clip.read_bytes())
+    after.begin()
+    assert after.end()["state"] == "done"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ Content = Callable[[], np.ndarray] | Motion
 _PAUSED_S = 0.1  # how often a paused clip looks whether it may go on
 
 
-class _Player:
+class _Player(ABC):
     """Plays until stopped, the session ends, or what it plays does. Where the session is paused it waits."""
 
     driver: Driver
@@ -49,12 +50,13 @@ class _Player:
             self._thread.join()
             self._thread = None
 
+    @abstractmethod
     def discard(self) -> None:
         """Another one has taken its place: what it played from may go."""
 
+    @abstractmethod
     def _round(self) -> Iterator[tuple[float, float, Content]]:
         """Time, duration and content of each frame, from the beginning."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         try:
@@ -123,6 +125,9 @@ class TemplatePlayer(_Player):
         super().__init__(session, loop=loop)
         self._template = template
         self.fps, self.duration_s = round(float(template.fps), 3), round(template.duration_s, 3)
+
+    def discard(self) -> None:
+        """It lies in memory alone."""
 
     def _round(self) -> Iterator[tuple[float, float, Content]]:
         template = self._template

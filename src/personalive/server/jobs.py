@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import shutil
 import time
@@ -24,6 +25,7 @@ from personalive.streaming.animate import AnimateOptions, AnimateReport, Progres
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import Motion, StreamState
 
+_LOG = logging.getLogger(__name__)
 JobState = Literal["open", "waiting", "running", "done", "failed", "cancelled"]
 _LOOK_S = 1.0
 _OURS = ("contact_sheet",)  # options that name files of the server
@@ -217,9 +219,9 @@ class JobDesk:
             for path, name in ((job.portrait, "the portrait"), (job.clip, "the clip"), (job.film, "the film")):
                 text = text.replace(str(path), name)
             job.state, job.error = "failed", RefusedError("unusable_input", text)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 (the films after this one are still to be made)
+            _LOG.exception("a film failed", exc_info=error)
             job.state, job.error = "failed", RefusedError("internal", "an unexpected fault of the server")
-            raise
 
     @staticmethod
     def _remove(job: Job) -> None:

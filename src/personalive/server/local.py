@@ -40,7 +40,6 @@ class LocalOptions:
     target: str  # see ``open_outlet``
     size_px: int | None = None  # side of the pictures that are sent; None: the model's
     seconds: float | None = None  # end after so long
-    seed: int = 0
     controls: LiveControls = field(default_factory=LiveControls)
 
 
@@ -81,7 +80,7 @@ class _Local:
             await self._loaded()
             with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
                 session = Session(
-                    seed=self._options.seed,
+                    seed=0,
                     folder=Path(folder),
                     loop=asyncio.get_running_loop(),
                     clock=time.monotonic,
