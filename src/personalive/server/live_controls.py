@@ -9,7 +9,7 @@ from typing import Any
 
 from personalive.config import ControlLimits, KeyframeConfig
 from personalive.errors import InputError
-from personalive.streaming.controls import Controls
+from personalive.streaming.controls import Controls, check_number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +30,9 @@ class LiveControls(Controls):
         Controls.__post_init__(self)
         limits = ControlLimits()
         if self.driving_fps is not None:
-            _check_number("driving_fps", self.driving_fps, 1.0, limits.max_driving_fps)
-        _check_number("keyframe_threshold", self.keyframe_threshold, 0.0, 1e6)
-        _check_number("delay_ms", self.delay_ms, 0.0, limits.max_delay_ms)
+            check_number("driving_fps", self.driving_fps, 1.0, limits.max_driving_fps)
+        check_number("keyframe_threshold", self.keyframe_threshold, 0.0, 1e6)
+        check_number("delay_ms", self.delay_ms, 0.0, limits.max_delay_ms)
         for name in ("mirror", "keyframes"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} {getattr(self, name)!r}: give true or false")
@@ -52,9 +52,3 @@ class LiveControls(Controls):
     def threshold(self) -> float:
         """Of keyframes, as the engine wants it."""
         return self.keyframe_threshold if self.keyframes else math.inf
-
-
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and low <= value <= high):
-        raise InputError(f"{name} {value!r}: give a number from {low:g} to {high:g}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from personalive.config import ControlLimits
 from personalive.errors import InputError
@@ -26,17 +26,22 @@ class Controls:
 
     def __post_init__(self) -> None:
         limits = ControlLimits()
-        for name, high in (
-            ("expression", limits.max_strength),
-            ("head_motion", limits.max_strength),
-            ("smoothing", limits.max_smoothing),
-        ):
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (is_number and 0 <= value <= high):
-                raise InputError(f"{name} {value!r}: give a number from 0 to {high:g}")
+        check_number("expression", self.expression, 0.0, limits.max_strength)
+        check_number("head_motion", self.head_motion, 0.0, limits.max_strength)
+        check_number("smoothing", self.smoothing, 0.0, limits.max_smoothing)
         if self.pose not in get_args(PoseMode):
             raise InputError(f"pose {self.pose!r}: give {' or '.join(get_args(PoseMode))}")
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Refuse what is no number from ``low`` to ``high``.
+
+    Raises:
+        InputError: with the name and the range.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and low <= value <= high):
+        raise InputError(f"{name} {value!r}: give a number from {low:g} to {high:g}")
 
 
 CONTROL_NAMES = tuple(field.name for field in fields(Controls))
