@@ -24,6 +24,7 @@ from personalive.streaming.controls import Controls
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 SETTINGS = (
     *(("expression", value) for value in STRENGTHS),
+    *((name, value) for name in ("mouth", "eyes") for value in STRENGTHS if value != 1.0),
     *(("head_motion", value) for value in STRENGTHS if value != 1.0),
     *(("smoothing", value) for value in (0.3, 0.6, 0.8)),
     ("pose", "relative"),

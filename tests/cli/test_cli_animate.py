@@ -32,12 +32,13 @@ def test_the_plainest_command_names_film_and_record_after_both_inputs(run, place
     assert {path.name for path in place.iterdir()} == {"me.png", "clip.mp4", film.name, record.name}
 
 
-def test_every_option_reaches_the_film(run, place, portrait, small_weights):
+def test_every_option_reaches_the_film(run, place, portrait, small_weights, monkeypatch):
+    monkeypatch.setattr("personalive.streaming.directions.DirectionConfig.min_agreement", -1.0)  # weights by chance
     clip = write_clip(place / "long.mp4", 25, sound=True)
     options = (
         "--device cpu --dtype float32 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center --no-face neutral"
     )
-    turned = "--expression 0.5 --head-motion 1.5 --pose relative --smoothing 0.25 --mirror"
+    turned = "--expression 0.5 --mouth 0.5 --eyes 1.5 --head-motion 1.5 --pose relative --smoothing 0.25 --mirror"
     flags = f"{turned} --no-audio --side-by-side --contact-sheet all.png --no-keyframes"
     done = run("animate", portrait, clip, "-o", "f.mp4", "--weights", small_weights, *options.split(), *flags.split())
     assert (done.code, done.err) == (0, "")
@@ -56,6 +57,8 @@ def test_every_option_reaches_the_film(run, place, portrait, small_weights):
         "audio": False,
         "mirror": True,
         "expression": 0.5,
+        "mouth": 0.5,
+        "eyes": 1.5,
         "head_motion": 1.5,
         "pose": "relative",
         "smoothing": 0.25,
@@ -175,12 +178,17 @@ def test_progress_without_a_terminal_is_plain_lines(run, portrait, driving, smal
     monkeypatch.setattr(CliConfig, "plain_interval_s", 0.0)
     done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center")
     assert done.code == 0
-    assert [line.split(" frames")[0] for line in done.err.splitlines()] == [
+    lines = done.err.splitlines()
+    loading = [line for line in lines if line.startswith("animating: loading ")]
+    assert loading == lines[: len(loading)]
+    assert "of 2 MB" in loading[0]
+    assert loading[-1].endswith(" 0:00 left")
+    assert [line.split(" frames")[0] for line in lines[len(loading) :]] == [
         "animating: 4 of about 10",
         "animating: 8 of about 10",
         "animating: 10 of about 10",
     ]
-    assert all("per second" in line and line.isprintable() for line in done.err.splitlines())
+    assert all("per second" in line and line.isprintable() for line in lines)
 
 
 def test_progress_on_a_terminal_is_a_bar_that_goes_away(capsys, monkeypatch):

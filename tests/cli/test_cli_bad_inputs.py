@@ -220,6 +220,7 @@ def test_malicious_weights_run_nothing(run, place, portrait, driving, damaged, t
         (["--seed", "-1"], "seed -1", "from 0 up"),
         (["--keyframe-threshold", "nan"], "threshold nan", "from 0 up"),
         (["--expression", "2.5"], "expression 2.5", "from 0 to 2"),
+        (["--mouth", "-1"], "mouth -1", "from 0 to 2"),
         (["--head-motion", "nan"], "head_motion nan", "from 0 to 2"),
         (["--smoothing", "1"], "smoothing 1.0", "from 0 to 0.95"),
         (["--start", "-1"], "start (-1.0 s)", "0 or more"),
@@ -230,6 +231,13 @@ def test_malicious_weights_run_nothing(run, place, portrait, driving, damaged, t
 )
 def test_numbers_out_of_range(run, place, portrait, driving, arguments, names, way_out):
     check_refused(run, place, portrait, driving, *arguments, names=names, way_out=way_out)
+
+
+def test_a_part_that_this_model_does_not_tell_apart(run, place, portrait, driving, small_weights):
+    refused = {"names": "mouth: this model's motion tokens", "way_out": "turn expression instead"}
+    check_refused(
+        run, place, portrait, driving, "--weights", small_weights, "--framing", "center", "--mouth", "0.5", **refused
+    )
 
 
 def test_a_device_that_is_not_here(run, place, portrait, driving, small_weights):

@@ -39,14 +39,14 @@ def at_a_desk(tmp_path: Path, work: Callable[[Desk, FakeClock], Awaitable[Any]],
 
 def place(desk: Desk, ticket: str | None = None) -> dict[str, Any]:
     with pytest.raises(RefusedError) as refusal:
-        desk.open(0, ticket)
+        desk.open(ticket)
     assert refusal.value.kind == "server_full"
     return refusal.value.more
 
 
 def test_a_ticket_that_is_not_used_is_lost_and_the_others_move_up(tmp_path):
     async def wait(desk: Desk, clock: FakeClock) -> None:
-        desk.open(0, None)
+        desk.open(None)
         first, second = place(desk), place(desk)
         assert (first["position"], second["position"]) == (1, 2)
         clock.now = 20.0
@@ -65,7 +65,7 @@ def test_a_ticket_that_is_not_used_is_lost_and_the_others_move_up(tmp_path):
 
 def test_a_made_up_ticket_is_a_new_place(tmp_path):
     async def wait(desk: Desk, clock: FakeClock) -> None:
-        desk.open(0, None)
+        desk.open(None)
         place(desk)
         told = place(desk, "made up")
         assert told["position"] == 2
@@ -76,7 +76,7 @@ def test_a_made_up_ticket_is_a_new_place(tmp_path):
 
 def test_a_socket_that_opens_as_its_session_ends_is_told(tmp_path):
     async def end(desk: Desk, clock: FakeClock) -> list[str]:
-        session = desk.open(0, None)
+        session = desk.open(None)
         desk.close(session, "over")
         listener: Listener = session.add_listener()
         return [(await asyncio.wait_for(listener.get(), 5))["type"] for _ in range(2)]
@@ -86,7 +86,7 @@ def test_a_socket_that_opens_as_its_session_ends_is_told(tmp_path):
 
 def test_a_session_ends_though_someone_who_asked_is_gone(tmp_path):
     async def end(desk: Desk, clock: FakeClock) -> str | None:
-        session = desk.open(0, None)
+        session = desk.open(None)
         gone, waiting = (asyncio.create_task(session.ask(lambda stream: None)) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
@@ -120,7 +120,7 @@ class FakePlayer:
 
 def test_of_two_drivers_that_begin_at_once_one_plays(tmp_path):
     async def drive(desk: Desk, clock: FakeClock) -> None:
-        session, players = desk.open(0, None), [FakePlayer() for _ in range(3)]
+        session, players = desk.open(None), [FakePlayer() for _ in range(3)]
 
         def obey() -> None:
             while (order := session.next_order()) is not None:

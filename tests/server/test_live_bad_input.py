@@ -345,7 +345,18 @@ def test_bodies_that_are_not_understood(client, method, path, body):
     assert client.ask("GET").json() == before
 
 
-@pytest.mark.parametrize("body", [{"seed": -1}, {"seed": "0"}, {"seed": 2**63}, {"ticket": "x" * 100}, {"sed": 1}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"seed": -1},
+        {"seed": "0"},
+        {"seed": 2**63},
+        {"ticket": "x" * 100},
+        {"view_key": "short"},
+        {"view_key": "/" * 30},
+        {"sed": 1},
+    ],
+)
 def test_sessions_that_cannot_be_opened_so(server, client, body):
     expect_error(server.http.post("/api/sessions", json=body), "bad_request", 400)
 
@@ -354,9 +365,14 @@ def test_a_wrong_method_is_told(server, client):
     check_error(server.http.put("/api/status").json(), "bad_request")
 
 
-def test_an_unknown_role_is_no_socket(client):
-    with pytest.raises((InvalidStatus, ConnectionClosed)):
-        client.connect(query="?role=boss").receive_until(lambda: False)
+@pytest.mark.parametrize("query", ["?role=boss", "?frames=perhaps"])
+def test_a_socket_that_asks_for_something_unknown_is_told(client, query):
+    socket = client.connect(query=query)
+    socket.receive_until(lambda: errors_of(socket))
+    assert query[1:].partition("=")[0] in check_error(errors_of(socket)[0], "bad_request")
+
+
+def test_an_unknown_address_is_no_socket(client):
     with pytest.raises(InvalidStatus), connect(client.server.address.replace("http", "ws") + "/api/nothing"):
         pass
 

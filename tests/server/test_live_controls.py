@@ -15,9 +15,12 @@ from personalive.streaming.controls import Controls
 def test_the_defaults_are_those_of_the_protocol():
     assert asdict(LiveControls()) == {
         "expression": 1.0,
+        "mouth": 1.0,
+        "eyes": 1.0,
         "head_motion": 1.0,
         "pose": "absolute",
         "smoothing": 0.0,
+        "seed": 0,
         "mirror": False,
         "driving_fps": None,
         "keyframes": True,
@@ -31,6 +34,8 @@ def test_the_defaults_are_those_of_the_protocol():
     ("name", "edges"),
     [
         ("expression", (0, 2)),
+        ("mouth", (0, 2)),
+        ("eyes", (0, 2)),
         ("head_motion", (0, 2)),
         ("smoothing", (0, 0.95)),
         ("driving_fps", (1, 60)),
@@ -55,7 +60,19 @@ def test_only_the_rate_may_be_left_to_the_server(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"), [("mirror", 1), ("mirror", "true"), ("keyframes", None), ("pose", "upside down"), ("pose", [])]
+    ("name", "wrong"),
+    [
+        ("seed", -1),
+        ("seed", 2**63),
+        ("seed", 1.0),
+        ("seed", True),
+        ("seed", None),
+        ("mirror", 1),
+        ("mirror", "true"),
+        ("keyframes", None),
+        ("pose", "upside down"),
+        ("pose", []),
+    ],
 )
 def test_choices_take_their_own_values_alone(name, wrong):
     with pytest.raises(InputError, match=name):

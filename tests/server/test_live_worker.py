@@ -123,17 +123,26 @@ def test_a_model_that_cannot_be_loaded_is_told_and_not_tried_again():
 
 
 def test_while_the_model_loads_nobody_is_let_in(engine):
-    go = threading.Event()
-    worker = Worker(lambda: go.wait(30) and engine)
+    go, read = threading.Event(), threading.Event()
+
+    def load(told) -> Engine:
+        told(0.25)
+        read.set()
+        go.wait(30)
+        return engine
+
+    worker = Worker(load)
     try:
+        assert worker.progress is None
         worker.start()
-        assert worker.state == "loading"
+        assert read.wait(30)
+        assert (worker.state, worker.progress) == ("loading", 0.25)
         worker.check()  # alive: nothing to do
         assert worker.session_limit == 1
     finally:
         go.set()
         worker.stop()
-    assert worker.state == "stopped"
+    assert (worker.state, worker.progress) == ("stopped", None)
 
 
 class FakeClock:
@@ -148,7 +157,7 @@ class FakeClock:
 def test_three_failures_within_a_minute_are_enough(apart_s, state, caplog):
     clock, tries = FakeClock(), []
 
-    def load() -> Engine:
+    def load(_) -> Engine:
         tries.append(1)
         raise RuntimeError("the device is lost")
 

@@ -113,8 +113,8 @@ def sound_delay_s(person: Person) -> float:
 
 
 def session_of(server: LiveServer, person: Person) -> Any:
-    ident = person.find("view-link").input_value().rpartition("/")[2].partition("#")[0]
-    return server.app.state.desk.find(ident)
+    key = person.find("view-link").input_value().rpartition("#key=")[2]
+    return server.app.state.desk.find_view(key)
 
 
 # --- a stream ------------------------------------------------------------------------------------------------
@@ -206,9 +206,27 @@ def test_the_clean_view_shows_the_result_and_nothing_else(live: Person):
     view = live.open(live.find("view-link").input_value())
     see_different(view, 3)
     assert view.locator("body > *").count() == 1
-    view.close()
     live.page.bring_to_front()
     live.see_different(2)
+    view.close()
+
+
+def test_the_link_to_the_clean_view_stays(live: Person):
+    panel = live.page.locator("details", has=live.page.locator("#view-link"))
+    panel.evaluate("panel => { panel.open = true; }")
+    link = live.find("view-link").input_value()
+    view = live.open(link)
+    see_different(view, 2)
+    live.page.bring_to_front()
+    live.find("stop").click()
+    live.find("start").click()
+    live.see_different(3)
+    view.bring_to_front()
+    see_different(view, 2)  # the next session, without anybody touching it
+    assert live.find("view-link").input_value() == link
+    live.page.get_by_role("button", name="New link").click()
+    assert live.find("view-link").input_value() != link
+    view.close()
 
 
 def test_a_control_reaches_the_server(live: Person, server: LiveServer):

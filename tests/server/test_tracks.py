@@ -57,7 +57,7 @@ class Watched:
 def new_session(**settings) -> Session:
     """On this event loop; its clock stands still."""
     config = LiveConfig(**settings)
-    return Session(seed=0, folder=Path(), loop=asyncio.get_running_loop(), clock=lambda: NOW_S, config=config)
+    return Session(folder=Path(), loop=asyncio.get_running_loop(), clock=lambda: NOW_S, config=config)
 
 
 def finished(level: int, show_at_s: float) -> FinishedFrame:
@@ -201,7 +201,7 @@ def test_sound_waits_as_long_as_the_picture():
         sound.join(track)
         track._joined = True
         session = new_session()
-        session.set_controls({"delay_ms": 250.0})
+        await session.set_controls({"delay_ms": 250.0})
         await hand_on(Given("audio", [audio(0)]), session, sound)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("personalive.server.tracks.asyncio.sleep", sleep)

@@ -38,7 +38,7 @@ def running(
     server: ServerConfig | None = None,
 ) -> Iterator[LiveServer]:
     """A server that is ready; everything has ended afterwards."""
-    worker = Worker(load, center_fallback=True, live=live, server=server)
+    worker = Worker(lambda _: load(), center_fallback=True, live=live, server=server)
     app = create_app(worker, Doors(token, config=server), live=live, server=server)
     limit = (server or ServerConfig()).frame_bytes + 1024
     config = uvicorn.Config(

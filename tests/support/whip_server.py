@@ -115,7 +115,7 @@ def live_server(
     engine: Engine, folder: Path, *, live: LiveConfig | None = None, server: ServerConfig | None = None
 ) -> Iterator[LiveServer]:
     """Runs in threads of its own until the block ends."""
-    worker = Worker(lambda: engine, center_fallback=True, live=live, server=server)
+    worker = Worker(lambda _: engine, center_fallback=True, live=live, server=server)
     app = _app(worker, folder, live, server)
     runner = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning", ws="none"))
     thread = threading.Thread(target=runner.run, name="test-server")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,21 +20,29 @@ from personalive.errors import DeviceError
 from personalive.models.bundle import Networks
 from personalive.models.unet import UNetConfig
 
+LoadProgress = Callable[[int, int], None]  # (bytes read, bytes in all)
 _TEMPORAL = ".temporal_modules."  # keys that the released layout keeps in temporal_module
 
 
 def load_networks(
-    folder: CheckpointFolder, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    folder: CheckpointFolder,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    progress: LoadProgress | None = None,
 ) -> Networks:
     """Load every network of ``folder`` for inference: on ``device``, in ``dtype``, no gradients, eval mode.
 
-    Each is built without values and filled straight in the wanted format, one file open at a time.
+    Each is built without values and filled straight in the wanted format, one file open at a time. ``progress`` is
+    called after every tensor.
 
     Raises:
         CheckpointError: files that are damaged, unsafe, or not the weights of this model.
         DeviceError: the device is not there or its memory is not enough.
     """
-    parts = {part: load_part(folder, part, device=device, dtype=dtype) for part in parts_of(folder.config)}
+    names = parts_of(folder.config)
+    loaded = None if progress is None else _counted(progress, folder, names)
+    parts = {part: load_part(folder, part, device=device, dtype=dtype, loaded=loaded) for part in names}
     return Networks(config=folder.config, unet_config=unet_config(folder), **cast(dict[str, Any], parts))
 
 
@@ -44,21 +52,37 @@ def load_part(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    loaded: Callable[[int], None] | None = None,
 ) -> nn.Module:
     """Load one network ("vae", "clip", "reference_unet", ...) as ``load_networks`` does.
+
+    ``loaded`` is told the bytes of each tensor as it arrives.
 
     Raises:
         CheckpointError, DeviceError: as ``load_networks``.
     """
     module = build_part(folder, part)
     try:
-        load_files(module, folder.files(part), rules=KEY_RULES[part], device=device, dtype=dtype)
+        load_files(module, folder.files(part), rules=KEY_RULES[part], device=device, dtype=dtype, loaded=loaded)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             f"{device}: not enough memory for {part} of {folder.name} in {dtype}: "
             "use a half-precision format or a smaller model"
         ) from error
     return module.eval().requires_grad_(False)
+
+
+def _counted(progress: LoadProgress, folder: CheckpointFolder, parts: Iterable[str]) -> Callable[[int], None]:
+    """Adds up what arrives; tensors count as they lie in the files, so the files' own sizes are all."""
+    total = sum(path.stat().st_size for part in parts for path in folder.files(part))
+    done = 0
+
+    def loaded(count: int) -> None:
+        nonlocal done
+        done = min(done + count, total)
+        progress(done, total)
+
+    return loaded
 
 
 def save_networks(networks: Networks, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:

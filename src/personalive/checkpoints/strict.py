@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,10 +112,11 @@ def load_files(
     rules: KeyRules = NO_RULES,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    loaded: Callable[[int], None] | None = None,
 ) -> None:
     """``load_strict`` from the union of ``paths``, one open at a time; of equal keys the later file's wins.
 
-    All shapes are checked before the first value is read.
+    All shapes are checked before the first value is read. ``loaded`` is told the bytes of each tensor as it arrives.
 
     Raises:
         CheckpointError: as ``load_strict`` and ``read_tensors``.
@@ -126,7 +127,7 @@ def load_files(
     if difference:
         raise mismatch(label, difference)
     for path in paths:
-        _assign(module, read_tensors(path), rules, device, dtype)
+        _assign(module, read_tensors(path), rules, device, dtype, loaded)
     _finish(module, label, device, dtype)
 
 
@@ -144,6 +145,7 @@ def _assign(
     rules: KeyRules,
     device: torch.device | str,
     dtype: torch.dtype | None,
+    loaded: Callable[[int], None] | None = None,
 ) -> None:
     own = module_infos(module)
     ready = {}
@@ -154,6 +156,8 @@ def _assign(
             # always a copy: a mapped file that is later replaced must not reach into a running model
             copy = tensor.to(device=device, dtype=kept, copy=True).reshape(own[name].shape)
             ready[name] = copy.contiguous()
+        if loaded is not None:
+            loaded(tensor.nbytes)
     module.load_state_dict(ready, strict=False, assign=True)
 
 

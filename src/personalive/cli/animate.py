@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personalive.cli.console import clock, progress, show_rows
+from personalive.cli.console import clock, loading, progress, show_rows
 from personalive.config import TINY, WEIGHTS_ENV, CliConfig, ControlLimits, FilmSizeConfig, KeyframeConfig
 from personalive.errors import InputError, OutputError
 from personalive.streaming.controls import Controls
@@ -155,6 +155,22 @@ def animate(
             "about 1.5 on wide-open mouths may tear.",
         ),
     ] = _PLAIN.expression,
+    mouth: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help=f"How far the mouth opens, 0 to {_LIMITS.max_strength:g}, whatever else the face does; 1 as the "
+            "driver's.",
+        ),
+    ] = _PLAIN.mouth,
+    eyes: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help=f"How far the lids close, 0 to {_LIMITS.max_strength:g}: 0 never blinks, above 1 helps a driver "
+            "whose blinks do not arrive.",
+        ),
+    ] = _PLAIN.eyes,
     head_motion: Annotated[
         float,
         typer.Option(
@@ -226,6 +242,8 @@ def animate(
         "no_face": no_face.value,
         "audio": audio,
         "expression": expression,
+        "mouth": mouth,
+        "eyes": eyes,
         "head_motion": head_motion,
         "pose": pose.value,
         "smoothing": smoothing,
@@ -274,7 +292,7 @@ def _make(
         def advance(progress: Progress) -> None:
             show(progress.frames, progress.total, told(progress))
 
-        return make_film(portrait, driving, film, progress=advance, **engine, **options)
+        return make_film(portrait, driving, film, progress=advance, loading=loading(show), **engine, **options)
 
 
 def told(progress: Progress) -> str:

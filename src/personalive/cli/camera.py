@@ -68,6 +68,8 @@ def camera(
         bool, typer.Option("--mirror/--no-mirror", help="Exchange the driver's left and right.")
     ] = True,
     expression: Annotated[float, typer.Option(help="How far the face leaves the portrait's own, 0 to 2.")] = 1.0,
+    mouth: Annotated[float, typer.Option(help="How far the mouth opens, 0 to 2.")] = 1.0,
+    eyes: Annotated[float, typer.Option(help="How far the lids close, 0 to 2.")] = 1.0,
     head_motion: Annotated[float, typer.Option(help="How far the head leaves the portrait's pose, 0 to 2.")] = 1.0,
     smoothing: Annotated[float, typer.Option(help="Share of the last motion kept in the next, 0 to 0.95.")] = 0.0,
 ) -> None:
@@ -78,7 +80,9 @@ def camera(
 
     if size is not None and size % 2:
         raise typer.BadParameter(f"--size {size}: give an even number")
-    controls = LiveControls(mirror=mirror, expression=expression, head_motion=head_motion, smoothing=smoothing)
+    controls = LiveControls(
+        mirror=mirror, expression=expression, mouth=mouth, eyes=eyes, head_motion=head_motion, smoothing=smoothing
+    )
     options = LocalOptions(
         portrait=portrait, source=source, target=target, size_px=size, seconds=seconds, controls=controls
     )

@@ -69,6 +69,18 @@ def _plain(label: str) -> Iterator[Show]:
     yield show
 
 
+def loading(show: Show) -> Callable[[int, int], None]:
+    """Shows how far a model is read: what ``load_engine`` calls with the bytes read and the bytes in all."""
+    begun = time.monotonic()
+
+    def read(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - begun, 1e-9)
+        left = clock((total - done) / rate) if rate else "?"
+        show(done, total, f"loading {size(done)} of {size(total)}, {size(rate)} per second, {left} left")
+
+    return read
+
+
 def clock(seconds: float) -> str:
     """Seconds as ``0:07``, ``12:34`` or ``1:02:03``."""
     minutes, rest = divmod(max(round(seconds), 0), 60)

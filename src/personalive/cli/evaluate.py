@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.animate import AUTO, Dtype, Framing, names_tiny
-from personalive.cli.console import clock, progress, show_rows
+from personalive.cli.console import clock, loading, progress, show_rows
 from personalive.config import WEIGHTS_ENV, EvaluationConfig, default_metrics_folder
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None, i
 
         if engine_options is None:
             return run(options, None, progress=advance, inputs=inputs)
-        engine = load_engine(**engine_options)
+        engine = load_engine(**engine_options, progress=loading(show))
         with memory_errors(engine.device):
             return run(options, engine, progress=advance, inputs=inputs)
 

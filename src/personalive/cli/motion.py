@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.animate import AUTO, Dtype, Framing, names_tiny, told
-from personalive.cli.console import clock, progress, show_rows, size
+from personalive.cli.console import clock, loading, progress, show_rows, size
 from personalive.config import WEIGHTS_ENV
 
 if TYPE_CHECKING:
@@ -110,7 +110,14 @@ def record(
             show_progress(now.frames, now.total, told(now))
 
         report = make_template(
-            driving, out, options, weights=weights, device=device, dtype=dtype.value, progress=advance
+            driving,
+            out,
+            options,
+            weights=weights,
+            device=device,
+            dtype=dtype.value,
+            progress=advance,
+            loading=loading(show_progress),
         )
     _show_report(report)
 

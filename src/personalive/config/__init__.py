@@ -19,7 +19,7 @@ from personalive.config.files import (
     default_metrics_folder,
     default_weights_folder,
 )
-from personalive.config.live import ControlLimits, LiveConfig, OutletConfig, ServerConfig
+from personalive.config.live import ControlLimits, DirectionConfig, LiveConfig, OutletConfig, ServerConfig
 from personalive.config.model import (
     CanvasConfig,
     DetailConfig,
@@ -44,6 +44,7 @@ __all__ = [
     "ContactSheetConfig",
     "ControlLimits",
     "DetailConfig",
+    "DirectionConfig",
     "DownloadConfig",
     "EntryType",
     "EvaluationConfig",

@@ -16,6 +16,15 @@ class ControlLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DirectionConfig:
+    """How a model's motion tokens are asked what mouth and eyes do to them."""
+
+    people: int = 8  # drawn ones
+    first_seed: int = 5_000
+    min_agreement: float = 0.5  # mean cosine; the bundled model has 0.9, chance is near 0.35 for eight
+
+
+@dataclass(frozen=True, kw_only=True)
 class LiveConfig:
     """A session's queues and clocks. Every queue drops its oldest when full."""
 

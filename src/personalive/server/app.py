@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
@@ -27,6 +27,7 @@ from personalive.server.doors import Doors
 from personalive.server.errors import RefusedError
 from personalive.server.jobs import JobDesk
 from personalive.server.peers import Peers
+from personalive.server.socket import refuse
 from personalive.server.worker import Worker
 
 _LOG = logging.getLogger(__name__)
@@ -86,15 +87,22 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return _answer(RefusedError("bad_request", f"{place}: {first['msg']}"))
+        return _answer(_misunderstood(error.errors()[0]))
+
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def invalid_socket(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
+        await refuse(socket, _misunderstood(error.errors()[0]))
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
         kind = "not_found" if error.status_code == 404 else "bad_request"
         body = RefusedError(kind, str(error.detail)).body()
         return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+def _misunderstood(first: dict[str, Any]) -> RefusedError:
+    place = ".".join(str(part) for part in first["loc"])
+    return RefusedError("bad_request", f"{place}: {first['msg']}")
 
 
 def _answer(error: RefusedError) -> JSONResponse:
@@ -127,7 +135,7 @@ def _guard(app: FastAPI, doors: Doors) -> None:
 
 
 def _serve_page(app: FastAPI) -> None:
-    pages: dict[str, Any] = {"/": "index.html", "/view/{ident}": "view.html"}
+    pages: dict[str, Any] = {"/": "index.html", "/view": "view.html"}
     for path, name in pages.items():
         app.add_api_route(path, _page(STATIC / name), include_in_schema=False)
     for kind, suffix in (("text/javascript", ".js"), ("image/svg+xml", ".svg"), ("text/css", ".css")):

@@ -20,6 +20,7 @@ from personalive.streaming.template import Template
 from personalive.vision.resize import shrink_to
 
 Content = Callable[[], np.ndarray] | Motion
+_SHORTEST_ROUND_S = 0.04  # of a clip that says it lasts no time at all
 _PAUSED_S = 0.1  # how often a paused clip looks whether it may go on
 
 
@@ -78,6 +79,7 @@ class _Player(ABC):
                 return False
             session.push(DrivingFrame(0, int(1e6 * (first + time_s)), clock(), content), self.driver)
             end = time_s + duration_s
+        end = max(end, _SHORTEST_ROUND_S)
         self._stop.wait(max(begun + end - clock(), 0.0))
         self._played_s = first + end
         return self._going()

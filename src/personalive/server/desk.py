@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from personalive.config import LiveConfig, ServerConfig
+from personalive.server.doors import same
 from personalive.server.errors import RefusedError
 from personalive.server.session import Session
 from personalive.server.stream import Clock
@@ -50,8 +51,12 @@ class Desk:
         """People in line."""
         return len(self._line)
 
-    def open(self, seed: int, ticket: str | None) -> Session:
+    def open(self, ticket: str | None, *, seed: int = 0, view_key: str | None = None) -> Session:
         """A new session.
+
+        Args:
+            ticket: the place in line that was given before.
+            view_key: of an earlier session, so that a link to its view shows this one; None makes a new one.
 
         Raises:
             RefusedError: the model is not ready, or no session is free; then with a place in line.
@@ -70,7 +75,12 @@ class Desk:
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         session = Session(
-            seed=seed, folder=folder, loop=asyncio.get_running_loop(), clock=self._clock, config=self.live
+            folder=folder,
+            loop=asyncio.get_running_loop(),
+            clock=self._clock,
+            config=self.live,
+            seed=seed,
+            view_key=view_key,
         )
         self._sessions[session.id] = session
         worker.seat(session)
@@ -86,6 +96,17 @@ class Desk:
         if session is None or session.ended is not None:
             raise RefusedError("not_found", "no such session: it has ended, or the address is wrong")
         return session
+
+    def find_view(self, key: str) -> Session:
+        """The newest session with that view key.
+
+        Raises:
+            RefusedError: there is none now.
+        """
+        for session in reversed(self._sessions.values()):
+            if session.ended is None and same(key, session.view_key):
+                return session
+        raise RefusedError("not_found", "nothing to view: no session with this key runs now")
 
     def close(self, session: Session, reason: str) -> None:
         """End a session; what was uploaded to it is gone."""

@@ -87,18 +87,19 @@ class Doors:
 
     def check_token(self, connection: HTTPConnection) -> None:
         """The server's token, where there is one."""
-        if self.token is not None and not _same(_bearer(connection), self.token):
+        if self.token is not None and not same(_bearer(connection), self.token):
             raise RefusedError("wrong_token", "the server's token is missing or wrong: use the link that it printed")
 
     @staticmethod
     def check_key(connection: HTTPConnection, owned: Owned, *also: str) -> None:
         """The key of a session or job, or one of the others that will do."""
-        given = _bearer(connection) or _offered_key(connection)
-        if not any(_same(given, key) for key in (owned.key, *also)):
+        given = _bearer(connection) or offered_key(connection)
+        if not any(same(given, key) for key in (owned.key, *also)):
             raise RefusedError("wrong_token", "the key is missing or wrong")
 
 
-def _same(given: str, wanted: str) -> bool:
+def same(given: str, wanted: str) -> bool:
+    """Compared in a time that tells nothing of where they differ."""
     return secrets.compare_digest(given.encode(), wanted.encode())
 
 
@@ -107,8 +108,8 @@ def _bearer(connection: HTTPConnection) -> str:
     return value.strip() if kind.lower() == "bearer" else ""
 
 
-def _offered_key(connection: HTTPConnection) -> str:
-    """From a WebSocket's subprotocols."""
+def offered_key(connection: HTTPConnection) -> str:
+    """The key among a WebSocket's subprotocols; empty where there is none."""
     offered = connection.headers.get("sec-websocket-protocol", "").split(",")
     keys = [name.strip().removeprefix(_KEY_PREFIX) for name in offered if name.strip().startswith(_KEY_PREFIX)]
     return keys[0] if keys else ""

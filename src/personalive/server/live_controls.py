@@ -11,6 +11,8 @@ from personalive.config import ControlLimits, KeyframeConfig
 from personalive.errors import InputError
 from personalive.streaming.controls import Controls, check_number
 
+_SEEDS = 2**63
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveControls(Controls):
@@ -20,6 +22,7 @@ class LiveControls(Controls):
         InputError: a value outside its range.
     """
 
+    seed: int = 0  # of the noise that enters from now on
     mirror: bool = False  # the driver's left and right exchanged
     driving_fps: float | None = None  # frames made per second; None: as many as help
     keyframes: bool = True
@@ -33,6 +36,8 @@ class LiveControls(Controls):
             check_number("driving_fps", self.driving_fps, 1.0, limits.max_driving_fps)
         check_number("keyframe_threshold", self.keyframe_threshold, 0.0, 1e6)
         check_number("delay_ms", self.delay_ms, 0.0, limits.max_delay_ms)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < _SEEDS:
+            raise InputError(f"seed {self.seed!r}: give a whole number from 0 to {_SEEDS - 1}")
         for name in ("mirror", "keyframes"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} {getattr(self, name)!r}: give true or false")

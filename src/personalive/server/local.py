@@ -80,7 +80,6 @@ class _Local:
             await self._loaded()
             with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
                 session = Session(
-                    seed=0,
                     folder=Path(folder),
                     loop=asyncio.get_running_loop(),
                     clock=time.monotonic,
@@ -105,7 +104,7 @@ class _Local:
     async def _perform(self, session: Session) -> None:
         engine = self._worker.engine
         assert engine is not None
-        await session.ask(lambda stream: stream.cast(self._picture))
+        await session.ask(lambda stream: stream.cast(self._picture, session.controls.seed))
         source = await self._source(session)
         size_px = self._options.size_px or engine.image_size
         outlet = open_outlet(self._options.target, size_px, OutletConfig())

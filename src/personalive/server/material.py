@@ -48,7 +48,7 @@ async def put_portrait(
     """The body, a picture, becomes the portrait; the next frames show it."""
     path = await _received(request, session, gallery, "portrait", desk.server.portrait_bytes)
     picture = await read_picture(path, desk.server)
-    note = await session.ask(lambda stream: stream.cast(picture))
+    note = await session.ask(lambda stream: stream.cast(picture, session.controls.seed))
     return {"note": note, "generation": session.state()["generation"]}
 
 

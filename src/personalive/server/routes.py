@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from personalive import __version__
 from personalive.errors import InputError
 from personalive.server.access import OwnSession, TheDesk, TheDoors, the_desk, the_doors
+from personalive.server.doors import offered_key
 from personalive.server.errors import RefusedError
 from personalive.server.session import Driver
 from personalive.server.socket import refuse, serve_socket
@@ -30,6 +31,7 @@ class OpenBody(_Body):
 
     seed: int = Field(0, ge=0, lt=2**63)
     ticket: str | None = Field(None, max_length=64)
+    view_key: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{24,64}$")
 
 
 class ChangeBody(_Body):
@@ -67,7 +69,7 @@ def status(desk: TheDesk) -> dict[str, Any]:
         "version": __version__,
         "state": worker.state,
         "message": worker.message,
-        "progress": None,
+        "progress": None if worker.progress is None else round(worker.progress, 3),
         **model,
         "drawn_heads_only": worker.center_fallback,
         "step_ms": None if step is None else round(1e3 * step, 1),
@@ -83,7 +85,7 @@ def status(desk: TheDesk) -> dict[str, Any]:
 async def open_session(request: Request, desk: TheDesk, doors: TheDoors, body: OpenBody) -> Opened:
     """A new session, or a place in line."""
     doors.check_token(request)
-    session = desk.open(body.seed, body.ticket)
+    session = desk.open(body.ticket, seed=body.seed, view_key=body.view_key)
     engine = desk.worker.engine
     return Opened(
         id=session.id,
@@ -129,7 +131,7 @@ async def change_controls(request: Request, session: OwnSession) -> dict[str, An
     """Change some of them."""
     values = await json_object(request)
     try:
-        session.set_controls(values)
+        await session.set_controls(values)
     except InputError as error:
         raise RefusedError("bad_request", str(error)) from None
     return session.state()["controls"]
@@ -159,3 +161,17 @@ async def socket(
         await refuse(websocket, error)
         return
     await serve_socket(websocket, session, role, frames=frames, live=desk.live, server=desk.server)
+
+
+@routes.websocket("/view/socket")
+async def view(websocket: WebSocket) -> None:
+    """Finished frames of whichever session has this view key now."""
+    desk, doors = the_desk(websocket), the_doors(websocket)
+    try:
+        doors.check_origin(websocket)
+        doors.check_rate(websocket)
+        session = desk.find_view(offered_key(websocket))
+    except RefusedError as error:
+        await refuse(websocket, error)
+        return
+    await serve_socket(websocket, session, "viewer", frames=True, live=desk.live, server=desk.server)

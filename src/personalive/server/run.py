@@ -110,8 +110,8 @@ def local_worker(weights: str, device: str, dtype: str, config: ServerConfig | N
     """A worker that will load the model of these names, as ``load_engine`` takes them."""
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
-    def load() -> Engine:
-        engine = load_engine(chosen, device=device, dtype=dtype)
+    def load(told: Callable[[float], None]) -> Engine:
+        engine = load_engine(chosen, device=device, dtype=dtype, progress=lambda done, total: told(done / total))
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections
         return engine

@@ -18,6 +18,7 @@ from personalive.server.figures import Figures
 from personalive.server.live_controls import LiveControls
 from personalive.server.mailboxes import DrivingFrame, FinishedFrame, Inbox, Viewer
 from personalive.server.stream import Clock, LiveStream
+from personalive.streaming.directions import FACIAL
 
 Driver = Literal["camera", "clip", "template"]
 Order = tuple[Callable[[LiveStream], Any], Future]
@@ -81,16 +82,26 @@ class Session:
     """Made and ended on the event loop. What both threads touch is behind one lock or atomic."""
 
     def __init__(
-        self, *, seed: int, folder: Path, loop: asyncio.AbstractEventLoop, clock: Clock, config: LiveConfig
+        self,
+        *,
+        folder: Path,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        config: LiveConfig,
+        seed: int = 0,
+        view_key: str | None = None,
     ) -> None:
         """
         Args:
             folder: for uploads; made by the owner, gone with the session.
+            seed: what the controls begin with.
+            view_key: None makes a new one.
         """
-        self.id, self.key, self.view_key = (secrets.token_urlsafe(_KEY_BYTES) for _ in range(3))
-        self.seed, self.folder, self.loop, self.clock, self.config = seed, folder, loop, clock, config
+        self.id, self.key, new_key = (secrets.token_urlsafe(_KEY_BYTES) for _ in range(3))
+        self.view_key = view_key or new_key
+        self.folder, self.loop, self.clock, self.config = folder, loop, clock, config
         self.inbox = Inbox(config.inbox_frames)
-        self.controls = LiveControls()
+        self.controls = LiveControls(seed=seed)
         self.playing = True
         self.driver: Driver = "camera"
         self.player: Player | None = None  # of the newest clip or template
@@ -137,11 +148,17 @@ class Session:
         self.wake()
         return await asyncio.wrap_future(future)
 
-    def set_controls(self, values: Mapping[str, Any]) -> LiveControls:
-        """Change some controls; they hold from the next chunk on."""
-        self.controls = self.controls.changed(values)
+    async def set_controls(self, values: Mapping[str, Any]) -> None:
+        """Change some controls; they hold from the next chunk on.
+
+        Raises:
+            InputError: an unknown one, a value out of range, or one that the model cannot follow.
+        """
+        wanted = self.controls.changed(values)
+        if any(name in values for name in FACIAL):
+            await self.ask(lambda stream: stream.check(wanted))
+        self.controls = self.controls.changed(values)  # others may have changed meanwhile
         self.tell_state()
-        return self.controls
 
     def set_playing(self, playing: bool) -> None:
         """Pause, or go on; what waited is forgotten, so that going on begins with the present."""

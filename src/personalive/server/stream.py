@@ -51,12 +51,12 @@ class _Read:
 class LiveStream:
     """Holds the engine's state for one session, and what its frames in flight came from."""
 
-    def __init__(self, engine: Engine, *, seed: int, center_fallback: bool, clock: Clock, config: LiveConfig) -> None:
+    def __init__(self, engine: Engine, *, center_fallback: bool, clock: Clock, config: LiveConfig) -> None:
         """
         Args:
             center_fallback: pictures without a face are taken by their middle (for a model of drawn heads).
         """
-        self._engine, self._seed, self._fallback = engine, seed, center_fallback
+        self._engine, self._fallback = engine, center_fallback
         self._clock, self._config = clock, config
         scale = engine.config.framing_scale
         self._framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
@@ -89,7 +89,7 @@ class LiveStream:
         """Stored by now."""
         return self._state.keyframes if self._state else 0
 
-    def cast(self, picture: np.ndarray) -> str:
+    def cast(self, picture: np.ndarray, seed: int) -> str:
         """Put a portrait (H, W, 3) uint8 RGB on stage; returns a remark on how it was framed, mostly none.
 
         Raises:
@@ -98,7 +98,7 @@ class LiveStream:
         framed = frame_portrait(
             picture, self._detector, "auto", allow_center_fallback=self._fallback, config=self._framing
         )
-        self._state = self._engine.start(framed.image, seed=self._seed)
+        self._state = self._engine.start(framed.image, seed=seed)
         self.picture = picture
         self._portrait = resize_portrait(framed.image, self._engine.image_size)
         self._flight = deque([None] * self._engine.warmup_frames)
@@ -140,6 +140,14 @@ class LiveStream:
         """
         return fitted(template, self._engine, "the template")
 
+    def check(self, controls: LiveControls) -> None:
+        """Refuse controls that this model cannot follow, and prepare what they need.
+
+        Raises:
+            InputError: mouth or eyes are turned, and the model does not tell them apart.
+        """
+        self._engine.conditioner.check(controls)
+
     def turn(self, frames: Sequence[DrivingFrame], controls: LiveControls, *, neutral: bool) -> list[FinishedFrame]:
         """Make one chunk.
 
@@ -156,7 +164,7 @@ class LiveStream:
         motion, entered, cuts = self._motion(frames, controls, begun)
         marked = [place for place, cut in enumerate(cuts) if cut]
         cut = marked[-1] if marked else (0 if neutral else None)
-        state = replace(self._state, keyframe_threshold=controls.threshold)
+        state = replace(self._state, keyframe_threshold=controls.threshold, seed=controls.seed)
         self._state, pictures = self._engine.step(state, motion, cut=cut, controls=controls)
         self._flight.extend(entered)
         done = self._clock()

@@ -48,7 +48,7 @@ class Worker:
 
     def __init__(
         self,
-        load: Callable[[], Engine],
+        load: Callable[[Callable[[float], None]], Engine],
         *,
         center_fallback: bool = False,
         live: LiveConfig | None = None,
@@ -57,7 +57,8 @@ class Worker:
     ) -> None:
         """
         Args:
-            load: makes the engine, on the worker's thread; again after the device has failed.
+            load: makes the engine, on the worker's thread; again after the device has failed. Told a function that
+                takes the share of the model that has been read, 0 to 1.
             center_fallback: see ``LiveStream``.
         """
         self._load, self.center_fallback, self._clock = load, center_fallback, clock
@@ -72,6 +73,7 @@ class Worker:
         self._engine: Engine | None = None
         self.state: State = "loading"
         self.message = "loading the model"
+        self.progress: float | None = None  # while it loads: the share that has been read, 0 to 1
         self._thread = self._new_thread()
 
     # --- from the event loop ------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ class Worker:
             self._end_all(self.message)
             return
         self.state, self.message = "loading", "the worker stopped and is being restarted"
+        self.progress = None
         self._engine = None
         for seat in self._seats:
             seat.session.say(self.message)
@@ -158,9 +161,9 @@ class Worker:
     def _run(self) -> None:
         """Until stopped, or until something happens that no session can be blamed for."""
         try:
-            self._engine = self._load()
+            self._engine = self._load(self._read)
             self._warm_up(self._engine)
-            self.state, self.message = "ready", ""
+            self.state, self.message, self.progress = "ready", "", None
             self._recast()
             while not self._stopping:
                 self._news.clear()
@@ -174,6 +177,9 @@ class Worker:
             self._end_all(self.message)
         except Exception as error:  # noqa: BLE001 (whatever it was, ``check`` starts the thread again)
             _LOG.exception("the worker stopped", exc_info=error)
+
+    def _read(self, share: float) -> None:
+        self.progress = share
 
     def _dies_too_often(self) -> bool:
         """Count a death."""
@@ -206,7 +212,6 @@ class Worker:
         assert self._engine is not None
         return LiveStream(
             self._engine,
-            seed=session.seed,
             center_fallback=self.center_fallback,
             clock=self._clock,
             config=self._live,
@@ -219,7 +224,7 @@ class Worker:
             seat.stream.generation, seat.stream.index = before.generation, before.index
             try:
                 if before.picture is not None:
-                    seat.stream.cast(before.picture)
+                    seat.stream.cast(before.picture, seat.session.controls.seed)
             except PersonaLiveError as error:
                 seat.session.end(f"its portrait was lost when the model was restarted ({error})")
                 continue

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from personalive.checkpoints.networks import LoadProgress
 from personalive.config import FilmSizeConfig, FramingConfig, KeyframeConfig
 from personalive.errors import InputError, OutputError
 from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
@@ -57,7 +58,9 @@ class AnimateOptions:
     side_by_side: bool = False  # portrait, driver and result beside each other; of a template no driver
     contact_sheet: str | None = None  # a PNG that shows the whole film at a glance
     mirror: bool = False  # the driving picture's left and right are exchanged before anything reads it
-    expression: float = _PLAIN.expression  # this and the next three: see ``Controls``
+    expression: float = _PLAIN.expression  # this and the next five: see ``Controls``
+    mouth: float = _PLAIN.mouth
+    eyes: float = _PLAIN.eyes
     head_motion: float = _PLAIN.head_motion
     pose: PoseMode = _PLAIN.pose
     smoothing: float = _PLAIN.smoothing
@@ -131,6 +134,7 @@ def animate(
     device: str = AUTO,
     dtype: str = AUTO,
     progress: Callable[[Progress], None] | None = None,
+    loading: LoadProgress | None = None,
     **options: Any,
 ) -> AnimateReport:
     """Make the film of ``portrait`` performing ``driving``.
@@ -145,6 +149,7 @@ def animate(
         weights, device, dtype: as for ``load_engine``; ignored where an ``engine`` is given.
         engine: a loaded model, to make several films with one.
         progress: called after every finished chunk.
+        loading: called while the model is read, see ``load_engine``.
         **options: fields of ``AnimateOptions``.
 
     Raises:
@@ -157,7 +162,7 @@ def animate(
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     picture = load_still(portrait)
     with _opened(driving, chosen) as source:
-        engine = engine or load_engine(weights, device=device, dtype=dtype)
+        engine = engine or load_engine(weights, device=device, dtype=dtype, progress=loading)
         with memory_errors(engine.device):
             fit = fitted(source, engine, str(driving)) if isinstance(source, Template) else source
             report = _Film(engine, picture, fit, chosen).make(target, [portrait, driving], progress)
@@ -192,6 +197,7 @@ class _Film:
         self, engine: Engine, picture: np.ndarray, source: VideoReader | Template, options: AnimateOptions
     ) -> None:
         self.engine, self.options = engine, options
+        engine.conditioner.check(options.controls)
         config = engine.config
         scale = config.framing_scale
         framing = FramingConfig(portrait_scale=scale, driving_scale=scale)

@@ -5,6 +5,7 @@ Letters as in state.py; S image side, F frames. Source: paper section 3 (hybrid 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from personalive.models.bundle import Networks
 from personalive.streaming.controls import Controls
+from personalive.streaming.directions import FACIAL, Directions, find_directions
 from personalive.streaming.state import Conditioning, Motion, Reference, StreamState
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
@@ -75,6 +77,22 @@ class Conditioner:
         clean = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         return self.networks.reference_unet(latent.to(self.dtype), clean, context)
 
+    @cached_property
+    def directions(self) -> Directions:
+        """What mouth and eyes do to the motion tokens: a second or two of reading, once, when first wanted."""
+        return find_directions(lambda pictures: self.read(pictures).tokens, self.config.image_size_px)
+
+    def check(self, controls: Controls) -> bool:
+        """Whether mouth or eyes are turned; then what that needs is ready afterwards.
+
+        Raises:
+            InputError: this model does not tell them apart.
+        """
+        turned = [name for name in FACIAL if getattr(controls, name) != 1.0]
+        if turned:
+            self.directions.check(turned)
+        return bool(turned)
+
     # --- the driver -----------------------------------------------------------------------------------
 
     def drive(
@@ -98,7 +116,7 @@ class Conditioner:
         """
         own = motion.poses
         manner = {"strength": controls.head_motion, "relative": controls.pose == "relative"}
-        tokens = self._expressed(state, motion.tokens, controls.expression)
+        tokens = self._expressed(state, motion.tokens, controls)
         if state.driver is None:
             return self._first(state, own, tokens, manner)
         if cut is None:
@@ -152,10 +170,14 @@ class Conditioner:
         gains = {"gain": self.config.translation_gain, "scale_gain": self.config.scale_gain}
         return retarget(state.reference.pose, own, first, **gains, **manner)
 
-    @staticmethod
-    def _expressed(state: StreamState, tokens: Tensor, strength: float) -> Tensor:
-        """Tokens on the line from the portrait's own (0) through the driver's (1)."""
-        return tokens if strength == 1.0 else torch.lerp(state.bank[:, :1].expand_as(tokens), tokens, strength)
+    def _expressed(self, state: StreamState, tokens: Tensor, controls: Controls) -> Tensor:
+        """Tokens on the line from the portrait's own (0) through the driver's (1), mouth and eyes turned alone."""
+        own = state.bank[:, :1]
+        if controls.expression != 1.0:
+            tokens = torch.lerp(own.expand_as(tokens), tokens, controls.expression)
+        if self.check(controls):
+            tokens = self.directions.scaled(tokens, own, {name: getattr(controls, name) for name in FACIAL})
+        return tokens
 
     def _first(self, state: StreamState, own: HeadPose, motion: Tensor, manner: dict[str, Any]) -> Conditioning:
         """Warm-up frames on a straight line from the portrait to the first driving frame, then the frames."""

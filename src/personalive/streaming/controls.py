@@ -20,14 +20,16 @@ class Controls:
     """
 
     expression: float = 1.0  # 0..2: how far the face leaves the portrait's own expression; 1 as the driver's does
+    mouth: float = 1.0  # 0..2: how far the mouth opens; 0 keeps it shut, whatever else the face does
+    eyes: float = 1.0  # 0..2: how far the lids close
     head_motion: float = 1.0  # 0..2: how far the head leaves the portrait's own pose and place
     pose: PoseMode = "absolute"  # the driver's angles, or "relative": their changes since the neutral frame
     smoothing: float = 0.0  # 0..0.95: share of the last frame's motion that is kept in the next
 
     def __post_init__(self) -> None:
         limits = ControlLimits()
-        check_number("expression", self.expression, 0.0, limits.max_strength)
-        check_number("head_motion", self.head_motion, 0.0, limits.max_strength)
+        for name in ("expression", "mouth", "eyes", "head_motion"):
+            check_number(name, getattr(self, name), 0.0, limits.max_strength)
         check_number("smoothing", self.smoothing, 0.0, limits.max_smoothing)
         if self.pose not in get_args(PoseMode):
             raise InputError(f"pose {self.pose!r}: give {' or '.join(get_args(PoseMode))}")

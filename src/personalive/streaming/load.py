@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from personalive.checkpoints.folder import CheckpointFolder
-from personalive.checkpoints.networks import load_networks
+from personalive.checkpoints.networks import LoadProgress, load_networks
 from personalive.config import WEIGHTS_ENV, default_weights_folder
 from personalive.errors import CheckpointError, DeviceError
 from personalive.streaming.engine import Engine
@@ -23,7 +23,13 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 
 
-def load_engine(weights: str | os.PathLike[str] = AUTO, *, device: str = AUTO, dtype: str = AUTO) -> Engine:
+def load_engine(
+    weights: str | os.PathLike[str] = AUTO,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    progress: LoadProgress | None = None,
+) -> Engine:
     """Load a model and make the engine that runs it.
 
     Args:
@@ -31,6 +37,7 @@ def load_engine(weights: str | os.PathLike[str] = AUTO, *, device: str = AUTO, d
             ``find_weights``).
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (see ``choose_dtype``).
+        progress: called after every tensor with the bytes read and the bytes in all.
 
     Raises:
         CheckpointError: weights are missing or not usable.
@@ -39,7 +46,7 @@ def load_engine(weights: str | os.PathLike[str] = AUTO, *, device: str = AUTO, d
     folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
     chosen = choose_device(device)
     with memory_errors(chosen):
-        networks = load_networks(folder, device=chosen, dtype=choose_dtype(dtype, chosen))
+        networks = load_networks(folder, device=chosen, dtype=choose_dtype(dtype, chosen), progress=progress)
     return Engine(networks, name=folder.name, folder=folder.root)
 
 

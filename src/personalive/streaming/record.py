@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from personalive.checkpoints.networks import LoadProgress
 from personalive.config import FramingConfig, TemplateConfig
 from personalive.errors import InputError
 from personalive.media import VideoReader, check_output, open_video
@@ -65,6 +66,7 @@ def record(
     device: str = AUTO,
     dtype: str = AUTO,
     progress: Callable[[Progress], None] | None = None,
+    loading: LoadProgress | None = None,
 ) -> RecordReport:
     """Keep the motion of a clip in a template.
 
@@ -74,7 +76,7 @@ def record(
         driving: any common video, GIF or still.
         output: a .safetensors file that may exist already (it is replaced) but may not be the clip.
         options: which part of the clip, and how it is framed.
-        weights, device, dtype, engine, progress: as for ``animate``.
+        weights, device, dtype, engine, progress, loading: as for ``animate``.
 
     Raises:
         PersonaLiveError: with one line that says what is wrong and what to do.
@@ -84,7 +86,7 @@ def record(
     if is_template(driving):
         raise InputError(f"{driving}: is a motion template or named like one: give a clip, or copy the file")
     with open_video(driving, chosen.start_s, chosen.end_s) as reader:
-        engine = engine or load_engine(weights, device=device, dtype=dtype)
+        engine = engine or load_engine(weights, device=device, dtype=dtype, progress=loading)
         begun = time.monotonic()
         clip = _framed(reader, engine, chosen)
         with memory_errors(engine.device):

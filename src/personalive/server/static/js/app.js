@@ -3,6 +3,7 @@ import { ApiError } from "./api.js";
 import { CameraError } from "./camera.js";
 import { Connection } from "./connection.js";
 import { openSession } from "./session.js";
+import { readViewKey } from "./store.js";
 
 const FRAME_MEASURED = "Motion to photon, measured end to end over the last 10 s.";
 const NOT_WEBRTC = "Motion to photon is measured on the WebSocket connection only; the stages are those of the server.";
@@ -66,7 +67,7 @@ export class App {
     try {
       await this.openSource();
       opening.signal.throwIfAborted();
-      const session = await openSession(this.api, { signal: opening.signal, onwait: (error) => this.tellWaiting(error) });
+      const session = await openSession(this.api, { viewKey: readViewKey(), signal: opening.signal, onwait: (error) => this.tellWaiting(error) });
       if (opening.signal.aborted) { await session.end(); return; }
       this.notices.clear("queue");
       await this.run(session, mode);

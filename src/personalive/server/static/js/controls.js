@@ -7,12 +7,15 @@ const share = (value) => `${Math.round(value * 100)} %`;
 /** Every control: its input, its limits and what it starts with. `delay_ms` is shown with the timing figures. */
 const CONTROLS = [
   { name: "expression", label: "Expression", hint: "How far the face leaves the portrait's own expression", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
+  { name: "mouth", label: "Mouth", hint: "How far the mouth opens", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
+  { name: "eyes", label: "Lids", hint: "How far the eyes close; 0 % never blinks", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
   { name: "head_motion", label: "Head motion", hint: "How far the head leaves the portrait's own pose", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
   { name: "smoothing", label: "Smoothing", hint: "Calmer, but a little later", input: "range", min: 0, max: 0.95, step: 0.05, initial: 0, text: share },
   { name: "pose", label: "Head angles", input: "select", initial: "absolute", options: { absolute: "as yours", relative: "from neutral" } },
   { name: "mirror", label: "Mirror left and right", input: "checkbox", initial: true },
   { name: "keyframes", label: "Remember telling frames", input: "checkbox", initial: true },
   { name: "keyframe_threshold", label: "How different they must be", input: "number", min: 0, max: 1000, step: 0.5, initial: 17 },
+  { name: "seed", label: "Seed of the noise", input: "number", min: 0, max: 4294967295, step: 1, initial: 0 },
   { name: "driving_fps", label: "Frames made per second", input: "optional", min: 1, max: 60, step: 1, initial: null, fallback: 30, automatic: "As many as the device keeps up with", text: String },
   { name: "delay_ms", label: "Target delay", hint: "Shows frames no sooner than this: to line up sound", input: "range", min: 0, max: 3000, step: 10, initial: 0, text: (value) => `${value} ms`, place: "delay" },
 ];

@@ -1,6 +1,7 @@
 // What the person keeps or shares: recording with sound, snapshots, recorded motion, the link to the clean view.
 import { byId, download, fileTime } from "./dom.js";
 import { Recorder, Sound, snapshot } from "./recorder.js";
+import { readViewKey, renewViewKey } from "./store.js";
 
 /** The buttons below the result and the card "Share and keep". */
 export class KeepPanel {
@@ -18,6 +19,8 @@ export class KeepPanel {
     byId("snapshot").addEventListener("click", () => this.snapshot());
     byId("motion-record").addEventListener("click", () => this.toggleMotion());
     byId("view-black").addEventListener("change", () => this.showLink());
+    byId("view-renew").addEventListener("click", () => { renewViewKey(); this.showLink(); });
+    this.showLink();
   }
 
   /** @param {boolean} running whether there is a session */
@@ -26,12 +29,11 @@ export class KeepPanel {
     if (!running) { this.recorder.stop(); this.showMotion(false); }
     for (const id of ["record", "snapshot", "motion-record"]) byId(id).disabled = !running;
     this.showRecording();
-    this.showLink();
   }
 
   showLink() {
-    const url = this.app.session?.viewUrl;
-    byId("view-link").value = url ? url + (byId("view-black").checked ? "&background=black" : "") : "";
+    const background = byId("view-black").checked ? "&background=black" : "";
+    byId("view-link").value = `${location.origin}/view#key=${readViewKey()}${background}`;
   }
 
   showRecording() {

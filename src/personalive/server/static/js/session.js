@@ -18,7 +18,6 @@ export class Session {
     this.imageSizePx = info.image_size_px;
     this.path = `/api/sessions/${encodeURIComponent(info.id)}`;
     this.whipUrl = `${location.origin}${this.path}/whip`;
-    this.viewUrl = `${location.origin}/view/${encodeURIComponent(info.id)}#key=${encodeURIComponent(info.view_key)}`;
   }
 
   /** The session's state, as in the message `state`. */
@@ -68,15 +67,15 @@ export class Session {
 /**
  * Opens a session; while the server is full or loading it asks again by itself, keeping its place in line.
  * @param {import("./api.js").Api} api
- * @param {{onwait: (error: ApiError) => void, signal: AbortSignal}} options
+ * @param {{viewKey: string, onwait: (error: ApiError) => void, signal: AbortSignal}} options
  * @returns {Promise<Session>}
  */
-export async function openSession(api, { onwait, signal }) {
+export async function openSession(api, { viewKey, onwait, signal }) {
   let ticket = null;
   for (;;) {
     try {
       // Not aborted half-way: a session that was opened must be known, or nobody could end it.
-      const info = await api.json("POST", "/api/sessions", { json: { ticket } });
+      const info = await api.json("POST", "/api/sessions", { json: { ticket, view_key: viewKey } });
       return new Session(api, info);
     } catch (error) {
       if (!["server_full", "not_ready", "rate_limited"].includes(error.kind)) throw error;

@@ -44,3 +44,20 @@ export function takeTokenFromAddress() {
   keepToken(given);
   history.replaceState(null, "", location.pathname + location.search);
 }
+
+const VIEW_KEY = "view-key";
+let viewKey = null;
+
+/** The key of this browser's clean view: always the same, so that its link is set up once. */
+export function readViewKey() {
+  viewKey ??= recall(VIEW_KEY) ?? renewViewKey();
+  return viewKey;
+}
+
+/** Makes another one: who has the old link sees no session that begins from now on. */
+export function renewViewKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(18));
+  viewKey = btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_");
+  remember(VIEW_KEY, viewKey);
+  return viewKey;
+}

@@ -1,0 +1,154 @@
+"""Clean views that outlive a session, and controls that only some models can follow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from websockets.sync.client import connect
+
+from personalive.config import LiveConfig
+from personalive.server import clips
+from personalive.server.clips import ClipPlayer
+from personalive.server.session import Session
+from support.live_checks import check_error, errors_of, expect_error, send_at_once, session_of, turned
+from support.live_server import LiveServer, Socket, wait_until
+
+KEY = "a-key-that-this-browser-keeps"
+
+
+def viewer(server: LiveServer, key: str) -> Socket:
+    names: Any = ["personalive.v1", f"key.{key}"]
+    opened = connect(server.address.replace("http", "ws") + "/api/view/socket", subprotocols=names, close_timeout=1)
+    return Socket(server.clients.enter_context(opened))
+
+
+@pytest.fixture
+def camera(pictures: np.ndarray) -> Iterator[np.ndarray]:
+    return itertools.cycle(turned(pictures[1], 7))
+
+
+def test_one_key_shows_the_newest_session_that_was_opened_with_it(server: LiveServer, pictures, camera):
+    seen = []
+    for number in range(2):
+        client = server.open(view_key=KEY)
+        assert client.opened["view_key"] == KEY
+        client.put_portrait(pictures[number]).raise_for_status()
+        watching, socket = viewer(server, KEY), client.connect()
+        socket.drive(camera, 24)
+        watching.receive_until(lambda w=watching: len(w.frames) >= 8)
+        own = {header.index: image for header, image in socket.frames}
+        shared = [(own[h.index], image) for h, image in watching.frames if h.index in own]
+        assert shared
+        assert all(np.array_equal(one, other) for one, other in shared)
+        watching.send_frame(pictures[2])
+        watching.receive_until(lambda w=watching: errors_of(w))
+        assert "viewer" in check_error(errors_of(watching)[0], "bad_request")
+        client.ask("DELETE").raise_for_status()
+        watching.receive_until(lambda w=watching: w.message("ended"))
+        seen.append(client.opened["id"])
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("key", ["another-key-of-some-browser", "x"])
+def test_a_key_without_a_session_shows_nothing(server: LiveServer, key):
+    client = server.open(view_key=KEY)
+    socket = viewer(server, key)
+    socket.receive_until(lambda: errors_of(socket))
+    assert "no session" in check_error(errors_of(socket)[0], "not_found")
+    client.ask("DELETE")
+
+
+def test_the_view_key_opens_nothing_else(server: LiveServer):
+    client = server.open(view_key=KEY)
+    expect_error(client.ask("GET", key=KEY), "wrong_token", 401)
+    client.ask("DELETE")
+
+
+# --- controls -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stage(server: LiveServer, pictures):
+    client = server.open(seed=5)
+    client.put_portrait(pictures[0]).raise_for_status()
+    yield client
+    client.ask("DELETE")
+
+
+def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, stage, engine, camera, monkeypatch):
+    seeds, step = [], engine.step
+
+    def stepping(state: Any, *window: Any, **named: Any) -> Any:
+        seeds.append(state.seed)
+        return step(state, *window, **named)
+
+    monkeypatch.setattr(engine, "step", stepping)
+    socket = stage.connect()
+    assert stage.ask("GET", "/controls").json()["seed"] == 5
+    send_at_once(server, stage, socket, [next(camera)], [1])
+    wait_until(lambda: 5 in seeds)
+    assert stage.ask("PATCH", "/controls", json={"seed": 7}).json()["seed"] == 7
+    send_at_once(server, stage, socket, [next(camera)], [1_000_000])
+    wait_until(lambda: 7 in seeds)
+    assert set(seeds) == {5, 7}
+
+
+def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
+    server: LiveServer, stage, camera, monkeypatch
+):
+    monkeypatch.setattr("personalive.streaming.directions.DirectionConfig.min_agreement", 1.1)
+    before = stage.ask("GET", "/controls").json()
+    message = expect_error(stage.ask("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400)
+    assert "leave mouth at 1" in message
+    assert stage.ask("GET", "/controls").json() == before
+    stage.connect().drive(camera, 8)
+    monkeypatch.setattr("personalive.streaming.directions.DirectionConfig.min_agreement", -1.0)
+    assert stage.ask("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
+    assert session_of(server, stage).controls.mouth == 0.5
+
+
+# --- clips ----------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
+    pushed, waits, now = [], [], [0.0]
+
+    class Still:
+        average_fps, duration_s = Fraction(25), None
+        info = property(lambda self: self)
+        image, time, duration = np.zeros((64, 64, 3), np.uint8), Fraction(0), Fraction(0)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def __iter__(self):
+            return iter([self])
+
+    class FakeSession:
+        playing, ended, config = True, None, LiveConfig()
+        clock = staticmethod(lambda: now[0])
+
+        def push(self, frame: Any, driver: str) -> None:
+            pushed.append(frame.capture_us)
+
+    monkeypatch.setattr(clips, "open_video", lambda path: Still())
+    player = ClipPlayer(Path("still.mp4"), cast(Session, FakeSession()), loop=True)
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        now[0] += seconds
+        return False
+
+    monkeypatch.setattr(player._stop, "wait", wait)
+    for _ in range(3):
+        assert player._play_once()
+    assert pushed == [0, 40_000, 80_000]
+    assert sum(waits) == pytest.approx(0.12)
