@@ -226,7 +226,16 @@ def test_the_link_to_the_clean_view_stays(live: Person):
     assert live.find("view-link").input_value() == link
     live.page.get_by_role("button", name="New link").click()
     assert live.find("view-link").input_value() != link
+    live.page.bring_to_front()
+    live.find("stop").click()
+    live.find("start").click()
+    live.see_different(3)
+    view.bring_to_front()
+    view.wait_for_function(
+        "() => document.getElementById('result').getContext('2d').getImageData(32, 32, 1, 1).data[3] === 0"
+    )
     view.close()
+    live.page.bring_to_front()
 
 
 def test_a_control_reaches_the_server(live: Person, server: LiveServer):
