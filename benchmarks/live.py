@@ -7,13 +7,16 @@ performance as a camera would, 25 JPEG frames a second, and acknowledges what it
 
 The delay is taken twice: from the capture times that come back with every frame, and from a marked frame: the driver
 looks to one side and then, within one frame, to the other; what the client receives is compared with both views, and
-the moment when it is closer to the second one ends the measurement. Then clients are killed without a goodbye, and
-the server's memory, threads and sessions are counted before and after. Writes live.json into --out.
+the moment when it is closer to the second one ends the measurement. The same by WebRTC, WHIP in and WHEP out, where
+pictures carry no capture times: from handing the frame to the encoder to having it decoded. Then clients are killed
+without a goodbye, and the server's memory, threads and sessions are counted before and after. Writes live.json into
+--out.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
 import io
 import json
@@ -22,19 +25,24 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import av
 import numpy as np
 import simplejpeg
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
 from PIL import Image
 from websockets.sync.client import connect
 
+from personalive.config import ServerConfig
 from personalive.server.wire import DrivingHeader, pack_driving, unpack_finished
 from personalive.synthetic import Identity, Motion, Performance, render
 
@@ -44,6 +52,8 @@ PATIENCE_S = 120.0
 IDLE_S = 2.0  # after which the server forgets who has vanished
 MARK_YAW_DEG, MARK_EVERY_S = 18.0, 16.0  # longer than any delay, or one jump would be taken for another
 
+HALF = round(MARK_EVERY_S * CAMERA_FPS / 2)  # frames
+
 
 def main() -> None:
     """Run all parts one after another."""
@@ -51,6 +61,7 @@ def main() -> None:
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sessions", type=int, default=2, help="at once, at most; the server may allow fewer")
+    parser.add_argument("--min-fps", type=float, default=ServerConfig.min_session_fps, help="a session's, see serve")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each part")
     parser.add_argument("--kills", type=int, default=50, help="clients that leave without a goodbye")
     parser.add_argument("--out", type=Path, default=Path("out"))
@@ -62,6 +73,8 @@ def main() -> None:
         print(f"{result['status']['frames_per_s']} frames/s, {limit} sessions at once")
         result["marked"] = marked(server, args.seconds)
         print(f"one session: {json.dumps(result['marked'])}")
+        result["marked_webrtc"] = asyncio.run(marked_webrtc(server, args.seconds))
+        print(f"by WebRTC: {json.dumps(result['marked_webrtc'])}")
         result["load"] = loaded(server, min(args.sessions, limit), args.seconds)
         print(f"load: {json.dumps(result['load'])}")
         result["kills"] = killed(server, args.kills)
@@ -81,11 +94,15 @@ class Server:
 
     def ask(self, method: str, path: str, body: bytes = b"", key: str = "") -> Any:
         """A request; the answer's JSON."""
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        text = self.send(method, path, body, key)
+        return json.loads(text) if text else None
+
+    def send(self, method: str, path: str, body: bytes, key: str, kind: str = "application/json") -> bytes:
+        """A request; the answer's body."""
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": kind}
         data = body if method != "GET" else None
         with urlopen(Request(self.address + path, data, headers, method=method), timeout=PATIENCE_S) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+            return answer.read()
 
     def status(self) -> dict[str, Any]:
         """What it says of itself."""
@@ -110,7 +127,7 @@ def served(args: argparse.Namespace):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "personalive", "serve", "--weights", args.weights, "--device", args.device]
-    command += ["--port", str(port), "--idle", str(IDLE_S)]
+    command += ["--port", str(port), "--idle", str(IDLE_S), "--min-fps", str(args.min_fps)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         server = Server(f"http://127.0.0.1:{port}", process.pid)
@@ -214,17 +231,12 @@ class Client:
 
 def marked(server: Server, seconds: float) -> dict[str, Any]:
     """One session whose driver looks left and right by turns."""
-    half = round(MARK_EVERY_S * CAMERA_FPS / 2)
-
-    def motion(frame: int) -> Motion:
-        yaw = MARK_YAW_DEG if (frame // half) % 2 else -MARK_YAW_DEG
-        return dataclasses.replace(Motion.neutral(), yaw_deg=yaw)
-
-    client = Client(server, 0, motion, keep_pictures=True)
+    client = Client(server, 0, looking, keep_pictures=True)
     client.run(seconds)
     client.close()
     labelled = client.delays_ms()
-    found = jumps_ms(client, half)
+    jumps = [(us / 1e6, place // HALF % 2) for us, place in client.sent.items() if place % HALF == 0]
+    found = jumps_ms([(when, picture) for when, captured, picture in client.received if captured], jumps[1:])
     queue, window, compute, pace = (round(median(stage), 1) for stage in zip(*client.stages, strict=True))
     spans = np.diff([when for when, captured, _ in client.received if captured])
     rate = 1 / float(np.mean(spans))
@@ -239,25 +251,85 @@ def marked(server: Server, seconds: float) -> dict[str, Any]:
     }
 
 
-def jumps_ms(client: Client, half: int) -> list[float]:
-    """From each jump's capture to the first received picture that is closer to the view after it."""
-    shown = [(when, captured, picture) for when, captured, picture in client.received if captured]
+async def marked_webrtc(server: Server, seconds: float) -> dict[str, Any]:
+    """The same by WHIP and WHEP."""
+    client = await asyncio.to_thread(Client, server, 0, looking)
+    camera, shown = _Camera(client.frames), []
+    sender, viewer = (RTCPeerConnection(RTCConfiguration(iceServers=[])) for _ in range(2))
+    sender.addTrack(camera)
+    viewer.addTransceiver("video", direction="recvonly")
+    watching = []
+    viewer.on("track", lambda track: watching.append(asyncio.create_task(watch(track, shown))))
+    for connection, path in ((sender, "/whip"), (viewer, "/whep")):
+        await connection.setLocalDescription(await connection.createOffer())
+        offer, key = connection.localDescription.sdp.encode(), client.opened["key"]
+        answer = await asyncio.to_thread(server.send, "POST", client.path + path, offer, key, "application/sdp")
+        await connection.setRemoteDescription(RTCSessionDescription(answer.decode(), "answer"))
+    await asyncio.sleep(seconds)
+    for connection in (sender, viewer):
+        await connection.close()
+    await asyncio.gather(*watching)
+    await asyncio.to_thread(client.close)
+    found = jumps_ms(shown, camera.jumps[1:])
+    rate = (len(shown) - 1) / (shown[-1][0] - shown[0][0])
+    return {
+        "frames_per_s": round(rate, 2),
+        "marked_ms": [round(value) for value in found],
+        "marked_p50_ms": round(median(found)) if found else None,
+    }
+
+
+class _Camera(MediaStreamTrack):
+    """Sends JPEG pictures as a camera, again and again, and keeps when the driver turned."""
+
+    kind = "video"
+
+    def __init__(self, frames: list[bytes]) -> None:
+        super().__init__()
+        self._images = [simplejpeg.decode_jpeg(frame) for frame in frames]
+        self._number, self._begun = 0, 0.0
+        self.jumps: list[tuple[float, int]] = []  # when, to which side
+
+    async def recv(self) -> av.VideoFrame:
+        self._begun = self._begun or time.monotonic()
+        await asyncio.sleep(max(self._begun + self._number / CAMERA_FPS - time.monotonic(), 0))
+        place = self._number % len(self._images)
+        if place % HALF == 0:
+            self.jumps.append((time.monotonic(), place // HALF % 2))
+        frame = av.VideoFrame.from_ndarray(self._images[place], format="rgb24")
+        frame.pts, frame.time_base = self._number * 90_000 // CAMERA_FPS, Fraction(1, 90_000)
+        self._number += 1
+        return frame
+
+
+async def watch(track: MediaStreamTrack, shown: list[tuple[float, np.ndarray]]) -> None:
+    """Keep what comes, and when, until nothing comes any more."""
+    with suppress(MediaStreamError):
+        while True:
+            frame = await track.recv()
+            assert isinstance(frame, av.VideoFrame)
+            shown.append((time.monotonic(), frame.to_ndarray(format="rgb24")))
+
+
+def looking(frame: int) -> Motion:
+    """To one side, then to the other."""
+    return dataclasses.replace(Motion.neutral(), yaw_deg=MARK_YAW_DEG if (frame // HALF) % 2 else -MARK_YAW_DEG)
+
+
+def jumps_ms(shown: list[tuple[float, np.ndarray]], jumps: list[tuple[float, int]]) -> list[float]:
+    """From each jump (seconds, side) to the first picture after it that is closer to that side's view."""
     views: list[list[np.ndarray]] = [[], []]
-    for _, captured, picture in shown:  # pictures well inside one view say what it looks like
-        place = client.sent[captured]
-        if place % half > half // 2:
-            views[place // half % 2].append(picture.astype(np.float32))
+    for begun, side in jumps:  # what was shown long after a jump says how that side looks
+        views[side] += [p.astype(np.float32) for when, p in shown if 0.6 < (when - begun) / MARK_EVERY_S * 2 < 0.95]
     if not all(views):
         return []
-    before, after = (np.mean(pictures, axis=0) for pictures in views)
-    jumps = [(captured, place // half % 2) for captured, place in client.sent.items() if place % half == 0]
+    means = [np.mean(pictures, axis=0) for pictures in views]
     delays = []
-    for captured, side in jumps[1:]:
-        for when, _, picture in shown:
-            ahead_ms = 1e3 * when - captured / 1e3
-            error = [float(np.abs(picture - view).mean()) for view in (before, after)]
-            if ahead_ms > 0 and error[side] < error[1 - side]:
-                delays.append(ahead_ms)
+    for begun, side in jumps:
+        for when, picture in shown:
+            error = [float(np.abs(picture - mean).mean()) for mean in means]
+            if when > begun and error[side] < error[1 - side]:
+                delays.append(1e3 * (when - begun))
                 break
     return delays
 

@@ -16,7 +16,16 @@ from personalive.config import LiveConfig
 from personalive.server import clips
 from personalive.server.clips import ClipPlayer
 from personalive.server.session import Session
-from support.live_checks import check_error, errors_of, expect_error, send_at_once, session_of, turned
+from support.live_checks import (
+    check_error,
+    errors_of,
+    exchange,
+    expect_error,
+    send_at_once,
+    session_of,
+    turned,
+    until_stats,
+)
 from support.live_server import LiveServer, Socket, wait_until
 
 KEY = "a-key-that-this-browser-keeps"
@@ -67,6 +76,22 @@ def test_a_key_without_a_session_shows_nothing(server: LiveServer, key):
 def test_the_view_key_opens_nothing_else(server: LiveServer):
     client = server.open(view_key=KEY)
     expect_error(client.ask("GET", key=KEY), "wrong_token", 401)
+    client.ask("DELETE")
+
+
+def test_a_pause_holds_at_once_though_frames_wait_for_their_time(server: LiveServer, pictures, camera):
+    client = server.open()
+    client.put_portrait(pictures[0]).raise_for_status()
+    client.ask("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
+    socket = client.connect()
+    socket.drive(camera, 30)  # by now many more are made and wait
+    client.ask("PATCH", json={"playing": False}).raise_for_status()
+    exchange(socket, 1)
+    before = len(socket.frames)
+    until_stats(socket, 4)
+    assert len(socket.frames) == before
+    client.ask("PATCH", json={"playing": True}).raise_for_status()
+    socket.drive(camera, 4)
     client.ask("DELETE")
 
 

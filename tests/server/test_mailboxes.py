@@ -88,6 +88,17 @@ def test_a_viewer_forgets_frames_of_older_portraits_alone():
     assert asyncio.run(watch()) == [1, 2]
 
 
+def test_a_cleared_viewer_has_nothing_and_takes_new_frames():
+    async def watch():
+        viewer = Viewer(asyncio.get_running_loop())
+        viewer.put([finished(0), finished(1)], limit=8)
+        viewer.clear()
+        viewer.put([finished(2)], limit=8)
+        return (await viewer.get(FakeClock())).header.index
+
+    assert asyncio.run(watch()) == 2
+
+
 def test_a_frame_waits_for_its_time():
     async def watch():
         clock, viewer = FakeClock(), Viewer(asyncio.get_running_loop())

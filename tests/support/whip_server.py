@@ -66,7 +66,7 @@ class LiveServer:
         """A session, with a portrait on stage."""
 
         async def begin() -> Session:
-            session = self.desk.open(0, None)
+            session = self.desk.open(None)
             if portrait is not None:
                 await session.ask(lambda stream: stream.cast(portrait))
             return session

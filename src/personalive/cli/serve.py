@@ -81,10 +81,13 @@ def serve(
         int,
         typer.Option(
             min=1,
-            help="Sessions at once, at most; fewer where the device could not give each "
-            f"{ServerConfig.min_session_fps:g} frames per second.",
+            help="Sessions at once, at most; fewer where the device could not give each --min-fps frames per second.",
         ),
     ] = ServerConfig.max_sessions,
+    min_fps: Annotated[
+        float,
+        typer.Option(min=0.1, help="Frames per second that each session must still get for one more to be let in."),
+    ] = ServerConfig.min_session_fps,
 ) -> None:
     """Serve a page where a camera drives a portrait, live."""
     from personalive.server.run import ServeOptions, prepare  # noqa: PLC0415 (imports torch)
@@ -101,6 +104,7 @@ def serve(
         key=tls_key,
         self_signed=self_signed,
         max_sessions=max_sessions,
+        min_session_fps=min_fps,
         idle_s=idle,
         ice_servers=tuple(ice_server or ()),
     )

@@ -139,6 +139,11 @@ class Viewer:
             self._frames.clear()
             self._frames.extend(kept)
 
+    def clear(self) -> None:
+        """Drop all frames. Any thread."""
+        with self._lock:
+            self._frames.clear()
+
     def close(self) -> None:
         """Let ``get`` return None from now on. Any thread."""
         self.closed = True

@@ -42,6 +42,7 @@ class ServeOptions:
     max_sessions: int = ServerConfig.max_sessions
     ice_servers: tuple[str, ...] = ServerConfig.ice_servers
     idle_s: float = LiveConfig.idle_s
+    min_session_fps: float = ServerConfig.min_session_fps
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,12 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     for url in options.ice_servers:
         read_ice_server(url)
     _check_port(options.host, options.port)
-    settings = replace(ServerConfig(), max_sessions=options.max_sessions, ice_servers=options.ice_servers)
+    settings = replace(
+        ServerConfig(),
+        max_sessions=options.max_sessions,
+        min_session_fps=options.min_session_fps,
+        ice_servers=options.ice_servers,
+    )
     worker = local_worker(options.weights, options.device, options.dtype, settings)
     app = create_app(
         worker,

@@ -161,9 +161,12 @@ class Session:
         self.tell_state()
 
     def set_playing(self, playing: bool) -> None:
-        """Pause, or go on; what waited is forgotten, so that going on begins with the present."""
+        """Pause at once, or go on; what waited is forgotten, so that going on begins with the present."""
         if playing != self.playing:
-            self.playing = playing
+            with self._lock:
+                self.playing = playing
+                for viewer in self._viewers:
+                    viewer.clear()
             self.inbox.restart()
             self.wake()
             self.tell_state()
@@ -262,9 +265,12 @@ class Session:
     def publish(self, frames: Sequence[FinishedFrame], frames_per_s: float) -> None:
         """Hand finished frames to all viewers."""
         limit = self.config.viewer_frames + int(self.controls.delay_ms / 1e3 * frames_per_s)
-        self.figures.finished(frames)
-        for viewer in self._all_viewers():
-            viewer.put(frames, limit)
+        with self._lock:
+            if not self.playing:
+                return  # paused while they were made
+            self.figures.finished(frames)
+            for viewer in self._viewers:
+                viewer.put(frames, limit)
 
     def show(self, stream: LiveStream) -> None:
         """Tell what has changed on stage; frames of an older portrait are dropped."""
