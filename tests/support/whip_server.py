@@ -68,7 +68,7 @@ class LiveServer:
         async def begin() -> Session:
             session = self.desk.open(None)
             if portrait is not None:
-                await session.ask(lambda stream: stream.cast(portrait))
+                await session.ask(lambda stream: stream.cast(portrait, 0))
             return session
 
         return self.inside(begin)
