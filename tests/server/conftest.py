@@ -6,33 +6,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
 from personalive.config import LiveConfig
 from personalive.streaming.engine import Engine
-from personalive.training.build import build_networks
-from support import golden, keyseeded
 from support.live_checks import generous
 from support.live_server import LiveServer, running
-from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
+from support.small_engine import noise_pictures, small_engine
 
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    """64 px; unlike in a fresh model no layer begins as zero, so that every input shows."""
-    networks = build_networks(SMALL_PRESET)
-    for network in networks.modules().values():
-        network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
-        network.eval().requires_grad_(False)
-    return Engine(networks, name="small")
+    return small_engine()
 
 
 @pytest.fixture(scope="session")
 def pictures() -> np.ndarray:
     """(8, 64, 64, 3) uint8 smooth noise."""
-    low = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(7))
-    images = golden.upsampled(low, SMALL_SIZE_PX).mul(255).round().to(torch.uint8)
-    return images.permute(0, 2, 3, 1).contiguous().numpy()
+    return noise_pictures(8, 7)
 
 
 @pytest.fixture(scope="module")

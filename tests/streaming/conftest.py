@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
-import torch
 
 from personalive.models.bundle import Networks
 from personalive.streaming.engine import Engine
-from personalive.training.build import build_networks
-from personalive.training.presets import TinyPreset
-from support import golden, keyseeded
-from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
-
-
-def key_seeded_networks(preset: TinyPreset) -> Networks:
-    """Unlike fresh networks, these have no layer that begins as zero: motion, pose and neighbours all show."""
-    networks = build_networks(preset)
-    for network in networks.modules().values():
-        network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
-        network.eval().requires_grad_(False)
-    return networks
-
-
-def noise_pictures(count: int, seed: int) -> np.ndarray:
-    """(count, 64, 64, 3) uint8 smooth noise."""
-    low = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-    images = golden.upsampled(low, SMALL_SIZE_PX).mul(255).round().to(torch.uint8)
-    return images.permute(0, 2, 3, 1).contiguous().numpy()
+from support.small_engine import key_seeded_networks, noise_pictures, small_engine
 
 
 @pytest.fixture(scope="session")
 def networks() -> Networks:
-    return key_seeded_networks(SMALL_PRESET)
+    return key_seeded_networks()
 
 
 @pytest.fixture(scope="session")
 def engine(networks: Networks) -> Engine:
-    return Engine(networks, name="small")
+    return small_engine(networks)
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +32,3 @@ def moving(networks: Networks) -> Engine:
 def pictures():
     """``pictures(count, seed)``: smooth noise, (count, 64, 64, 3) uint8."""
     return noise_pictures
-
-
-@pytest.fixture(scope="session")
-def key_seeded():
-    """``key_seeded(preset)``: networks of another shape with values in the same manner."""
-    return key_seeded_networks
