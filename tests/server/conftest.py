@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from personalive.config import LiveConfig
 from personalive.streaming.engine import Engine
-from support.live_checks import generous
-from support.live_server import LiveServer, running
+from support.live_checks import generous, turned
+from support.live_server import LiveClient, LiveServer, Socket, running
 from support.small_engine import noise_pictures, small_engine
 
 
@@ -30,3 +31,29 @@ def server(engine: Engine) -> Iterator[LiveServer]:
     """One for all tests of a file."""
     with running(lambda: engine, live=LiveConfig(stats_interval_s=0.1), server=generous()) as found:
         yield found
+
+
+@pytest.fixture
+def client(server: LiveServer, pictures: np.ndarray) -> Iterator[LiveClient]:
+    """A session with a portrait."""
+    client = server.open()
+    assert client.put_portrait(pictures[0]).json() == {
+        "note": "no face found: the largest centred square is used",
+        "generation": 1,
+    }
+    yield client
+    client.ask("DELETE")
+
+
+@pytest.fixture
+def socket(client: LiveClient) -> Iterator[Socket]:
+    """Its driver's socket."""
+    socket = client.connect()
+    yield socket
+    socket.close()
+
+
+@pytest.fixture
+def camera(pictures: np.ndarray) -> Iterator[np.ndarray]:
+    """A driver without end."""
+    return itertools.cycle(turned(pictures[1], 7))
