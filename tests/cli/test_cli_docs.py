@@ -1,11 +1,16 @@
-"""docs/cli.md is what ``--help`` prints today."""
+"""docs/cli.md is what ``--help`` prints today, and ``--help`` says the same of the same option everywhere."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from personalive.cli.main import app
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cli_docs.py"
 
@@ -20,3 +25,30 @@ def test_the_page_is_up_to_date_on_any_terminal(monkeypatch: pytest.MonkeyPatch)
     spec.loader.exec_module(script)
     assert script.render() == script.TARGET.read_text(encoding="utf-8"), "run python scripts/cli_docs.py"
     assert script.render().count("\n## personalive") == 19
+
+
+def commands(command: Any) -> Iterator[Any]:
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from commands(inner)
+
+
+@pytest.mark.parametrize(
+    ("option", "count"),
+    [
+        ("--device", 8),
+        ("--seed", 2),
+        ("--start", 2),
+        ("--end", 2),
+        ("--mirror", 3),
+        ("--expression", 2),
+        ("--mouth", 2),
+        ("--eyes", 2),
+        ("--head-motion", 2),
+        ("--smoothing", 2),
+    ],
+)
+def test_an_option_of_several_commands_reads_the_same_in_all(option: str, count: int):
+    every = [one for command in commands(typer.main.get_command(app)) for one in command.params if option in one.opts]
+    assert len(every) == count
+    assert len({(one.help, one.metavar) for one in every}) == 1

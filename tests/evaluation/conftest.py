@@ -10,19 +10,12 @@ import pytest
 
 from personalive.media import VideoWriter
 from personalive.streaming.engine import Engine
-from personalive.training.build import build_networks
-from support import keyseeded
-from support.small_model import SMALL_PRESET
+from support.small_engine import small_engine
 
 
-@pytest.fixture(scope="session")
-def small_engine() -> Engine:
-    """64 px; every weight seeded by its key, so that motion, pose and neighbours all show."""
-    networks = build_networks(SMALL_PRESET)
-    for network in networks.modules().values():
-        network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
-        network.eval().requires_grad_(False)
-    return Engine(networks, name="small")
+@pytest.fixture(scope="session", name="small_engine")
+def _small_engine() -> Engine:
+    return small_engine()
 
 
 @pytest.fixture(scope="session")

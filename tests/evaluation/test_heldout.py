@@ -20,9 +20,9 @@ from personalive.evaluation.heldout import (
 )
 from personalive.streaming.engine import Engine
 from personalive.synthetic import EXPRESSION_NAMES, Identity, Motion, Performance, render
-from personalive.training.build import build_networks
 from personalive.training.presets import HELD_OUT_SEED
-from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
+from support.small_engine import small_engine
+from support.small_model import SMALL_SIZE_PX
 
 FRAMES, SIDE_PX = 8, 128
 BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
@@ -30,10 +30,7 @@ BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    networks = build_networks(SMALL_PRESET)
-    for module in networks.modules().values():
-        module.eval().requires_grad_(False)
-    return Engine(networks)
+    return small_engine()
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,11 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from personalive.config import LiveConfig, ServerConfig
-from personalive.streaming.engine import Engine
-from personalive.training.build import build_networks
 from support.browser import Person, chromium, see_different, write_camera
 from support.head_films import heads
 from support.live_server import LiveServer, running
-from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
+from support.small_engine import small_engine
+from support.small_model import SMALL_SIZE_PX
 
 SESSIONS = 3
 BEEP_S, MAX_SOUND_DELAY_S = 1.5, 5.0  # the false microphone beeps every half second
@@ -27,13 +26,6 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 SMALLEST_PHONE = {**PHONE, "viewport": {"width": 320, "height": 568}}
 SERVER = ServerConfig(max_sessions=SESSIONS, min_session_fps=0.01, retry_after_s=0.3)  # however slow the machine is
 LIVE = LiveConfig(camera_gain=1.0)  # no more frames than the camera's: several sessions share a core
-
-
-def small_engine() -> Engine:
-    networks = build_networks(SMALL_PRESET, 0)
-    for network in networks.modules().values():
-        network.eval().requires_grad_(False)
-    return Engine(networks, name="small")
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from personalive.models.bundle import Networks
 from personalive.streaming.detail import add_detail
 from personalive.streaming.engine import Engine
 from personalive.vision.keypoints import interpolated_start, retarget
-from streaming.conftest import key_seeded_networks
 from support import stored_state
+from support.small_engine import key_seeded_networks
 from support.small_model import SMALL_PRESET
 
 CHUNK, WARMUP = 4, 12

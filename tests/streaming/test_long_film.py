@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import gc
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from os import getpid
 from pathlib import Path
 
 import numpy as np
 
 from personalive.config import ModelConfig
-from personalive.models.bundle import Networks
 from personalive.models.unet import UNetConfig
 from personalive.streaming.animate import Progress, animate
 from personalive.streaming.engine import Engine
 from personalive.training.presets import TinyPreset
 from support.clips import save_picture, write_clip
+from support.small_engine import key_seeded_networks
 from support.small_model import SMALL_PRESET
 
 FRAMES, WARM_AFTER_FRAMES, EVERY_FRAMES = 10_000, 1_000, 400
@@ -60,7 +60,7 @@ def drawn_frames() -> Iterator[np.ndarray]:
         yield np.roll(picture, (index % 32, index // 32 % 32), axis=(0, 1))
 
 
-def test_memory_does_not_grow_with_the_film(tmp_path: Path, key_seeded: Callable[[TinyPreset], Networks]):
+def test_memory_does_not_grow_with_the_film(tmp_path: Path):
     driving = write_clip(tmp_path / "long.mp4", drawn_frames(), range(FRAMES))
     portrait = save_picture(tmp_path / "portrait.png", next(drawn_frames()))
     taken: list[tuple[int, int]] = []
@@ -73,7 +73,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path, key_seeded: Callable
         portrait,
         driving,
         tmp_path / "film.mp4",
-        engine=Engine(key_seeded(smallest_preset())),
+        engine=Engine(key_seeded_networks(smallest_preset())),
         framing="center",
         keyframe_threshold=0,
         side_by_side=True,

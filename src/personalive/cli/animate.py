@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -14,15 +13,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalive.cli.console import clock, loading, progress, show_rows
-from personalive.config import TINY, WEIGHTS_ENV, CliConfig, ControlLimits, FilmSizeConfig, KeyframeConfig
+from personalive.cli.options import (
+    AUTO,
+    FRAMING_HELP,
+    PORTRAIT_HELP,
+    WEIGHTS_HELP,
+    WEIGHTS_METAVAR,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    EndOption,
+    ExpressionOption,
+    EyesOption,
+    Framing,
+    HeadMotionOption,
+    MirrorOption,
+    MouthOption,
+    SeedOption,
+    SmoothingOption,
+    StartOption,
+    names_tiny,
+)
+from personalive.config import TINY, CliConfig, FilmSizeConfig, KeyframeConfig
 from personalive.errors import InputError, OutputError
 from personalive.streaming.controls import Controls
 
 if TYPE_CHECKING:
     from personalive.streaming.animate import AnimateReport, Progress
 
-AUTO = "auto"
-_PLAIN, _LIMITS = Controls(), ControlLimits()
+_PLAIN = Controls()
 EPILOG = """
 \b
 Examples:
@@ -37,14 +56,6 @@ Examples:
 The film has one frame per frame of the clip, at the same times, and the clip's sound. Ctrl-C leaves what is
 finished as a playable film whose name ends in .partial.mp4. Beside every film a .json file tells how it was made.
 """
-
-
-class Framing(StrEnum):
-    """How the square around the head is chosen."""
-
-    AUTO = "auto"
-    CENTER = "center"
-    NONE = "none"
 
 
 class NoFace(StrEnum):
@@ -62,19 +73,9 @@ class Pose(StrEnum):
     RELATIVE = "relative"
 
 
-class Dtype(StrEnum):
-    """Number formats."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-
-
 def animate(
     portrait: Annotated[
-        Path | None,
-        typer.Argument(metavar="PORTRAIT", help="Any picture that shows one face clearly.", show_default=False),
+        Path | None, typer.Argument(metavar="PORTRAIT", help=PORTRAIT_HELP, show_default=False)
     ] = None,
     driving: Annotated[
         Path | None,
@@ -105,22 +106,13 @@ def animate(
     ] = False,
     weights: Annotated[
         str | None,
-        typer.Option(
-            metavar="FOLDER|tiny|auto",
-            help="A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
-            f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
-            show_default="auto, or tiny with --demo",
-        ),
+        typer.Option(metavar=WEIGHTS_METAVAR, help=WEIGHTS_HELP, show_default="auto, or tiny with --demo"),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
-    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same film on the same machine; 0 or more.")] = 0,
-    start: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.", show_default="its start")
-    ] = None,
-    end: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.", show_default="its end")
-    ] = None,
+    device: DeviceOption = AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
+    seed: SeedOption = 0,
+    start: StartOption = None,
+    end: EndOption = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -131,12 +123,7 @@ def animate(
         ),
     ] = None,
     framing: Annotated[
-        Framing | None,
-        typer.Option(
-            help="'auto' finds the face; 'center' takes the middle square; 'none' takes pictures that are square "
-            "already as they are.",
-            show_default="auto, or none with --demo",
-        ),
+        Framing | None, typer.Option(help=FRAMING_HELP, show_default="auto, or none with --demo")
     ] = None,
     no_face: Annotated[
         NoFace,
@@ -146,39 +133,10 @@ def animate(
             "stop with an 'error'.",
         ),
     ] = NoFace.HOLD,
-    expression: Annotated[
-        float,
-        typer.Option(
-            metavar="FACTOR",
-            help="How strongly the face plays along: 0 keeps the portrait's own expression, 1 follows the driver, "
-            f"{_LIMITS.max_strength:g} goes twice as far. A little above 1 enlivens a driver who hardly moves; from "
-            "about 1.5 on wide-open mouths may tear.",
-        ),
-    ] = _PLAIN.expression,
-    mouth: Annotated[
-        float,
-        typer.Option(
-            metavar="FACTOR",
-            help=f"How far the mouth opens, 0 to {_LIMITS.max_strength:g}, whatever else the face does; 1 as the "
-            "driver's.",
-        ),
-    ] = _PLAIN.mouth,
-    eyes: Annotated[
-        float,
-        typer.Option(
-            metavar="FACTOR",
-            help=f"How far the lids close, 0 to {_LIMITS.max_strength:g}: 0 never blinks, above 1 helps a driver "
-            "whose blinks do not arrive.",
-        ),
-    ] = _PLAIN.eyes,
-    head_motion: Annotated[
-        float,
-        typer.Option(
-            metavar="FACTOR",
-            help="How far the head turns and moves: 0 holds it still while the face goes on, 1 as the driver's, "
-            f"{_LIMITS.max_strength:g} twice as far, which blurs large turns.",
-        ),
-    ] = _PLAIN.head_motion,
+    expression: ExpressionOption = _PLAIN.expression,
+    mouth: MouthOption = _PLAIN.mouth,
+    eyes: EyesOption = _PLAIN.eyes,
+    head_motion: HeadMotionOption = _PLAIN.head_motion,
     pose: Annotated[
         Pose,
         typer.Option(
@@ -187,23 +145,8 @@ def animate(
             "that look aside."
         ),
     ] = Pose(_PLAIN.pose),
-    smoothing: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            help="Calms trembling: the share of the last frame's motion kept in the next, 0 to "
-            f"{_LIMITS.max_smoothing:g}. Movements come late and quick ones small: half of one is there after "
-            "1 frame at 0.5, 3 at 0.8, 13 at 0.95.",
-        ),
-    ] = _PLAIN.smoothing,
-    mirror: Annotated[
-        bool,
-        typer.Option(
-            "--mirror/--no-mirror",
-            help="Exchange left and right of the clip before it is read, as in a mirror: a head that turned to the "
-            "left turns to the right.",
-        ),
-    ] = False,
+    smoothing: SmoothingOption = _PLAIN.smoothing,
+    mirror: MirrorOption = False,
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Keep the clip's sound.")] = True,
     side_by_side: Annotated[
         bool | None,
@@ -275,11 +218,6 @@ def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]
             raise typer.BadParameter("--keyframe-threshold means nothing with --no-keyframes: leave one out")
         return {"keyframe_threshold": math.inf}
     return {} if threshold is None else {"keyframe_threshold": threshold}
-
-
-def names_tiny(weights: str) -> bool:
-    """Whether ``weights``, or the environment for "auto", names the bundled model."""
-    return (os.environ.get(WEIGHTS_ENV) if weights == AUTO else weights) == TINY
 
 
 def _make(

@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.animate import AUTO, Dtype
 from personalive.cli.console import clock, progress, show_rows
-from personalive.config import WEIGHTS_ENV, FilmSizeConfig
+from personalive.cli.options import (
+    AUTO,
+    PORTRAIT_HELP,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    ExpressionOption,
+    EyesOption,
+    HeadMotionOption,
+    MirrorOption,
+    MouthOption,
+    SmoothingOption,
+    WeightsOption,
+)
+from personalive.config import FilmSizeConfig
+from personalive.streaming.controls import Controls
 
 if TYPE_CHECKING:
     from personalive.server.local import LocalProgress
 
+_PLAIN = Controls()
 EPILOG = """
 \b
 Examples:
@@ -28,7 +43,7 @@ A clip or motion template plays over and over. Ctrl-C ends it; a film is whole t
 
 
 def camera(
-    portrait: Annotated[Path, typer.Argument(metavar="PORTRAIT", help="Any picture that shows one face clearly.")],
+    portrait: Annotated[Path, typer.Argument(metavar="PORTRAIT", help=PORTRAIT_HELP)],
     source: Annotated[
         str,
         typer.Option(
@@ -41,16 +56,9 @@ def camera(
             "--to", metavar="virtual|URL|MP4", help="'virtual', rtmp://, srt://, udp:// or tcp://, or a film."
         ),
     ] = "virtual",
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER|tiny|auto",
-            help="A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
-            f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
-        ),
-    ] = AUTO,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
-    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
+    weights: WeightsOption = AUTO,
+    device: DeviceOption = AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
     size: Annotated[
         int | None,
         typer.Option(
@@ -64,14 +72,12 @@ def camera(
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="End after so long.", show_default="until Ctrl-C")
     ] = None,
-    mirror: Annotated[
-        bool, typer.Option("--mirror/--no-mirror", help="Exchange the driver's left and right.")
-    ] = True,
-    expression: Annotated[float, typer.Option(help="How far the face leaves the portrait's own, 0 to 2.")] = 1.0,
-    mouth: Annotated[float, typer.Option(help="How far the mouth opens, 0 to 2.")] = 1.0,
-    eyes: Annotated[float, typer.Option(help="How far the lids close, 0 to 2.")] = 1.0,
-    head_motion: Annotated[float, typer.Option(help="How far the head leaves the portrait's pose, 0 to 2.")] = 1.0,
-    smoothing: Annotated[float, typer.Option(help="Share of the last motion kept in the next, 0 to 0.95.")] = 0.0,
+    mirror: MirrorOption = True,
+    expression: ExpressionOption = _PLAIN.expression,
+    mouth: MouthOption = _PLAIN.mouth,
+    eyes: EyesOption = _PLAIN.eyes,
+    head_motion: HeadMotionOption = _PLAIN.head_motion,
+    smoothing: SmoothingOption = _PLAIN.smoothing,
 ) -> None:
     """Let a camera drive PORTRAIT, live, into a virtual camera, a stream or a film."""
     from personalive.server.live_controls import LiveControls  # noqa: PLC0415 (imports torch)

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.animate import AUTO, Dtype, Framing, names_tiny
 from personalive.cli.console import clock, loading, progress, show_rows
-from personalive.config import WEIGHTS_ENV, EvaluationConfig, default_metrics_folder
+from personalive.cli.options import (
+    AUTO,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Framing,
+    SeedOption,
+    WeightsOption,
+    names_tiny,
+)
+from personalive.config import EvaluationConfig, default_metrics_folder
 
 if TYPE_CHECKING:
     from personalive.evaluation.runner import EvaluateOptions, Evaluation, Progress
@@ -79,17 +88,10 @@ def evaluate(
     model: Annotated[
         bool, typer.Option("--model/--no-model", help="Score the model; without it only films given by --method.")
     ] = True,
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER|tiny|auto",
-            help="A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
-            f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
-        ),
-    ] = AUTO,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
-    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
-    seed: Annotated[int, typer.Option(help="Of the model's noise; 0 or more.")] = 0,
+    weights: WeightsOption = AUTO,
+    device: DeviceOption = AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
+    seed: SeedOption = 0,
     framing: Annotated[
         Framing,
         typer.Option(

@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.animate import AUTO, Dtype, Framing, names_tiny, told
+from personalive.cli.animate import told
 from personalive.cli.console import clock, loading, progress, show_rows, size
-from personalive.config import WEIGHTS_ENV
+from personalive.cli.options import (
+    AUTO,
+    FRAMING_HELP,
+    WEIGHTS_METAVAR,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    EndOption,
+    Framing,
+    MirrorOption,
+    StartOption,
+    WeightsOption,
+    names_tiny,
+)
 
 if TYPE_CHECKING:
     from personalive.streaming.animate import Progress
@@ -55,38 +68,19 @@ def record(
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="The template, a .safetensors; an existing one is replaced.")
     ],
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER|tiny|auto",
-            help="The model that reads, and that will replay: a weights folder; 'tiny' for the bundled one; 'auto' "
-            f"for the folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
-        ),
-    ] = AUTO,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
-    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
-    start: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.", show_default="its start")
-    ] = None,
-    end: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.", show_default="its end")
-    ] = None,
-    framing: Annotated[
-        Framing,
-        typer.Option(
-            help="'auto' finds the face; 'center' takes the middle square; 'none' takes pictures that are square "
-            "already as they are."
-        ),
-    ] = Framing.AUTO,
+    weights: WeightsOption = AUTO,
+    device: DeviceOption = AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
+    start: StartOption = None,
+    end: EndOption = None,
+    framing: Annotated[Framing, typer.Option(help=FRAMING_HELP)] = Framing.AUTO,
     no_face: Annotated[
         NoFace,
         typer.Option(
             "--no-face", help="While the clip shows no face: 'hold' the last pose, or stop with an 'error'."
         ),
     ] = NoFace.HOLD,
-    mirror: Annotated[
-        bool, typer.Option("--mirror/--no-mirror", help="Exchange left and right of the clip before it is read.")
-    ] = False,
+    mirror: MirrorOption = False,
 ) -> None:
     """Keep what the face in DRIVING does in OUT.
 
@@ -127,7 +121,7 @@ def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A motion template.")],
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER|tiny|auto", help="Also say whether FILE fits this model.", show_default="none"),
+        typer.Option(metavar=WEIGHTS_METAVAR, help="Also say whether FILE fits this model.", show_default="none"),
     ] = None,
 ) -> None:
     """Tell what is in FILE."""

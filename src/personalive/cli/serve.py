@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from personalive.cli.animate import AUTO, Dtype
 from personalive.cli.console import show_rows
-from personalive.config import WEIGHTS_ENV, LiveConfig, ServerConfig
+from personalive.cli.options import AUTO, DeviceOption, Dtype, DtypeOption, WeightsOption
+from personalive.config import LiveConfig, ServerConfig
 
 EPILOG = """
 \b
@@ -27,16 +27,9 @@ address, and browsers give them the camera over https only. Ctrl-C ends every se
 
 
 def serve(
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER|tiny|auto",
-            help="A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
-            f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them.",
-        ),
-    ] = AUTO,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")] = AUTO,
-    dtype: Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")] = Dtype.AUTO,
+    weights: WeightsOption = AUTO,
+    device: DeviceOption = AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
     ] = ServerConfig.host,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.console import clock, progress, show_rows
+from personalive.cli.options import AUTO, WEIGHTS_METAVAR, DeviceOption
 from personalive.training.recipe.overrides import as_json, resolve
 from personalive.training.recipe.settings import PRESETS, STAGES, Stage, TrainConfig
 
 if TYPE_CHECKING:
     from personalive.training.recipe.loop import Progress
 
-AUTO = "auto"
 _HELP = {
     "motion": """Stage 1: teach motion on single frames.
 
@@ -72,7 +72,7 @@ _Preset = Annotated[
     ),
 ]
 _Weights = Annotated[
-    str, typer.Option(metavar="FOLDER|tiny|auto", help="What to start from: a weights folder, or as in `animate`.")
+    str, typer.Option(metavar=WEIGHTS_METAVAR, help="What to start from: a weights folder, or as in `animate`.")
 ]
 _Config = Annotated[
     Path | None,
@@ -89,7 +89,6 @@ _Values = Annotated[
         show_default="none",
     ),
 ]
-_Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto for the best one.")]
 _DryRun = Annotated[
     bool, typer.Option("--dry-run/--no-dry-run", help="Print the resolved config as JSON and do nothing.")
 ]
@@ -105,7 +104,7 @@ def _command(stage: Stage) -> Callable[..., None]:
         weights: _Weights = AUTO,
         config: _Config = None,
         values: _Values = None,
-        device: _Device = AUTO,
+        device: DeviceOption = AUTO,
         dry_run: _DryRun = False,
     ) -> None:
         resolved = resolve(stage, preset, config, values or ())

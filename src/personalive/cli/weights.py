@@ -44,6 +44,9 @@ class Format(StrEnum):
     FLOAT32 = "float32"
 
 
+_Folder = Annotated[str, typer.Argument(metavar="DIR", help="A weights folder, or tiny for the bundled model.")]
+
+
 @app.callback(invoke_without_command=True)
 def _group(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
@@ -91,9 +94,7 @@ def download(
 
 
 @app.command()
-def check(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A weights folder, or tiny for the bundled model.")],
-) -> None:
+def check(folder: _Folder) -> None:
     """Compare every file of DIR with its network.
 
     Reads shapes only: takes seconds and little memory.
@@ -109,7 +110,7 @@ def check(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="DIR", help="A weights folder, or tiny for the bundled model.")],
+    source: _Folder,
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder; must not exist yet.")],
     dtype: Annotated[Format, typer.Option(help="Number format of the copy.")] = Format.FLOAT16,
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from personalive.config.files import TemplateConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class ControlLimits:
@@ -59,7 +61,7 @@ class ServerConfig:
     portrait_bytes: int = 30_000_000
     portrait_pixels: int = 50_000_000
     clip_bytes: int = 200_000_000
-    template_bytes: int = 200_000_000
+    template_bytes: int = TemplateConfig.max_bytes
     frame_bytes: int = 2_000_000
     frame_pixels: int = 4_000_000
     message_bytes: int = 4_096  # of a text message, or a JSON body

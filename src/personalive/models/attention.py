@@ -132,6 +132,10 @@ class SpatialTransformer(nn.Module):
         """The one spatial block."""
         return self.transformer_blocks[0]  # type: ignore[return-value]
 
+    def feature(self, x: Tensor) -> Tensor:
+        """(B*F, C, H, W) -> the kept feature (B*F, N, C) alone."""
+        return self.block.norm1(rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c"))
+
     def forward(self, x: Tensor, context: Tensor, reference: KV | None) -> tuple[Tensor, Tensor]:
         """(B*F, C, H, W), (B, 1, D) -> (B*F, C, H, W) and the kept feature (B*F, N, C)."""
         H = x.shape[2]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -41,12 +42,13 @@ class BlockSizes:
 class BlockInputs:
     """What every block of one pass receives."""
 
-    time: Tensor  # (B*F, E)
+    shifts: Mapping[str, Tensor]  # by resnet name: what its time embedding adds, (B*F, C_out)
     context: Tensor  # (B, 1, D)
     along_frames: FrameInputs = field(default_factory=lambda: FrameInputs(1))
     reference: Mapping[str, KV] | None = None  # by block name
     temporal: bool = True  # False leaves the temporal modules out (image-level training)
     recompute: bool = False  # keep no activations inside levels; the backward pass computes them again
+    last: str | None = None  # the block whose feature is the last thing wanted of this pass; None: all of it is
     features: dict[str, Tensor] = field(default_factory=dict)  # filled: norm1 outputs (B*F, N, C) by block name
 
 
@@ -65,10 +67,9 @@ class ResnetBlock(nn.Module):
         else:
             self.register_module("conv_shortcut", None)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """(B*F, C_in, H, W), (B*F, E) -> (B*F, C_out, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        """(B*F, C_in, H, W) and ``time_emb_proj`` of the time (B*F, C_out) -> (B*F, C_out, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x))) + shift[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
@@ -122,10 +123,17 @@ class Level(nn.Module):
         self.motion_modules = nn.ModuleList([FrameModule(MotionAttention, w, source, heads, groups) for w in widths])
         self.temporal_modules = nn.ModuleList([FrameModule(TemporalAttention, w, w, heads, groups) for w in widths])
 
+    def apply_resnet(self, index: int, x: Tensor, inputs: BlockInputs) -> Tensor:
+        """One resnet at the time of each frame."""
+        return self.resnets[index](x, inputs.shifts[f"{self.name}.resnets.{index}"])
+
     def after_resnet(self, index: int, x: Tensor, inputs: BlockInputs) -> Tensor:
         """Spatial transformer, motion module, temporal module, where the level has them."""
         if self.attentions is not None:
             name = f"{self.name}.attentions.{index}"
+            if name == inputs.last:
+                inputs.features[name] = cast(SpatialTransformer, self.attentions[index]).feature(x)
+                return x
             reference = None if inputs.reference is None else inputs.reference[name]
             x, inputs.features[name] = self.attentions[index](x, inputs.context, reference)
         if self.motion_modules is not None and self.temporal_modules is not None:
@@ -152,8 +160,8 @@ class DownBlock(Level):
     def forward(self, x: Tensor, inputs: BlockInputs) -> tuple[Tensor, list[Tensor]]:
         """(B*F, C_in, H, W) -> (B*F, C_out, H/2, W/2) and the skips."""
         skips = []
-        for index, resnet in enumerate(self.resnets):
-            x = self.after_resnet(index, resnet(x, inputs.time), inputs)
+        for index in range(len(self.resnets)):
+            x = self.after_resnet(index, self.apply_resnet(index, x, inputs), inputs)
             skips.append(x)
         if self.downsamplers is not None:
             x = self.downsamplers[0](x)
@@ -170,8 +178,8 @@ class MidBlock(Level):
 
     def forward(self, x: Tensor, inputs: BlockInputs) -> Tensor:
         """(B*F, C, H, W) -> (B*F, C, H, W)."""
-        x = self.after_resnet(0, self.resnets[0](x, inputs.time), inputs)
-        return self.resnets[1](x, inputs.time)
+        x = self.after_resnet(0, self.apply_resnet(0, x, inputs), inputs)
+        return self.apply_resnet(1, x, inputs)
 
 
 class UpBlock(Level):
@@ -188,9 +196,9 @@ class UpBlock(Level):
 
     def forward(self, x: Tensor, skips: list[Tensor], inputs: BlockInputs) -> Tensor:
         """(B*F, C_in, H, W) and one skip per resnet, last first -> (B*F, C_out, 2H, 2W)."""
-        for index, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
+        for index, skip in enumerate(reversed(skips)):
             x = torch.cat([x, skip], dim=1)
-            x = self.after_resnet(index, resnet(x, inputs.time), inputs)
+            x = self.after_resnet(index, self.apply_resnet(index, x, inputs), inputs)
         return x if self.upsamplers is None else self.upsamplers[0](x)
 
 

@@ -24,6 +24,7 @@ from personalive.models.blocks import (
     BlockSizes,
     DownBlock,
     MidBlock,
+    ResnetBlock,
     TimeEmbedding,
     UpBlock,
 )
@@ -110,6 +111,11 @@ class UNet(nn.Module):
             for i, resnets in enumerate(_up_widths(config)[:levels_up])
         )
 
+    def time_shifts(self, timesteps: Tensor) -> dict[str, Tensor]:
+        """(B, F) integers -> what every resnet adds at those times, (B*F, C_out) by its name."""
+        time = F.silu(self.time_embedding(timesteps))
+        return {n: m.time_emb_proj(time) for n, m in self.named_modules() if isinstance(m, ResnetBlock)}
+
     def trunk(self, x: Tensor, inputs: BlockInputs) -> Tensor:
         """(B*F, C0, H, W) after ``conv_in`` -> what the last level gives: (B*F, C0, H, W) if it has them all."""
         skips = [x]
@@ -153,18 +159,20 @@ class ReferenceUNet(UNet):
     """Reads a clean latent and gives what the denoising net attends to.
 
     Levels on the way up end with the last that attends: nothing reads what comes after it (in the released shape the
-    last one does, so all are there).
+    last one does, so all are there). For the same reason the last block ends with its kept feature; what comes after
+    stays because its weights are in the checkpoint.
     """
 
     def __init__(self, config: UNetConfig) -> None:
         read = [i + 1 for i, attends in enumerate(config.up_attends) if attends]
         super().__init__(config, _sizes(config, None), max(read, default=0))
+        self.last = [n for n, m in self.named_modules() if isinstance(m, SpatialTransformer)][-1]
 
     def forward(
         self, latent: Tensor, timesteps: Tensor, context: Tensor, *, recompute: bool = False
     ) -> dict[str, Tensor]:
         """(B, C, H, W), (B, 1), (B, 1, D) -> ``norm1`` outputs (B, N_i, C_i) by block name."""
-        inputs = BlockInputs(self.time_embedding(timesteps), context, recompute=recompute)
+        inputs = BlockInputs(self.time_shifts(timesteps), context, last=self.last, recompute=recompute)
         self.trunk(self.conv_in(latent), inputs)
         return inputs.features
 
@@ -199,6 +207,7 @@ class DenoisingUNet(UNet):
         reference: Mapping[str, KV] | None,
         temporal: bool = True,
         recompute: bool = False,
+        shifts: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """All of one pass over the frames in flight but the last convolution.
 
@@ -211,6 +220,7 @@ class DenoisingUNet(UNet):
             reference: projected reference tokens by block name; None attends to the frame alone.
             temporal: False leaves the temporal modules out.
             recompute: save memory in training: activations inside levels are computed again for the gradient.
+            shifts: ``time_shifts`` of the timesteps, where they are known already.
 
         Returns:
             (B*F, C0, H, W).
@@ -219,10 +229,10 @@ class DenoisingUNet(UNet):
         x = self.conv_in(rearrange(latents, "b c f h w -> (b f) c h w"))
         x = x + rearrange(pose, "b c f h w -> (b f) c h w")
         tokens = rearrange(motion, "b f t c -> (b f) t c")
-        time = self.time_embedding(timesteps)
         sees = timesteps[0][None, :] <= timesteps[0][:, None] if self.causal else None
         along = FrameInputs(frames, tokens, sees)
-        inputs = BlockInputs(time, context, along, reference, temporal=temporal, recompute=recompute)
+        shifts = self.time_shifts(timesteps) if shifts is None else shifts
+        inputs = BlockInputs(shifts, context, along, reference, temporal=temporal, recompute=recompute)
         return F.silu(self.conv_norm_out(self.trunk(x, inputs)))
 
     def prediction(self, features: Tensor, frames: int) -> Tensor:

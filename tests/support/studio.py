@@ -1,0 +1,81 @@
+"""A portrait and ways to make and animate clips, and to see what the engine and the encoder are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from personalive.media import VideoWriter
+from personalive.streaming import animate as module
+from personalive.streaming.animate import AnimateReport, animate
+from personalive.streaming.conditioning import PLAIN
+from personalive.streaming.controls import Controls
+from personalive.streaming.engine import Engine
+from personalive.streaming.record import RecordOptions, record
+from support.clips import Film, read_film, write_clip
+
+Pictures = Callable[[int, int], np.ndarray]
+
+
+@dataclasses.dataclass
+class Studio:
+    """A portrait and ways to make, record and animate clips in one folder."""
+
+    folder: Path
+    engine: Engine
+    pictures: Pictures
+    portrait: Path
+
+    def clip(self, frames: int = 5, *, name: str = "driving.mp4", seed: int = 2, **options: Any) -> Path:
+        ticks = options.pop("ticks", range(frames))
+        return write_clip(self.folder / name, self.pictures(len(ticks), seed), ticks, **options)
+
+    def film(self, driving: Path, *, name: str = "film.mp4", **options: Any) -> tuple[AnimateReport, Film]:
+        options = {"framing": "center", "engine": self.engine} | options
+        report = animate(self.portrait, driving, self.folder / name, **options)
+        return report, read_film(self.folder / name)
+
+    def encoded(self, driving: Path, **options: Any) -> tuple[Film, list[np.ndarray]]:
+        """A film, and its pictures before they were encoded."""
+        given: list[np.ndarray] = []
+
+        class Keeping(VideoWriter):
+            def write(self, image, time, duration=None):
+                given.append(image.copy())
+                super().write(image, time, duration)
+
+        with mock.patch.object(module, "VideoWriter", Keeping):
+            _, film = self.film(driving, **options)
+        return film, given
+
+    def take(self, clip: Path, **options: Any) -> Path:
+        """What happens in a clip, as a motion template."""
+        path = self.folder / "take.safetensors"
+        record(clip, path, RecordOptions(framing="center", **options), engine=self.engine)
+        return path
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+class Noting(Engine):
+    """Keeps the cuts it is told of, by driving frame, the pictures it is driven with, and in what manner."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.cuts: list[int] = []
+        self.driven: list[np.ndarray] = []
+        self.manners: list[Controls] = []
+
+    def step(self, state, window, noise=None, *, cut=None, controls=PLAIN):
+        assert isinstance(window, np.ndarray)
+        if cut is not None:
+            self.cuts.append(len(self.driven) + cut)
+        self.driven += list(window)
+        self.manners.append(controls)
+        return super().step(state, window, noise, cut=cut, controls=controls)
