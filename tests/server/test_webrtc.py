@@ -299,6 +299,7 @@ def test_requests_that_are_refused(server, session, change, kind):
         (r"a=rtcp-mux\r\n", ""),
         (r"a=setup.*\r\n", ""),
         (r"a=group:BUNDLE 0", "a=group:BUNDLE 7"),
+        (r"a=candidate.*\r\n", ""),
         (r"a=rtpmap.*\r\n|a=fmtp.*\r\n|a=rtcp-fb.*\r\n", ""),
         (r"VP8|H264", "AV9"),
     ],

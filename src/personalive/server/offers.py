@@ -68,6 +68,8 @@ def read_offer(text: str, client: Literal["sends", "receives"]) -> Offer:
     bundled = [str(mid) for group in description.group if group.semantic == "BUNDLE" for mid in group.items]
     if len(set(mids)) != len(mids) or not set(bundled) <= set(mids) or len(set(bundled)) != len(bundled):
         raise _bad("its media sections have no clear names (a=mid, a=group:BUNDLE)")
+    if any(part.ice_candidates_complete for part in media) and not any(part.ice_candidates for part in media):
+        raise _bad("it has no address that can be reached from here (a=candidate), and says that none will follow")
     return Offer(text, mids, names, "audio" in kinds)
 
 
