@@ -201,18 +201,29 @@ def test_nothing_seeds_globally():
 # --- one engine, and states that are values -----------------------------------------------------------------
 
 
-def test_only_the_engine_calls_the_denoiser():
+def test_only_the_engine_denoises_and_only_backends_run_the_denoiser():
+    attributes = {
+        name_of(path): {
+            n.func.attr for n in ast.walk(tree(path)) if isinstance(n, ast.Call) and hasattr(n.func, "attr")
+        }
+        for path in MODULES
+    }
+    assert [name for name, called in attributes.items() if "denoise" in called] == ["personalive.streaming.engine"]
     callers = {
         name_of(path)
         for path in MODULES
         for call in ast.walk(tree(path))
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
-        and (call.func.attr in ("denoising_unet", "unet", "denoiser") or ast.unparse(call.func) == "unet.features")
+        and (
+            call.func.attr in ("denoising_unet", "unet", "denoiser")
+            or ast.unparse(call.func) in ("unet.features", "self.unet.features")
+        )
     }
     # Image-level training has no stream: it shows the net single frames, without its temporal modules.
     assert callers == {
-        "personalive.streaming.engine",
+        "personalive.streaming.backends.base",
+        "personalive.streaming.backends.graphs",
         "personalive.training.motion",
         "personalive.training.recipe.denoise",  # and windows of published sliding training, which no engine runs
     }

@@ -14,7 +14,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from personalive.models.bundle import Networks
+from personalive.streaming.backends.base import Backend
 from personalive.streaming.controls import Controls
 from personalive.streaming.directions import FACIAL, Directions, find_directions
 from personalive.streaming.state import Conditioning, Motion, Reference, StreamState
@@ -32,11 +32,10 @@ PLAIN = Controls()  # the method as it is
 class Conditioner:
     """Runs the encoders. Holds the networks and nothing of any stream."""
 
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
-        self.config = networks.config
-        self.device = networks.denoising_unet.conv_in.weight.device
-        self.dtype = networks.denoising_unet.conv_in.weight.dtype
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.networks = backend, backend.networks
+        self.config = self.networks.config
+        self.device, self.dtype = backend.device, backend.dtype
 
     # --- the portrait ---------------------------------------------------------------------------------
 
@@ -51,11 +50,10 @@ class Conditioner:
         """
         whole = self._image(resize_portrait(portrait, self.config.image_size_px))
         small = resize_portrait(portrait, self.config.motion_extractor.input_size_px)
-        pose = self.networks.motion_extractor(frames_to_tensor(small, "unit", **self._place()))
+        pose = self.backend.extract(frames_to_tensor(small, "unit", **self._place()))
         context = self.context(portrait)
         latent = self.encode(whole)
-        features = self.features(latent, context)
-        kv = self.networks.denoising_unet.project_reference(features)
+        kv = self.backend.project(latent, context)
         return Reference(whole, context, latent, kv, pose), self.motion_tokens(whole, pose)
 
     def context(self, portrait: np.ndarray) -> Tensor:
@@ -69,13 +67,7 @@ class Conditioner:
 
     def encode(self, images: Tensor) -> Tensor:
         """(F, 3, S, S) in [-1, 1] -> (F, C, h, w) latents: the posterior mean, scaled (weights)."""
-        vae = self.networks.vae
-        return vae.encode(images).latent_dist.mean * vae.config.scaling_factor
-
-    def features(self, latent: Tensor, context: Tensor) -> dict[str, Tensor]:
-        """(1, C, h, w), (1, 1, D) -> what the reference net keeps, (1, N, C_i) by block, at timestep 0."""
-        clean = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        return self.networks.reference_unet(latent.to(self.dtype), clean, context)
+        return self.backend.encode(images)
 
     @cached_property
     def directions(self) -> Directions:
@@ -153,18 +145,18 @@ class Conditioner:
     def extract(self, frames: Tensor) -> HeadPose:
         """(F, 3, S, S) in [-1, 1] -> F head poses."""
         small = resize_frames(frames, self.config.motion_extractor.input_size_px)
-        return self.networks.motion_extractor((small / 2 + 0.5).clamp(0, 1))
+        return self.backend.extract((small / 2 + 0.5).clamp(0, 1))
 
     def motion_tokens(self, frames: Tensor, own: HeadPose) -> Tensor:
         """(F, 3, S, S) in [-1, 1] and the poses found in them -> (1, F, T, K)."""
         boxes = face_box(transform_keypoints(own), frames.shape[-1])
         faces = crop_faces(frames, boxes, self.config.motion_encoder.face_size_px)
-        return self.networks.motion_encoder(faces)[None]
+        return self.backend.motion_tokens(faces)[None]
 
     def pose_features(self, poses: HeadPose) -> Tensor:
         """F poses on the portrait -> (1, C0, F, h, w)."""
         canvas = draw_canvas(transform_keypoints(poses), self.config.pose_guider.canvas_size_px)
-        return rearrange(self.networks.pose_guider(canvas.to(self.dtype)), "f c h w -> 1 c f h w")
+        return rearrange(self.backend.guide(canvas.to(self.dtype)), "f c h w -> 1 c f h w")
 
     def _on_portrait(self, state: StreamState, own: HeadPose, first: HeadPose, **manner: Any) -> HeadPose:
         gains = {"gain": self.config.translation_gain, "scale_gain": self.config.scale_gain}

@@ -6,15 +6,28 @@ picture's side, where fields are computed in any case.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from personalive.models.detail import DetailHead
 from personalive.vision.fields import corrected, enlarged, sample, shift_of
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.moved_head import moving_field
 
 HALVING = 2
+
+
+class Detailer(Protocol):
+    """A ``DetailHead``, or a backend that runs one."""
+
+    def correction(self, features: Tensor, moved: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``DetailHead.correction``."""
+        ...
+
+    def trust(self, decoded: Tensor, found: Tensor, hidden: Tensor) -> Tensor:
+        """As ``DetailHead.trust``."""
+        ...
 
 
 def moved_portrait(shown: Tensor, held: HeadPose, wanted: HeadPose, side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,7 +47,7 @@ def moved_portrait(shown: Tensor, held: HeadPose, wanted: HeadPose, side: int) -
 
 
 def add_detail(
-    head: DetailHead, decoded: Tensor, features: Tensor, portrait: Tensor, held: HeadPose, wanted: HeadPose
+    head: Detailer, decoded: Tensor, features: Tensor, portrait: Tensor, held: HeadPose, wanted: HeadPose
 ) -> Tensor:
     """Decoded frames with the portrait's own detail where it was found.
 
@@ -54,7 +67,7 @@ def add_detail(
 
 
 def find(
-    head: DetailHead, features: Tensor, portrait: Tensor, held: HeadPose, wanted: HeadPose
+    head: Detailer, features: Tensor, portrait: Tensor, held: HeadPose, wanted: HeadPose
 ) -> tuple[Tensor, Tensor]:
     """The portrait's pixels where the frames' content was found, (N, 3, S, S), and the head's hidden features."""
     count, side = len(features), portrait.shape[-1]

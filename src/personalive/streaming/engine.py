@@ -17,6 +17,7 @@ from torch import Tensor
 from personalive.config import KeyframeConfig
 from personalive.errors import InputError
 from personalive.models.bundle import Networks
+from personalive.streaming.backends.base import Backend
 from personalive.streaming.conditioning import PLAIN, Conditioner
 from personalive.streaming.controls import Controls
 from personalive.streaming.detail import add_detail
@@ -30,23 +31,31 @@ class Engine:
     """Networks and a schedule. Knows nothing of any stream: states go in and come out as values."""
 
     def __init__(
-        self, networks: Networks, *, name: str = "", folder: Path | None = None, recompute: bool = False
+        self,
+        networks: Networks,
+        *,
+        backend: Backend | None = None,
+        name: str = "",
+        folder: Path | None = None,
+        recompute: bool = False,
     ) -> None:
         """
         Args:
             networks: all on one device, in eval mode.
+            backend: what runs them; None is torch plainly.
             name: which weights these are, for reports.
             folder: where they came from; a face detector may lie beside them.
-            recompute: save memory in training, see ``DenoisingUNet``; changes no number.
+            recompute: save memory in training, see ``DenoisingUNet``; changes no number. Only without a backend.
         """
         self.networks = networks
-        self.name, self.folder, self.recompute = name, folder, recompute
+        self.name, self.folder = name, folder
+        self.backend = backend or Backend(networks, recompute=recompute)
         self.config = networks.config
-        self.conditioner = Conditioner(networks)
+        self.conditioner = Conditioner(self.backend)
         self.schedule = Schedule(self.config.schedule)
         self.device = self.conditioner.device
         self.dtype = self.conditioner.dtype
-        self._timesteps = self.schedule.timesteps(self.config.chunk_frames).to(self.device)  # (1, F)
+        self._timesteps = self.backend.timesteps  # (1, F)
 
     @property
     def image_size(self) -> int:
@@ -179,20 +188,16 @@ class Engine:
         motion = torch.cat([state.motion, conditioning.motion], dim=1)
         pose = torch.cat([state.pose, conditioning.pose], dim=2)
         latents = torch.cat([state.latents, self._enter(state, conditioning, noise)], dim=2)
-        unet = self.networks.denoising_unet
-        features = unet.features(
+        features, prediction = self.backend.denoise(
             latents.to(self.dtype),
-            self._timesteps,
             context=state.reference.context,
             motion=motion,
             pose=pose,
             reference=state.reference.kv,
-            recompute=self.recompute,
         )
-        prediction = unet.prediction(features, latents.shape[2])
         stepped = self.schedule.step(prediction.float(), latents, self._timesteps)
         poses = HeadPose.cat([state.poses, conditioning.poses])
-        leaving = Leaving(stepped.original[:, :, :count], features[:count], poses[:count], state.reference)
+        leaving = Leaving(stepped.original[:, :, :count], features, poses[:count], state.reference)
         reference, bank = self._remember(state, motion[:, :1], leaving.latents[:, :, 0])
         following = StreamState(
             reference=reference,
@@ -216,16 +221,17 @@ class Engine:
             (4, S, S, 3) uint8 on the CPU.
         """
         images = self.decode_images(rearrange(leaving.latents, "1 c f h w -> f c h w"))
-        if (head := self.networks.detail) is not None:
+        if self.networks.detail is not None:
             reference = leaving.reference
-            images = add_detail(head, images, leaving.features, reference.picture, reference.pose, leaving.poses)
+            images = add_detail(
+                self.backend, images, leaving.features, reference.picture, reference.pose, leaving.poses
+            )
         bytes_ = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
         return rearrange(bytes_, "f c h w -> f h w c").contiguous().cpu()
 
     def decode_images(self, latents: Tensor) -> Tensor:
         """(F, C, h, w) clean latents -> (F, 3, S, S) about [-1, 1], differentiable."""
-        vae = self.networks.vae
-        return vae.decode((latents / vae.config.scaling_factor).to(self.dtype)).sample
+        return self.backend.decode(latents)
 
     # --- parts of a call ------------------------------------------------------------------------------
 
@@ -248,8 +254,7 @@ class Engine:
             threshold=state.keyframe_threshold,
         ):
             return state.reference, state.bank
-        features = self.conditioner.features(latent, state.reference.context)
-        kv = self.networks.denoising_unet.project_reference(features)
+        kv = self.backend.project(latent, state.reference.context)
         return extend(state.reference, kv), torch.cat([state.bank, motion], dim=1)
 
     def _noise(self, given: Tensor | None, seed: int, call: int, shape: torch.Size) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from personalive.models.bundle import Networks
+from personalive.streaming.backends.base import Backend
 from personalive.streaming.conditioning import Conditioner
 from personalive.training.recipe.augment import augment_faces
 from personalive.training.recipe.samples import check_sample
@@ -63,7 +64,7 @@ class Loader:
 
     def __init__(self, networks: Networks, arithmetic: Arithmetic, augment: AugmentConfig) -> None:
         self.networks, self.arithmetic, self.augment = networks, arithmetic, augment
-        self.conditioner = Conditioner(networks)
+        self.conditioner = Conditioner(Backend(networks))
 
     def pairs(
         self, samples: Sequence[Pair], rngs: list[np.random.Generator], *, follow: bool, augment: bool

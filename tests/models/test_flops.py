@@ -1,0 +1,62 @@
+"""What a call costs in the released shape, counted without computing it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from personalive.models.attention import KV
+from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
+
+SIDE, FRAMES, TOKENS = 64, 16, 32  # of a latent at 512 px
+TERA = 1e12
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> DenoisingUNet:
+    with torch.device("meta"):
+        return DenoisingUNet(UNetConfig())
+
+
+def reference(denoiser: DenoisingUNet, pictures: int) -> dict[str, KV]:
+    """Keys and values of so many pictures, with the shapes that the reference net gives them."""
+    with torch.device("meta"):
+        latent, context = torch.empty(1, 4, SIDE, SIDE), torch.empty(1, 1, 768)
+        features = ReferenceUNet(UNetConfig())(latent, torch.zeros(1, 1, dtype=torch.long), context)
+    projected = denoiser.project_reference(features)
+    return {name: KV(*(torch.cat([t] * pictures, dim=1) for t in kv)) for name, kv in projected.items()}
+
+
+def call(denoiser: DenoisingUNet, pictures: int, shifts: dict[str, Tensor] | None = None) -> int:
+    """FLOPs of one call with a portrait and ``pictures - 1`` keyframes."""
+    attended = reference(denoiser, pictures)
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        denoiser(
+            torch.empty(1, 4, FRAMES, SIDE, SIDE),
+            torch.zeros(1, FRAMES, dtype=torch.long),
+            context=torch.empty(1, 1, 768),
+            motion=torch.empty(1, FRAMES, TOKENS, 16),
+            pose=torch.empty(1, 320, FRAMES, SIDE, SIDE),
+            reference=attended,
+            shifts=shifts,
+        )
+    return counted.get_total_flops()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("keyframes", "limit"), [(0, 23.4), (3, 29.3)])
+def test_a_call_of_the_released_shape_stays_within_its_operations(denoiser, keyframes: int, limit: float):
+    count = call(denoiser, 1 + keyframes) / TERA
+    assert 0.9 * limit < count <= limit  # far fewer would mean that the count misses something
+
+
+@torch.no_grad()
+def test_known_time_shifts_save_their_projections(denoiser):
+    with torch.device("meta"):
+        shifts = denoiser.time_shifts(torch.zeros(1, FRAMES, dtype=torch.long))
+    widths = sum(shift.shape[1] for shift in shifts.values())
+    inner = 4 * 320
+    saved = 2 * FRAMES * (inner * widths + 320 * inner + inner * inner)
+    assert call(denoiser, 1) - call(denoiser, 1, shifts) == saved

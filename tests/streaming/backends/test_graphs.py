@@ -1,0 +1,86 @@
+"""Networks as pure functions: the same numbers as the calls that they stand for, for every count."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from personalive.models.attention import KV
+from personalive.streaming.backends.base import Backend
+from personalive.streaming.backends.graphs import Graph, exported, flat, graphs
+from personalive.vision.keypoints import HeadPose
+from support.small_engine import key_seeded_networks
+
+METHODS = ("denoise", "decode", "project", "encode", "extract", "motion_tokens", "guide")
+
+
+@pytest.fixture(scope="module")
+def backend() -> Backend:
+    return Backend(key_seeded_networks())
+
+
+@pytest.fixture(scope="module")
+def found(backend) -> dict[str, Graph]:
+    return graphs(backend)
+
+
+def given(graph: Graph, counts: dict[str, int], seed: int = 0) -> list[Tensor]:
+    """Noise of the shapes that the graph takes at these counts."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = []
+    for name, example in graph.inputs.items():
+        shape = list(example.shape)
+        for axis, (count, unit) in graph.dynamic.get(name, {}).items():
+            shape[axis] = counts[count] * unit
+        inputs.append(torch.rand(shape, generator=generator).to(example.dtype))
+    return inputs
+
+
+def plainly(backend: Backend, name: str, inputs: list[Tensor]) -> list[Tensor]:
+    """What the backend's own method gives, as a list of tensors."""
+    if name == "denoise":
+        latents, context, motion, pose, *tokens = inputs
+        blocks = backend.networks.denoising_unet.spatial_transformers()
+        reference = {block: KV(*tokens[2 * i : 2 * i + 2]) for i, block in enumerate(blocks)}
+        return list(backend.denoise(latents, context=context, motion=motion, pose=pose, reference=reference))
+    result = getattr(backend, name)(*inputs)
+    if name == "project":
+        return flat(result)
+    if isinstance(result, HeadPose):
+        return [result.kp, result.yaw, result.pitch, result.roll, result.t, result.scale]
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def test_every_call_of_the_networks_has_a_graph(backend, found):
+    assert set(METHODS) <= set(found)
+    if backend.networks.detail is not None:
+        assert {"correction", "trust"} <= set(found)
+    for name, graph in found.items():
+        assert callable(getattr(backend, name))
+        assert len(set(graph.outputs)) == len(graph.outputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_graph_gives_exactly_what_the_plain_call_gives(backend, found, name: str, count: int):
+    inputs = given(found[name], {"n": count, "r": count})
+    result = found[name].module(*inputs)
+    result = result if isinstance(result, tuple) else (result,)
+    wanted = plainly(backend, name, inputs)
+    assert len(wanted) == len(result) == len(found[name].outputs)
+    for one, other in zip(result, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["denoise", "guide"])
+def test_one_program_serves_every_count(backend, found, name: str):
+    program = exported(found[name]).module()
+    for count in (1, 2, 4):
+        inputs = given(found[name], {"n": count, "r": count}, seed=count)
+        for one, other in zip(
+            torch.utils._pytree.tree_leaves(program(*inputs)), plainly(backend, name, inputs), strict=True
+        ):
+            torch.testing.assert_close(one, other)
