@@ -7,6 +7,7 @@ with ``personalive/config.json`` overrides them (the bundled small model does).
 
 from __future__ import annotations
 
+from personalive.config.backends import BACKEND_ENV, CACHE_ENV, BackendConfig, default_cache_folder
 from personalive.config.commands import CliConfig, ContactSheetConfig, FilmSizeConfig
 from personalive.config.data import EvaluationConfig, PartBoxConfig, PrepareConfig
 from personalive.config.files import (
@@ -36,9 +37,12 @@ from personalive.config.model import (
 from personalive.config.pictures import FramingConfig, HaarConfig, MediaConfig
 
 __all__ = [
+    "BACKEND_ENV",
+    "CACHE_ENV",
     "FACE_DETECTOR",
     "TINY",
     "WEIGHTS_ENV",
+    "BackendConfig",
     "CanvasConfig",
     "CliConfig",
     "ContactSheetConfig",
@@ -67,6 +71,7 @@ __all__ = [
     "ServerConfig",
     "TemplateConfig",
     "WeightFilesConfig",
+    "default_cache_folder",
     "default_metrics_folder",
     "default_weights_folder",
 ]

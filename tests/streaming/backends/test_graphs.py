@@ -10,14 +10,13 @@ from personalive.models.attention import KV
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.backends.graphs import Graph, exported, flat, graphs
 from personalive.vision.keypoints import HeadPose
-from support.small_engine import key_seeded_networks
 
 METHODS = ("denoise", "decode", "project", "encode", "extract", "motion_tokens", "guide")
 
 
 @pytest.fixture(scope="module")
-def backend() -> Backend:
-    return Backend(key_seeded_networks())
+def backend(networks) -> Backend:
+    return Backend(networks)
 
 
 @pytest.fixture(scope="module")

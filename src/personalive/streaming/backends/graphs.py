@@ -13,14 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personalive.config import KeyframeConfig
+from personalive.config import BackendConfig, KeyframeConfig
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.models.unet import DenoisingUNet
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.detail import HALVING
-
-MAX_PICTURES = 32  # at once
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def graphs(backend: Backend) -> dict[str, Graph]:
 
 def exported(graph: Graph) -> torch.export.ExportedProgram:
     """The graph as one program, for every count of pictures and references."""
-    limits = {"n": MAX_PICTURES, "r": KeyframeConfig.maximum + 1}
+    limits = {"n": BackendConfig.max_pictures, "r": KeyframeConfig.maximum + 1}
     dims = {name: torch.export.Dim(name, min=1, max=limit) for name, limit in limits.items()}
     shapes: list[Any] = [
         {axis: count * dims[name] for axis, (name, count) in graph.dynamic.get(key, {}).items()}

@@ -1,0 +1,102 @@
+"""A folder of prepared programs: made once, found again, the oldest removed. All of it can be made anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import personalive
+from personalive.config import CACHE_ENV, BackendConfig, default_cache_folder
+from personalive.errors import OutputError
+
+_CHOICES = "choices.json"
+_CODE = ("models", "streaming/backends")  # what programs are made from
+
+
+class ProgramStore:
+    """One user's programs, by key. Several processes may use it at once."""
+
+    def __init__(self, root: Path | None = None, config: BackendConfig | None = None) -> None:
+        self.root = root or default_cache_folder()
+        self._config = config or BackendConfig()
+
+    def has(self, key: str) -> bool:
+        """Whether this program is there."""
+        return (self.root / key).is_dir()
+
+    def folder(self, key: str, make: Callable[[Path], None]) -> Path:
+        """The folder of ``key``; ``make`` fills it where there is none. It appears whole or not at all.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        target = self.root / key
+        try:
+            if not target.is_dir():
+                self._make(target, make)
+            os.utime(target)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(
+                f"{self.root}: prepared programs cannot be kept there ({reason}): free some space, name another "
+                f"folder in {CACHE_ENV}, or use --backend eager"
+            ) from error
+        return target
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """What was remembered under ``key``; None where nothing was, or the file is damaged."""
+        with suppress(OSError, ValueError):
+            found = json.loads((self.root / _CHOICES).read_text(encoding="utf-8"))
+            value = found.get(key) if isinstance(found, dict) else None
+            return value if isinstance(value, dict) else None
+        return None
+
+    def remember(self, key: str, value: Mapping[str, Any]) -> None:
+        """Keep a small value; a disk that refuses costs no more than measuring it again."""
+        with suppress(OSError):
+            found: dict[str, Any] = {}
+            with suppress(OSError, ValueError):
+                found = json.loads((self.root / _CHOICES).read_text(encoding="utf-8"))
+            self.root.mkdir(parents=True, exist_ok=True)
+            temporary = self.root / f".{uuid.uuid4().hex}.partial"
+            temporary.write_text(json.dumps({**found, key: dict(value)}, indent=2) + "\n", encoding="utf-8")
+            temporary.replace(self.root / _CHOICES)
+
+    def _make(self, target: Path, make: Callable[[Path], None]) -> None:
+        temporary = self.root / f".{uuid.uuid4().hex}.partial"
+        temporary.mkdir(parents=True)
+        try:
+            make(temporary)
+            with suppress(OSError):  # another process was faster
+                temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        kept = sorted((p for p in self.root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+        for old in [p for p in kept if p != target][self._config.kept_programs - 1 :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def program_key(name: str, *packages: str, **facts: object) -> str:
+    """A folder name that changes with everything a program depends on: facts, versions of packages, our code."""
+    known = {"code": _code_digest(), **facts, **{package: version(package) for package in packages}}
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{name}-{digest[:20]}"
+
+
+@cache
+def _code_digest() -> str:
+    root = Path(personalive.__file__).parent
+    digest = hashlib.sha256()
+    for folder in _CODE:
+        for path in sorted((root / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

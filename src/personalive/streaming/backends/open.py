@@ -1,0 +1,150 @@
+"""From a backend's name to a backend: what each needs, and whether it can run here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from personalive.checkpoints.programs import ProgramStore, program_key
+from personalive.errors import DeviceError
+from personalive.models.bundle import Networks
+from personalive.streaming.backends import compiled_programs, onnx_programs, openvino_programs
+from personalive.streaming.backends.base import Backend
+from personalive.streaming.backends.graphs import graphs
+from personalive.streaming.backends.programs import Program, ProgramBackend
+
+EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT = "eager", "compile", "openvino", "onnxruntime", "tensorrt"
+BACKENDS = (EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT)
+Preparing = Callable[[str, float], None]  # (backend, share that is done)
+
+
+def open_backend(
+    name: str,
+    networks: Networks,
+    *,
+    precision: torch.dtype,
+    identity: str,
+    store: ProgramStore | None = None,
+    preparing: Preparing | None = None,
+) -> Backend:
+    """Make the backend that runs these networks, preparing what is not kept from an earlier time.
+
+    Args:
+        name: one of ``BACKENDS``.
+        networks: in ``network_dtype(name, precision)``, on their device.
+        precision: what most arithmetic is to be done in.
+        identity: of the weights, see ``CheckpointFolder.identity``.
+        store: where programs are kept; None is the user's own.
+        preparing: called while programs are made.
+
+    Raises:
+        DeviceError: it cannot run here.
+        OutputError: programs cannot be kept.
+    """
+    device = networks.denoising_unet.conv_in.weight.device
+    if (reason := why_not(name, device, precision)) is not None:
+        raise DeviceError(f"backend {name}: {reason}")
+    plain = Backend(networks)
+    if name == EAGER:
+        return plain
+    programs = _programs(
+        name, plain, precision, identity, store or ProgramStore(), lambda share: (preparing or _silent)(name, share)
+    )
+    return ProgramBackend(networks, name, programs, precision)
+
+
+def network_dtype(name: str, precision: torch.dtype) -> torch.dtype:
+    """The number format in which networks are loaded for this backend: OpenVINO narrows by itself."""
+    return torch.float32 if name == OPENVINO else precision
+
+
+def fitting_precision(name: str, device: torch.device, precision: torch.dtype) -> torch.dtype:
+    """``precision``, or the nearest that the backend has, where nobody asked for one."""
+    return torch.float32 if name == ONNXRUNTIME and device.type == "cpu" else precision
+
+
+def why_not(name: str, device: torch.device, precision: torch.dtype) -> str | None:
+    """Why a backend cannot run here and what to do, in words; None if it can."""
+    if name not in BACKENDS:
+        return f"not known: use auto, {', '.join(BACKENDS)}"
+    if name == COMPILE:
+        return _why_not_compile(device)
+    if name == OPENVINO:
+        if device.type != "cpu":
+            return f"runs on a CPU, not on {device}: use --device cpu, or --backend auto"
+        return None if find_spec("openvino") else "not installed: pip install openvino, or use --backend auto"
+    if name in (ONNXRUNTIME, TENSORRT):
+        return _why_not_onnx(name, device, precision)
+    return None
+
+
+def _why_not_compile(device: torch.device) -> str | None:
+    if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")):
+        return "torch.compile needs a C++ compiler: install g++, or use --backend auto"
+    if device.type == "cuda" and not find_spec("triton"):
+        return "torch.compile needs Triton: pip install triton, or use --backend eager"
+    return None
+
+
+def _why_not_onnx(name: str, device: torch.device, precision: torch.dtype) -> str | None:
+    if missing := [package for package in onnx_programs.PACKAGES if not find_spec(package)]:
+        return f"{' and '.join(missing)} missing: pip install 'personalive[onnx]', or use --backend auto"
+    if precision == torch.bfloat16 or (precision == torch.float16 and device.type == "cpu"):
+        return f"does not compute in {str(precision).removeprefix('torch.')} on {device.type}: use --dtype float32"
+    import onnxruntime  # noqa: PLC0415 (slow, and optional)
+
+    wanted = _providers(name, device)[0][0]
+    if wanted not in onnxruntime.get_available_providers():
+        return f"this onnxruntime has no {wanted}: install the build that has it, or use --backend auto"
+    return None
+
+
+def _programs(
+    name: str,
+    plain: Backend,
+    precision: torch.dtype,
+    identity: str,
+    store: ProgramStore,
+    told: Callable[[float], None],
+) -> dict[str, Program]:
+    found = graphs(plain)
+    threads = torch.get_num_threads()
+    if name == COMPILE:
+        return compiled_programs.compile_graphs(found, plain.leaving, told)
+    if name == OPENVINO:
+        key = program_key(name, *openvino_programs.PACKAGES, model=identity)
+        folder = store.folder(key, lambda target: openvino_programs.write(found, target, told))
+        return openvino_programs.read(list(found), folder, precision, threads)
+    folder = store.folder(onnx_key(identity, plain), lambda target: onnx_programs.write(found, target, told))
+    return onnx_programs.read(found, folder, threads, _providers(name, plain.device, folder))
+
+
+def onnx_key(identity: str, plain: Backend) -> str:
+    """Where the ONNX files of these networks are kept."""
+    return program_key("onnx", *onnx_programs.PACKAGES, model=identity, dtype=plain.dtype, device=plain.device.type)
+
+
+def _providers(name: str, device: torch.device, folder: object = "") -> list[tuple[str, dict[str, Any]]]:
+    if device.type == "cpu":
+        wanted = "TensorrtExecutionProvider" if name == TENSORRT else "CPUExecutionProvider"
+        return [(wanted, {})]
+    cuda: tuple[str, dict[str, Any]] = ("CUDAExecutionProvider", {"device_id": device.index or 0})
+    if name == ONNXRUNTIME:
+        return [cuda]
+    engines = {
+        "device_id": device.index or 0,
+        "trt_fp16_enable": True,
+        "trt_engine_cache_enable": True,  # keyed by graph, GPU and version; rebuilt by the provider when stale
+        "trt_engine_cache_path": f"{folder}/tensorrt",
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": f"{folder}/tensorrt",
+    }
+    return [("TensorrtExecutionProvider", engines), cuda]
+
+
+def _silent(_name: str, _share: float) -> None:
+    """Nobody wants to know."""

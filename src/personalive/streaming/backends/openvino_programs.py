@@ -1,0 +1,60 @@
+"""OpenVINO: the networks as Intel's runtime computes them on a CPU, in bfloat16 where the processor has it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from personalive.streaming.backends.graphs import Graph, exported
+from personalive.streaming.backends.programs import Program
+
+PACKAGES = ("openvino", "torch")  # whose versions decide the files
+_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+
+
+def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], None]) -> None:
+    """Convert every graph to ``NAME.xml`` and ``NAME.bin``; ``told`` gets the share that is done."""
+    import openvino  # noqa: PLC0415 (slow, and optional)
+
+    for number, (name, graph) in enumerate(graphs.items()):
+        told(number / len(graphs))
+        with warnings.catch_warnings():  # torch copies exported programs in a way it warns of itself
+            warnings.simplefilter("ignore")
+            model = openvino.convert_model(exported(graph))
+        if len(model.inputs) != len(graph.inputs):
+            raise RuntimeError(f"{name}: converted with {len(model.inputs)} of {len(graph.inputs)} inputs")
+        openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+    told(1.0)
+
+
+def read(names: list[str], folder: Path, precision: torch.dtype, threads: int) -> dict[str, Program]:
+    """The programs that ``write`` left there."""
+    import openvino  # noqa: PLC0415
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_HYPER_THREADING": True,  # or it would count cores and take half of the threads it may
+    }
+    return {name: _Program(core.compile_model(folder / f"{name}.xml", "CPU", settings)) for name in names}
+
+
+class _Program:
+    """One compiled model. Its one request is not made for two threads at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request, self._lock = compiled.create_infer_request(), Lock()
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+        with self._lock:
+            found = self._request.infer(arrays, share_inputs=True)
+        return [torch.from_numpy(array) for array in found.values()]
