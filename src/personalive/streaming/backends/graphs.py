@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from personalive.config import BackendConfig, KeyframeConfig
@@ -19,6 +20,7 @@ from personalive.models.bundle import Networks
 from personalive.models.unet import DenoisingUNet
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.detail import HALVING
+from personalive.streaming.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,32 @@ class Denoise(nn.Module):
             shifts={name: self.get_buffer(f"shift_{number}") for number, name in enumerate(self.resnets)},
         )
         return features[: self.leaving], self.unet.prediction(features, latents.shape[2])
+
+
+class Call(nn.Module):
+    """A whole call, as ``Engine.advance`` and ``decode`` make it: denoise, step the schedule, decode what leaves."""
+
+    def __init__(self, networks: Networks, denoise: Denoise) -> None:
+        super().__init__()
+        self.denoise, self.decode = denoise, _Decode(networks)
+        self.schedule = Schedule(networks.config.schedule)
+
+    def forward(
+        self, latents: Tensor, context: Tensor, motion: Tensor, pose: Tensor, *reference: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Latents (1, C, F, h, w) float32 -> images, their features and latents, and the latents that stay."""
+        timesteps, count = self.denoise.get_buffer("timesteps"), self.denoise.leaving
+        features, prediction = self.denoise(latents.to(motion.dtype), context, motion, pose, *reference)
+        stepped = self.schedule.step(prediction.float(), latents, timesteps)
+        clean = rearrange(stepped.original[:, :, :count], "1 c f h w -> f c h w")
+        return self.decode(clean), features, clean, stepped.previous[:, :, count:]
+
+
+def call_graph(networks: Networks, denoise: Graph) -> Graph:
+    """The whole call from the graph of its denoiser, for exports. Detail is not looked for: see ``correction``."""
+    assert isinstance(denoise.module, Denoise)
+    inputs = {name: t.float() if name == "latents" else t for name, t in denoise.inputs.items()}
+    return Graph(Call(networks, denoise.module), inputs, ("images", "features", "clean", "previous"), denoise.dynamic)
 
 
 class Project(nn.Module):
