@@ -20,6 +20,7 @@ from personalive.config.files import (
     default_weights_folder,
 )
 from personalive.config.live import ControlLimits, DirectionConfig, LiveConfig, OutletConfig, ServerConfig
+from personalive.config.memory import FULL, PRESETS, RELEASED_VALUES, MemoryPreset
 from personalive.config.model import (
     CanvasConfig,
     DetailConfig,
@@ -37,6 +38,9 @@ from personalive.config.pictures import FramingConfig, HaarConfig, MediaConfig
 
 __all__ = [
     "FACE_DETECTOR",
+    "FULL",
+    "PRESETS",
+    "RELEASED_VALUES",
     "TINY",
     "WEIGHTS_ENV",
     "CanvasConfig",
@@ -55,6 +59,7 @@ __all__ = [
     "KeyframeConfig",
     "LiveConfig",
     "MediaConfig",
+    "MemoryPreset",
     "ModelConfig",
     "MotionEncoderConfig",
     "MotionExtractorConfig",
