@@ -21,6 +21,7 @@ from personalive.checkpoints.layout import CONFIGS, PARTS
 from personalive.cli.main import NAME, app
 from personalive.config import FACE_DETECTOR, ModelConfig
 from personalive.models.bundle import Networks
+from personalive.streaming.backends.base import Backend
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import Conditioning, Leaving, Reference, StreamState
 from personalive.training.presets import STAGES, TinyPreset
@@ -279,6 +280,7 @@ def test_python_examples_parse(page: Path):
 def test_types_in_the_middle_are_described_by_their_names():
     _, _, section = text("docs/architecture.md").partition("## The types in the middle")
     described = {cells[0] for cells in rows(section.partition("\n## ")[0])} - {"type", "---"}
-    assert described == {kind.__name__ for kind in (Networks, Reference, StreamState, Conditioning, Leaving, Engine)}
+    kinds = (Networks, Reference, StreamState, Conditioning, Leaving, Backend, Engine)
+    assert described == {kind.__name__ for kind in kinds}
     for method in re.findall(r"engine\.(\w+)", section):
         assert hasattr(Engine, method)

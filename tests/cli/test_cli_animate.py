@@ -36,7 +36,8 @@ def test_every_option_reaches_the_film(run, place, portrait, small_weights, monk
     monkeypatch.setattr("personalive.streaming.directions.DirectionConfig.min_agreement", -1.0)  # weights by chance
     clip = write_clip(place / "long.mp4", 25, sound=True)
     options = (
-        "--device cpu --dtype float32 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center --no-face neutral"
+        "--device cpu --dtype float32 --vram 8 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center "
+        "--no-face neutral"
     )
     turned = "--expression 0.5 --mouth 0.5 --eyes 1.5 --head-motion 1.5 --pose relative --smoothing 0.25 --mirror"
     flags = f"{turned} --no-audio --side-by-side --contact-sheet all.png --no-keyframes"
@@ -67,6 +68,7 @@ def test_every_option_reaches_the_film(run, place, portrait, small_weights, monk
         "contact_sheet": "all.png",
     }
     assert (record["device"], record["dtype"], record["weights"]) == ("cpu", "float32", str(small_weights))
+    assert record["vram"] == "8"
     with Image.open(place / "all.png") as sheet:
         assert sheet.width > sheet.height
     assert str(place / "all.png") in done.out
@@ -127,7 +129,8 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
     monkeypatch.setattr(command, "demo_files", lambda: (portrait, portrait))
     monkeypatch.setattr(command, "_make", fail)
     assert run("animate", "--demo", "-o", "some/where").code == 1
-    assert asked == {"weights": "tiny", "device": "auto", "dtype": "auto", "framing": "none", "fallback": True}
+    engine = {"weights": "tiny", "device": "auto", "dtype": "auto", "vram": "auto"}
+    assert asked == {**engine, "framing": "none", "fallback": True}
     assert not (place / "some/where").exists()
 
 

@@ -37,6 +37,7 @@ def commands(command: Any) -> Iterator[Any]:
     ("option", "count"),
     [
         ("--device", 8),
+        ("--vram", 5),
         ("--seed", 2),
         ("--start", 2),
         ("--end", 2),

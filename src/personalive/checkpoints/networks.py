@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -10,13 +11,12 @@ import torch
 from torch import nn
 
 from personalive.checkpoints.build import build_part, unet_config
-from personalive.checkpoints.files import TensorInfo
+from personalive.checkpoints.files import TensorInfo, read_infos
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG, parts_of
 from personalive.checkpoints.strict import load_files, module_infos
 from personalive.checkpoints.write import whole_folder, write_config, write_safetensors
-from personalive.errors import DeviceError
 from personalive.models.bundle import Networks
 from personalive.models.unet import UNetConfig
 
@@ -30,19 +30,23 @@ def load_networks(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     progress: LoadProgress | None = None,
+    settle: Callable[[str, nn.Module], None] = lambda part, module: None,
 ) -> Networks:
     """Load every network of ``folder`` for inference: on ``device``, in ``dtype``, no gradients, eval mode.
 
     Each is built without values and filled straight in the wanted format, one file open at a time. ``progress`` is
-    called after every tensor.
+    called after every tensor. ``settle`` is given each network as it is ready, by its name, before the next is read:
+    what it moves elsewhere makes room.
 
     Raises:
         CheckpointError: files that are damaged, unsafe, or not the weights of this model.
-        DeviceError: the device is not there or its memory is not enough.
     """
     names = parts_of(folder.config)
     loaded = None if progress is None else _counted(progress, folder, names)
-    parts = {part: load_part(folder, part, device=device, dtype=dtype, loaded=loaded) for part in names}
+    parts = {}
+    for part in names:
+        parts[part] = load_part(folder, part, device=device, dtype=dtype, loaded=loaded)
+        settle(part, parts[part])
     return Networks(config=folder.config, unet_config=unet_config(folder), **cast(dict[str, Any], parts))
 
 
@@ -59,17 +63,21 @@ def load_part(
     ``loaded`` is told the bytes of each tensor as it arrives.
 
     Raises:
-        CheckpointError, DeviceError: as ``load_networks``.
+        CheckpointError: as ``load_networks``.
     """
     module = build_part(folder, part)
-    try:
-        load_files(module, folder.files(part), rules=KEY_RULES[part], device=device, dtype=dtype, loaded=loaded)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{device}: not enough memory for {part} of {folder.name} in {dtype}: "
-            "use a half-precision format or a smaller model"
-        ) from error
+    load_files(module, folder.files(part), rules=KEY_RULES[part], device=device, dtype=dtype, loaded=loaded)
     return module.eval().requires_grad_(False)
+
+
+def count_values(folder: CheckpointFolder) -> int:
+    """Numbers in all weight files of ``folder``, by their headers.
+
+    Raises:
+        CheckpointError: files that are damaged or unsafe.
+    """
+    files = [path for part in parts_of(folder.config) for path in folder.files(part)]
+    return sum(math.prod(info.shape) for path in files for info in read_infos(path).values())
 
 
 def _counted(progress: LoadProgress, folder: CheckpointFolder, parts: Iterable[str]) -> Callable[[int], None]:

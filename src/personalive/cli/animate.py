@@ -32,6 +32,8 @@ from personalive.cli.options import (
     SeedOption,
     SmoothingOption,
     StartOption,
+    Vram,
+    VramOption,
     names_tiny,
 )
 from personalive.config import TINY, CliConfig, FilmSizeConfig, KeyframeConfig
@@ -110,6 +112,7 @@ def animate(
     ] = None,
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    vram: VramOption = Vram.AUTO,
     seed: SeedOption = 0,
     start: StartOption = None,
     end: EndOption = None,
@@ -200,7 +203,7 @@ def animate(
         "side_by_side": demo if side_by_side is None else side_by_side,
         "center_fallback": demo or names_tiny(weights),
     }
-    engine = {"weights": weights, "device": device, "dtype": dtype.value}
+    engine = {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value}
     if demo:
         if portrait is not None:
             raise typer.BadParameter("--demo brings its own portrait and clip: leave PORTRAIT and DRIVING out")

@@ -20,6 +20,8 @@ from personalive.cli.options import (
     MirrorOption,
     MouthOption,
     SmoothingOption,
+    Vram,
+    VramOption,
     WeightsOption,
 )
 from personalive.config import FilmSizeConfig
@@ -59,6 +61,7 @@ def camera(
     weights: WeightsOption = AUTO,
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    vram: VramOption = Vram.AUTO,
     size: Annotated[
         int | None,
         typer.Option(
@@ -94,7 +97,7 @@ def camera(
     )
     with progress("live") as show:
         sent = run_local(
-            local_worker(weights, device, dtype.value),
+            local_worker(weights, device=device, dtype=dtype.value, vram=vram.value),
             options,
             lambda now: show(now.seconds, seconds, _told(now)),
         )

@@ -15,6 +15,8 @@ from personalive.cli.options import (
     DtypeOption,
     Framing,
     SeedOption,
+    Vram,
+    VramOption,
     WeightsOption,
     names_tiny,
 )
@@ -91,6 +93,7 @@ def evaluate(
     weights: WeightsOption = AUTO,
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    vram: VramOption = Vram.AUTO,
     seed: SeedOption = 0,
     framing: Annotated[
         Framing,
@@ -150,7 +153,9 @@ def evaluate(
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
     found = _evaluate(
-        options, {"weights": weights, "device": device, "dtype": dtype.value} if model else None, inputs
+        options,
+        {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value} if model else None,
+        inputs,
     )
     _show(found, write_report(found, output, overwrite=overwrite))
 
@@ -164,7 +169,8 @@ def _method(text: str) -> tuple[str, str]:
 
 def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None, inputs: Path | None) -> Evaluation:
     from personalive.evaluation.runner import evaluate as run  # noqa: PLC0415
-    from personalive.streaming.load import load_engine, memory_errors  # noqa: PLC0415
+    from personalive.streaming.load import load_engine  # noqa: PLC0415
+    from personalive.streaming.memory import memory_errors  # noqa: PLC0415
 
     with progress("evaluating") as show:
 
@@ -174,7 +180,7 @@ def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None, i
         if engine_options is None:
             return run(options, None, progress=advance, inputs=inputs)
         engine = load_engine(**engine_options, progress=loading(show))
-        with memory_errors(engine.device):
+        with memory_errors(engine):
             return run(options, engine, progress=advance, inputs=inputs)
 
 

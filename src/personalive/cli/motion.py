@@ -21,6 +21,8 @@ from personalive.cli.options import (
     Framing,
     MirrorOption,
     StartOption,
+    Vram,
+    VramOption,
     WeightsOption,
     names_tiny,
 )
@@ -71,6 +73,7 @@ def record(
     weights: WeightsOption = AUTO,
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    vram: VramOption = Vram.AUTO,
     start: StartOption = None,
     end: EndOption = None,
     framing: Annotated[Framing, typer.Option(help=FRAMING_HELP)] = Framing.AUTO,
@@ -110,6 +113,7 @@ def record(
             weights=weights,
             device=device,
             dtype=dtype.value,
+            vram=vram.value,
             progress=advance,
             loading=loading(show_progress),
         )

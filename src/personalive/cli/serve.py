@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from personalive.cli.console import show_rows
-from personalive.cli.options import AUTO, DeviceOption, Dtype, DtypeOption, WeightsOption
+from personalive.cli.options import AUTO, DeviceOption, Dtype, DtypeOption, Vram, VramOption, WeightsOption
 from personalive.config import LiveConfig, ServerConfig
 
 EPILOG = """
@@ -30,6 +30,7 @@ def serve(
     weights: WeightsOption = AUTO,
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    vram: VramOption = Vram.AUTO,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
     ] = ServerConfig.host,
@@ -89,6 +90,7 @@ def serve(
         weights=weights,
         device=device,
         dtype=dtype.value,
+        vram=vram.value,
         host=host,
         port=port,
         token=token,

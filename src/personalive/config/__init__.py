@@ -21,6 +21,7 @@ from personalive.config.files import (
     default_weights_folder,
 )
 from personalive.config.live import ControlLimits, DirectionConfig, LiveConfig, OutletConfig, ServerConfig
+from personalive.config.memory import FULL, PRESETS, RELEASED_VALUES, MemoryPreset
 from personalive.config.model import (
     CanvasConfig,
     DetailConfig,
@@ -40,6 +41,9 @@ __all__ = [
     "BACKEND_ENV",
     "CACHE_ENV",
     "FACE_DETECTOR",
+    "FULL",
+    "PRESETS",
+    "RELEASED_VALUES",
     "TINY",
     "WEIGHTS_ENV",
     "BackendConfig",
@@ -59,6 +63,7 @@ __all__ = [
     "KeyframeConfig",
     "LiveConfig",
     "MediaConfig",
+    "MemoryPreset",
     "ModelConfig",
     "MotionEncoderConfig",
     "MotionExtractorConfig",

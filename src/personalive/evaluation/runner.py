@@ -313,6 +313,7 @@ def _described(engine: Engine | None) -> dict[str, str]:
         "weights": engine.name,
         "device": str(engine.device),
         "dtype": str(engine.dtype).removeprefix("torch."),
+        "vram": engine.memory.name,
         "image_size_px": str(engine.image_size),
     }
 

@@ -49,7 +49,7 @@ class BlockInputs:
     temporal: bool = True  # False leaves the temporal modules out (image-level training)
     recompute: bool = False  # keep no activations inside levels; the backward pass computes them again
     last: str | None = None  # the block whose feature is the last thing wanted of this pass; None: all of it is
-    features: dict[str, Tensor] = field(default_factory=dict)  # filled: norm1 outputs (B*F, N, C) by block name
+    features: dict[str, Tensor] | None = None  # filled where given: norm1 outputs (B*F, N, C) by block name
 
 
 class ResnetBlock(nn.Module):
@@ -127,15 +127,23 @@ class Level(nn.Module):
         """One resnet at the time of each frame."""
         return self.resnets[index](x, inputs.shifts[f"{self.name}.resnets.{index}"])
 
+    @staticmethod
+    def _attend(attention: nn.Module, name: str, x: Tensor, inputs: BlockInputs) -> Tensor:
+        """A spatial transformer; its feature is let go unless it is wanted: all of them take 0.3 GB for 16 frames."""
+        reference = None if inputs.reference is None else inputs.reference[name]
+        x, feature = attention(x, inputs.context, reference)
+        if inputs.features is not None:
+            inputs.features[name] = feature
+        return x
+
     def after_resnet(self, index: int, x: Tensor, inputs: BlockInputs) -> Tensor:
         """Spatial transformer, motion module, temporal module, where the level has them."""
         if self.attentions is not None:
             name = f"{self.name}.attentions.{index}"
-            if name == inputs.last:
+            if name == inputs.last and inputs.features is not None:
                 inputs.features[name] = cast(SpatialTransformer, self.attentions[index]).feature(x)
                 return x
-            reference = None if inputs.reference is None else inputs.reference[name]
-            x, inputs.features[name] = self.attentions[index](x, inputs.context, reference)
+            x = self._attend(self.attentions[index], name, x, inputs)
         if self.motion_modules is not None and self.temporal_modules is not None:
             x = self.motion_modules[index](x, inputs.along_frames)
             if inputs.temporal:

@@ -172,9 +172,10 @@ class ReferenceUNet(UNet):
         self, latent: Tensor, timesteps: Tensor, context: Tensor, *, recompute: bool = False
     ) -> dict[str, Tensor]:
         """(B, C, H, W), (B, 1), (B, 1, D) -> ``norm1`` outputs (B, N_i, C_i) by block name."""
-        inputs = BlockInputs(self.time_shifts(timesteps), context, last=self.last, recompute=recompute)
+        kept: dict[str, Tensor] = {}
+        inputs = BlockInputs(self.time_shifts(timesteps), context, last=self.last, recompute=recompute, features=kept)
         self.trunk(self.conv_in(latent), inputs)
-        return inputs.features
+        return kept
 
 
 class DenoisingUNet(UNet):

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from personalive.config import ServerConfig
-from personalive.errors import InputError, PersonaLiveError
+from personalive.errors import DeviceError, InputError, PersonaLiveError
 from personalive.server.errors import RefusedError
 from personalive.server.stream import Clock
 from personalive.server.worker import Worker
@@ -218,7 +218,8 @@ class JobDesk:
             text = str(error)
             for path, name in ((job.portrait, "the portrait"), (job.clip, "the clip"), (job.film, "the film")):
                 text = text.replace(str(path), name)
-            job.state, job.error = "failed", RefusedError("unusable_input", text)
+            kind = "internal" if isinstance(error, DeviceError) else "unusable_input"
+            job.state, job.error = "failed", RefusedError(kind, text)
         except Exception as error:  # noqa: BLE001 (the films after this one are still to be made)
             _LOG.exception("a film failed", exc_info=error)
             job.state, job.error = "failed", RefusedError("internal", "an unexpected fault of the server")

@@ -32,6 +32,7 @@ class ServeOptions:
     weights: str = AUTO
     device: str = AUTO
     dtype: str = AUTO
+    vram: str = AUTO
     host: str = ServerConfig.host
     port: int = ServerConfig.port
     token: str | None = None  # None: none on localhost, else one is made
@@ -86,7 +87,8 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
     )
-    worker = local_worker(options.weights, options.device, options.dtype, settings)
+    model = {"device": options.device, "dtype": options.dtype, "vram": options.vram}
+    worker = local_worker(options.weights, **model, config=settings)
     app = create_app(
         worker,
         Doors(token, options.origins, config=settings),
@@ -112,12 +114,16 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     return Server(GracefulServer(config, app).run, address, notes)
 
 
-def local_worker(weights: str, device: str, dtype: str, config: ServerConfig | None = None) -> Worker:
+def local_worker(
+    weights: str, *, device: str = AUTO, dtype: str = AUTO, vram: str = AUTO, config: ServerConfig | None = None
+) -> Worker:
     """A worker that will load the model of these names, as ``load_engine`` takes them."""
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
     def load(told: Callable[[float], None]) -> Engine:
-        engine = load_engine(chosen, device=device, dtype=dtype, progress=lambda done, total: told(done / total))
+        engine = load_engine(
+            chosen, device=device, dtype=dtype, vram=vram, progress=lambda done, total: told(done / total)
+        )
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections
         return engine

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
@@ -16,11 +17,12 @@ import numpy as np
 import torch
 
 from personalive.config import LiveConfig, ServerConfig
-from personalive.errors import PersonaLiveError
+from personalive.errors import DeviceError, PersonaLiveError
 from personalive.server.errors import RefusedError
 from personalive.server.session import Session
 from personalive.server.stream import Clock, LiveStream
 from personalive.streaming.engine import Engine
+from personalive.streaming.memory import memory_errors
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP_CALLS = 4
@@ -72,7 +74,7 @@ class Worker:
         self._stopping = False
         self._engine: Engine | None = None
         self.state: State = "loading"
-        self.message = "loading the model"
+        self.message = "loading the model"  # what keeps it from being ready; once it was, its last want of memory
         self.progress: float | None = None  # while it loads: the share that has been read, 0 to 1
         self._thread = self._new_thread()
 
@@ -162,7 +164,8 @@ class Worker:
         """Until stopped, or until something happens that no session can be blamed for."""
         try:
             self._engine = self._load(self._read)
-            self._warm_up(self._engine)
+            with memory_errors(self._engine):
+                self._warm_up(self._engine)
             self.state, self.message, self.progress = "ready", "", None
             self._recast()
             while not self._stopping:
@@ -224,12 +227,13 @@ class Worker:
             seat.stream.generation, seat.stream.index = before.generation, before.index
             try:
                 if before.picture is not None:
-                    seat.stream.cast(before.picture, seat.session.controls.seed)
+                    with self._memory_errors():
+                        seat.stream.cast(before.picture, seat.session.controls.seed)
             except PersonaLiveError as error:
                 seat.session.end(f"its portrait was lost when the model was restarted ({error})")
                 continue
-            seat.session.say("")
             seat.session.show(seat.stream)
+            seat.session.say("")
 
     def _serve_one(self) -> bool:
         """One turn of the session that has waited longest; whether there was anything to do."""
@@ -267,7 +271,11 @@ class Worker:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            result = run(seat.stream)
+            with self._memory_errors():
+                result = run(seat.stream)
+        except DeviceError as error:
+            self.message = str(error)
+            future.set_exception(RefusedError("internal", self.message))
         except PersonaLiveError as error:
             future.set_exception(error)
         except Exception as error:  # noqa: BLE001 (one session's fault is not the others')
@@ -291,7 +299,12 @@ class Worker:
         camera = session.figures.camera_fps(begun)
         rate = seat.rate_fps = session.controls.driving_fps or self._live.camera_gain * camera
         try:
-            frames = stream.turn(session.inbox.take(), session.controls, neutral=session.take_neutral())
+            with self._memory_errors():
+                frames = stream.turn(session.inbox.take(), session.controls, neutral=session.take_neutral())
+        except DeviceError as error:  # the next turn would want as much; without this session others have room
+            self.message = str(error)
+            session.end(self.message)
+            return
         except PersonaLiveError as error:
             session.tell(RefusedError("unusable_input", str(error)).message())
             return
@@ -309,6 +322,10 @@ class Worker:
         seat.session.end("an unexpected fault of the server; start again")
         assert self._engine is not None
         torch.zeros(1, device=self._engine.device).add(1).item()  # raises where the device is lost
+
+    def _memory_errors(self) -> AbstractContextManager[None]:
+        assert self._engine is not None
+        return memory_errors(self._engine)
 
     def _tell(self, seat: _Seat) -> None:
         now, engine = self._clock(), self._engine

@@ -28,7 +28,8 @@ from personalive.streaming.contact_sheet import ContactSheet
 from personalive.streaming.controls import CONTROL_NAMES, Controls, PoseMode
 from personalive.streaming.driving import ClipDriving, Driving, DrivingFrame, TemplateDriving
 from personalive.streaming.engine import Engine
-from personalive.streaming.load import AUTO, load_engine, memory_errors
+from personalive.streaming.load import AUTO, load_engine
+from personalive.streaming.memory import memory_errors
 from personalive.streaming.state import StreamState
 from personalive.streaming.template import Template, fitted, is_template, load_template
 from personalive.vision.faces import FaceDetector, find_detector
@@ -107,6 +108,7 @@ class AnimateReport:
     weights: str
     device: str
     dtype: str
+    vram: str  # GB, the memory preset
     inputs: dict[str, str]
     options: dict[str, Any]
     framing: dict[str, Any]
@@ -133,6 +135,7 @@ def animate(
     engine: Engine | None = None,
     device: str = AUTO,
     dtype: str = AUTO,
+    vram: str | int = AUTO,
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
     **options: Any,
@@ -146,7 +149,7 @@ def animate(
         portrait: any common still.
         driving: any common video, GIF or still, or a motion template (see ``streaming.template``).
         output: an .mp4 that may exist already (it is replaced) but may not be an input.
-        weights, device, dtype: as for ``load_engine``; ignored where an ``engine`` is given.
+        weights, device, dtype, vram: as for ``load_engine``; ignored where an ``engine`` is given.
         engine: a loaded model, to make several films with one.
         progress: called after every finished chunk.
         loading: called while the model is read, see ``load_engine``.
@@ -162,8 +165,8 @@ def animate(
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     picture = load_still(portrait)
     with _opened(driving, chosen) as source:
-        engine = engine or load_engine(weights, device=device, dtype=dtype, progress=loading)
-        with memory_errors(engine.device):
+        engine = engine or load_engine(weights, device=device, dtype=dtype, vram=vram, progress=loading)
+        with memory_errors(engine):
             fit = fitted(source, engine, str(driving)) if isinstance(source, Template) else source
             report = _Film(engine, picture, fit, chosen).make(target, [portrait, driving], progress)
     report = replace(report, inputs={"portrait": str(portrait), "driving": str(driving)})
@@ -314,6 +317,7 @@ class _Film:
             weights=engine.name,
             device=str(engine.device),
             dtype=str(engine.dtype).removeprefix("torch."),
+            vram=engine.memory.name,
             inputs={},
             options=asdict(self.options),
             framing=self.driving.framing(),

@@ -17,6 +17,7 @@ from torch import Tensor
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.controls import Controls
 from personalive.streaming.directions import FACIAL, Directions, find_directions
+from personalive.streaming.memory import on_device
 from personalive.streaming.state import Conditioning, Motion, Reference, StreamState
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
@@ -30,7 +31,7 @@ PLAIN = Controls()  # the method as it is
 
 
 class Conditioner:
-    """Runs the encoders. Holds the networks and nothing of any stream."""
+    """Runs the encoders. Holds the networks and nothing of any stream; those that rest come for each portrait."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.networks = backend, backend.networks
@@ -63,11 +64,13 @@ class Conditioner:
         pixels = frames_to_tensor(small, "unit", device=self.device)
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
         pixels = ((pixels - mean) / std).to(self.dtype)
-        return self.networks.clip(pixel_values=pixels).image_embeds[:, None]
+        with on_device(self.networks.clip, self.device):
+            return self.networks.clip(pixel_values=pixels).image_embeds[:, None]
 
     def encode(self, images: Tensor) -> Tensor:
         """(F, 3, S, S) in [-1, 1] -> (F, C, h, w) latents: the posterior mean, scaled (weights)."""
-        return self.backend.encode(images)
+        with on_device(self.networks.vae.encoder, self.device):
+            return self.backend.encode(images)
 
     @cached_property
     def directions(self) -> Directions:

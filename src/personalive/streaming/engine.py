@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from personalive.config import KeyframeConfig
+from personalive.config import FULL, KeyframeConfig, MemoryPreset
 from personalive.errors import InputError
 from personalive.models.bundle import Networks
 from personalive.streaming.backends.base import Backend
@@ -22,6 +22,7 @@ from personalive.streaming.conditioning import PLAIN, Conditioner
 from personalive.streaming.controls import Controls
 from personalive.streaming.detail import add_detail
 from personalive.streaming.keyframes import extend, is_keyframe
+from personalive.streaming.memory import lay_to_rest
 from personalive.streaming.schedule import Schedule
 from personalive.streaming.state import Conditioning, Leaving, Motion, StreamState, draw_noise, entering_latents
 from personalive.vision.keypoints import HeadPose
@@ -35,14 +36,16 @@ class Engine:
         networks: Networks,
         *,
         backend: Backend | None = None,
+        memory: MemoryPreset = FULL,
         name: str = "",
         folder: Path | None = None,
         recompute: bool = False,
     ) -> None:
         """
         Args:
-            networks: all on one device, in eval mode.
+            networks: all on one device, in eval mode; what rests by ``memory`` may be on the CPU already.
             backend: what runs them; None is torch plainly.
+            memory: what is saved of the device's.
             name: which weights these are, for reports.
             folder: where they came from; a face detector may lie beside them.
             recompute: save memory in training, see ``DenoisingUNet``; changes no number. Only without a backend.
@@ -50,7 +53,9 @@ class Engine:
         self.networks = networks
         self.name, self.folder = name, folder
         self.backend = backend or Backend(networks, recompute=recompute)
-        self.config = networks.config
+        self.config, self.memory = networks.config, memory
+        for part, module in networks.modules().items():
+            lay_to_rest(self.config, memory, part, module)
         self.conditioner = Conditioner(self.backend)
         self.schedule = Schedule(self.config.schedule)
         self.device = self.conditioner.device
@@ -231,7 +236,8 @@ class Engine:
 
     def decode_images(self, latents: Tensor) -> Tensor:
         """(F, C, h, w) clean latents -> (F, 3, S, S) about [-1, 1], differentiable."""
-        return self.backend.decode(latents)
+        slices = latents.split(self.memory.decode_frames or len(latents))
+        return torch.cat([self.backend.decode(part) for part in slices])
 
     # --- parts of a call ------------------------------------------------------------------------------
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from personalive.checkpoints.folder import CheckpointFolder
-from personalive.checkpoints.networks import LoadProgress, load_networks
+from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
 from personalive.config import WEIGHTS_ENV, default_weights_folder
 from personalive.errors import CheckpointError, DeviceError
 from personalive.streaming.engine import Engine
+from personalive.streaming.memory import choose_preset, lay_to_rest, shortage, ways_out
 
 AUTO = "auto"
 DTYPES: Mapping[str, torch.dtype] = {
@@ -28,6 +29,7 @@ def load_engine(
     *,
     device: str = AUTO,
     dtype: str = AUTO,
+    vram: str | int = AUTO,
     progress: LoadProgress | None = None,
 ) -> Engine:
     """Load a model and make the engine that runs it.
@@ -37,32 +39,26 @@ def load_engine(
             ``find_weights``).
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (see ``choose_dtype``).
+        vram: GB of the device to be content with, 8, 12 or 16, or ``"auto"`` (see ``choose_preset``).
         progress: called after every tensor with the bytes read and the bytes in all.
 
     Raises:
         CheckpointError: weights are missing or not usable.
-        DeviceError: the device or the number format is not available.
+        DeviceError: the device, the number format or the preset is not available, or memory is not enough.
     """
     folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
     chosen = choose_device(device)
-    with memory_errors(chosen):
-        networks = load_networks(folder, device=chosen, dtype=choose_dtype(dtype, chosen), progress=progress)
-    return Engine(networks, name=folder.name, folder=folder.root)
-
-
-@contextmanager
-def memory_errors(device: torch.device) -> Iterator[None]:
-    """What runs out of the device's memory inside becomes one line.
-
-    Raises:
-        DeviceError: instead of torch's own error.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{device}: not enough memory for this model: use --dtype float16, --device cpu, or --weights tiny"
-        ) from error
+    number = choose_dtype(dtype, chosen)
+    memory = choose_preset(str(vram), chosen, lambda: number.itemsize * count_values(folder))
+    with shortage(chosen, ways_out(memory, chosen, number, folder.name)):
+        networks = load_networks(
+            folder,
+            device=chosen,
+            dtype=number,
+            progress=progress,
+            settle=partial(lay_to_rest, folder.config, memory),
+        )
+    return Engine(networks, memory=memory, name=folder.name, folder=folder.root)
 
 
 def find_weights() -> Path:

@@ -16,7 +16,8 @@ from personalive.media import VideoReader, check_output, open_video
 from personalive.streaming.animate import Progress, rate
 from personalive.streaming.driving import ClipDriving, DrivingFrame
 from personalive.streaming.engine import Engine
-from personalive.streaming.load import AUTO, load_engine, memory_errors
+from personalive.streaming.load import AUTO, load_engine
+from personalive.streaming.memory import memory_errors
 from personalive.streaming.state import Motion
 from personalive.streaming.template import SUFFIX, Template, is_template, reader_of, save_template
 from personalive.vision.faces import find_detector
@@ -65,6 +66,7 @@ def record(
     engine: Engine | None = None,
     device: str = AUTO,
     dtype: str = AUTO,
+    vram: str | int = AUTO,
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
 ) -> RecordReport:
@@ -76,7 +78,7 @@ def record(
         driving: any common video, GIF or still.
         output: a .safetensors file that may exist already (it is replaced) but may not be the clip.
         options: which part of the clip, and how it is framed.
-        weights, device, dtype, engine, progress, loading: as for ``animate``.
+        weights, device, dtype, vram, engine, progress, loading: as for ``animate``.
 
     Raises:
         PersonaLiveError: with one line that says what is wrong and what to do.
@@ -86,10 +88,10 @@ def record(
     if is_template(driving):
         raise InputError(f"{driving}: is a motion template or named like one: give a clip, or copy the file")
     with open_video(driving, chosen.start_s, chosen.end_s) as reader:
-        engine = engine or load_engine(weights, device=device, dtype=dtype, progress=loading)
+        engine = engine or load_engine(weights, device=device, dtype=dtype, vram=vram, progress=loading)
         begun = time.monotonic()
-        clip = _framed(reader, engine, chosen)
-        with memory_errors(engine.device):
+        with memory_errors(engine):
+            clip = _framed(reader, engine, chosen)
             template = _read(clip, engine, str(driving), begun, progress)
     save_template(target, template, [driving])
     return RecordReport(

@@ -14,7 +14,8 @@ from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.errors import InputError, OutputError
 from personalive.models.bundle import Networks
-from personalive.streaming.load import DTYPES, choose_device, memory_errors
+from personalive.streaming.load import DTYPES, choose_device
+from personalive.streaming.memory import shortage
 from personalive.training.presets import HELD_OUT_SEED
 from personalive.training.recipe.distill import DistillLosses
 from personalive.training.recipe.loop import Loop, Progress
@@ -31,6 +32,7 @@ from personalive.training.sets import PreparedSet, TrainingSet
 from personalive.training.synthetic_set import SyntheticSet
 
 CONFIG, ORIGIN, WEIGHTS = "config.json", "origin.json", "weights"
+_WAYS_OUT = "--set batch=1 with a larger --set accumulate, --set compute.recompute=true, or --preset tiny"
 STAGE_LOSSES: dict[Stage, Callable[[Setting], StageLosses]] = {
     "motion": MotionLosses,
     "distill": DistillLosses,
@@ -72,12 +74,13 @@ def train(
         InputError: data that cannot be used, or a run folder that was begun otherwise.
         CheckpointError: weights or checkpoints that cannot be used.
         TrainingError: a loss that is not a number.
+        DeviceError: memory is not enough.
     """
     chosen = choose_device(device)
     folder = CheckpointFolder.open(weights)
     sets = [open_set(data, config, folder.config.image_size_px, held_out=held_out) for held_out in (False, True)]
     _claim(run, config, {"data": data, "weights": folder.name, "weights_identity": folder.identity()})
-    with memory_errors(chosen):
+    with shortage(chosen, _WAYS_OUT):
         networks = load_networks(folder, device=chosen, dtype=torch.float32)
         arithmetic = Arithmetic(chosen, DTYPES[config.compute.precision], config.compute.recompute)
         loop = make_loop(Setting(config, networks, arithmetic, *sets), run, show, say)

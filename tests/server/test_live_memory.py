@@ -1,0 +1,137 @@
+"""Device memory that runs out under the live server: who hears of it, in which words, and who goes on."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from personalive.cli.main import main
+from personalive.streaming.backends.base import Backend
+from support.clips import write_clip
+from support.live_checks import check_error, expect_error, generous, turned
+from support.live_server import running
+from support.small_model import write_small_model
+
+LINE = "cpu: not enough memory for this model: use --vram 12 or --dtype bfloat16"
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], threading.Event]:
+    """``short("denoise")``: while the event is set, that call finds no memory."""
+
+    def arm(name: str) -> threading.Event:
+        real, armed = getattr(Backend, name), threading.Event()
+
+        def call(*args: Any, **named: Any) -> Any:
+            if armed.is_set():
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 168.00 MiB")
+            return real(*args, **named)
+
+        monkeypatch.setattr(Backend, name, call)
+        return armed
+
+    return arm
+
+
+@pytest.mark.parametrize("name", ["project", "denoise", "decode"])
+def test_want_of_memory_before_anyone_is_served_is_the_workers_message(engine, short, name):
+    short(name).set()
+    with running(lambda: engine, server=generous()) as server:
+        told = server.http.get("/api/status").json()
+        assert (told["state"], told["message"]) == ("failed", LINE)
+        assert LINE in expect_error(server.http.post("/api/sessions", json={}), "not_ready", 503)
+
+
+@pytest.mark.parametrize("name", ["denoise", "decode"])
+def test_a_session_for_which_there_is_no_memory_ends_with_the_line_and_others_go_on(engine, pictures, short, name):
+    armed = short(name)
+    with running(lambda: engine, server=generous()) as server:
+        clients = [server.open() for _ in range(2)]
+        for client, picture in zip(clients, pictures, strict=False):
+            client.put_portrait(picture).raise_for_status()
+        other, socket = (client.connect() for client in clients)
+        camera: Iterator[np.ndarray] = itertools.cycle(turned(pictures[2], 7))
+        armed.set()
+        socket.send_frame(next(camera))
+        socket.receive_until(lambda: socket.message("ended"))
+        armed.clear()
+        assert socket.message("ended") == {"type": "ended", "reason": LINE}
+        other.drive(camera, 20)
+        told = server.http.get("/api/status").json()
+        assert (told["state"], told["message"]) == ("ready", LINE)
+
+
+def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before_on_stage(engine, pictures, short):
+    armed = short("project")
+    with running(lambda: engine, server=generous()) as server:
+        client = server.open()
+        client.put_portrait(pictures[0]).raise_for_status()
+        armed.set()
+        answer = client.put_portrait(pictures[1])
+        armed.clear()
+        assert expect_error(answer, "internal", 500) == LINE
+        check_error(answer.json(), "internal")
+        assert client.ask("GET").json()["generation"] == 1
+        client.connect().drive(itertools.cycle(turned(pictures[2], 7)), 8)
+
+
+@pytest.mark.parametrize("name", ["loading", "encode", "denoise", "decode"])
+def test_a_camera_ends_in_one_line(
+    name: str,
+    pictures: np.ndarray,
+    short: Callable[[str], threading.Event],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    weights = write_small_model(tmp_path / "weights")
+    Image.fromarray(pictures[0]).save(tmp_path / "portrait.png")
+    write_clip(tmp_path / "clip.mp4", list(pictures), range(8))
+    monkeypatch.setattr("personalive.server.run.TINY", str(weights))  # a model of drawn heads
+    if name == "loading":
+        monkeypatch.setattr("personalive.streaming.load.load_networks", _without_memory)
+    else:
+        short(name).set()
+    target = tmp_path / "film.mp4"
+    files = (str(tmp_path / "portrait.png"), "--from", str(tmp_path / "clip.mp4"), "--to", str(target))
+    model = ("--weights", str(weights), "--device", "cpu", "--dtype", "bfloat16", "--vram", "12")
+    assert main(["camera", *files, "--seconds", "5", *model]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == ["error: cpu: not enough memory for this model: use --vram 8"]
+    assert not target.exists()
+
+
+def test_a_camera_that_finds_no_memory_later_ends_in_the_same_line(
+    pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """After it was ready: the film under way is whole."""
+    weights = write_small_model(tmp_path / "weights")
+    Image.fromarray(pictures[0]).save(tmp_path / "portrait.png")
+    write_clip(tmp_path / "clip.mp4", list(pictures), range(8))
+    monkeypatch.setattr("personalive.server.run.TINY", str(weights))
+    decode, calls = Backend.decode, itertools.count()
+
+    def call(*args: Any) -> Any:
+        return _without_memory() if next(calls) > 12 else decode(*args)
+
+    monkeypatch.setattr(Backend, "decode", call)
+    files = (str(tmp_path / "portrait.png"), "--from", str(tmp_path / "clip.mp4"), "--to", str(tmp_path / "f.mp4"))
+    model = ("--weights", str(weights), "--device", "cpu", "--dtype", "float32", "--vram", "8")
+    assert main(["camera", *files, *model]) == 1
+    *progress, last = capfd.readouterr().err.splitlines()
+    assert all(line.startswith("live: ") for line in progress)
+    assert last == "error: cpu: not enough memory for this model: use --dtype bfloat16 or --weights tiny"
+    assert {path.name for path in tmp_path.iterdir()} == {"weights", "portrait.png", "clip.mp4", "f.mp4"}
+
+
+def _without_memory(*_: Any, **__: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 168.00 MiB")
