@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personalive.cli.console import clock, loading, progress, show_rows
+from personalive.cli.console import clock, loading, preparing, progress, show_rows
 from personalive.cli.options import (
     AUTO,
     FRAMING_HELP,
     PORTRAIT_HELP,
     WEIGHTS_HELP,
     WEIGHTS_METAVAR,
+    Backend,
+    BackendOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -113,6 +115,7 @@ def animate(
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
+    backend: BackendOption = Backend.AUTO,
     seed: SeedOption = 0,
     start: StartOption = None,
     end: EndOption = None,
@@ -203,7 +206,13 @@ def animate(
         "side_by_side": demo if side_by_side is None else side_by_side,
         "center_fallback": demo or names_tiny(weights),
     }
-    engine = {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value}
+    engine = {
+        "weights": weights,
+        "device": device,
+        "dtype": dtype.value,
+        "vram": vram.value,
+        "backend": backend.value,
+    }
     if demo:
         if portrait is not None:
             raise typer.BadParameter("--demo brings its own portrait and clip: leave PORTRAIT and DRIVING out")
@@ -233,7 +242,16 @@ def _make(
         def advance(progress: Progress) -> None:
             show(progress.frames, progress.total, told(progress))
 
-        return make_film(portrait, driving, film, progress=advance, loading=loading(show), **engine, **options)
+        return make_film(
+            portrait,
+            driving,
+            film,
+            progress=advance,
+            loading=loading(show),
+            preparing=preparing(show),
+            **engine,
+            **options,
+        )
 
 
 def told(progress: Progress) -> str:
@@ -247,7 +265,7 @@ def told(progress: Progress) -> str:
 
 def _show(report: AnimateReport) -> None:
     length = f"{report.frames} frames, {report.duration_s:.2f} s"
-    model = f"{report.weights} on {report.device} in {report.dtype}"
+    model = f"{report.weights} on {report.device} in {report.dtype} by {report.backend}"
     rows = [
         ("film", report.output),
         ("", f"{length}, made in {clock(report.seconds)} at {report.fps:.1f} frames per second"),

@@ -81,6 +81,15 @@ def loading(show: Show) -> Callable[[int, int], None]:
     return read
 
 
+def preparing(show: Show) -> Callable[[str, float], None]:
+    """Shows how far programs are made: what ``load_engine`` calls with a backend's name and the share done."""
+
+    def made(name: str, share: float) -> None:
+        show(share, 1.0, f"preparing {name} for this model, once: {share:.0%}")
+
+    return made
+
+
 def clock(seconds: float) -> str:
     """Seconds as ``0:07``, ``12:34`` or ``1:02:03``."""
     minutes, rest = divmod(max(round(seconds), 0), 60)

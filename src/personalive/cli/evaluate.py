@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personalive.cli.console import clock, loading, progress, show_rows
+from personalive.cli.console import clock, loading, preparing, progress, show_rows
 from personalive.cli.options import (
     AUTO,
+    Backend,
+    BackendOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -94,6 +96,7 @@ def evaluate(
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
+    backend: BackendOption = Backend.AUTO,
     seed: SeedOption = 0,
     framing: Annotated[
         Framing,
@@ -154,7 +157,9 @@ def evaluate(
     )
     found = _evaluate(
         options,
-        {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value} if model else None,
+        {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value, "backend": backend.value}
+        if model
+        else None,
         inputs,
     )
     _show(found, write_report(found, output, overwrite=overwrite))
@@ -167,7 +172,7 @@ def _method(text: str) -> tuple[str, str]:
     return name, str(Path(folder).expanduser())
 
 
-def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None, inputs: Path | None) -> Evaluation:
+def _evaluate(options: EvaluateOptions, engine_options: dict[str, Any] | None, inputs: Path | None) -> Evaluation:
     from personalive.evaluation.runner import evaluate as run  # noqa: PLC0415
     from personalive.streaming.load import load_engine  # noqa: PLC0415
     from personalive.streaming.memory import memory_errors  # noqa: PLC0415
@@ -179,7 +184,7 @@ def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None, i
 
         if engine_options is None:
             return run(options, None, progress=advance, inputs=inputs)
-        engine = load_engine(**engine_options, progress=loading(show))
+        engine = load_engine(**engine_options, progress=loading(show), preparing=preparing(show))
         with memory_errors(engine):
             return run(options, engine, progress=advance, inputs=inputs)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, camera, data, doctor, evaluate, motion, serve, train, weights
+from personalive.cli import animate, camera, data, doctor, evaluate, export, motion, serve, train, weights
 from personalive.cli.console import error_line, one_line
 from personalive.config import CliConfig
 from personalive.errors import PersonaLiveError
@@ -54,6 +54,7 @@ app.command(name="serve", epilog=serve.EPILOG)(serve.serve)
 app.add_typer(motion.app, name="motion")
 app.command(name="camera", epilog=camera.EPILOG)(camera.camera)
 app.add_typer(weights.app, name="weights")
+app.add_typer(export.app, name="export")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)

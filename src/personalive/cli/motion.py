@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.animate import told
-from personalive.cli.console import clock, loading, progress, show_rows, size
+from personalive.cli.console import clock, loading, preparing, progress, show_rows, size
 from personalive.cli.options import (
     AUTO,
     FRAMING_HELP,
     WEIGHTS_METAVAR,
+    Backend,
+    BackendOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -74,6 +76,7 @@ def record(
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
+    backend: BackendOption = Backend.AUTO,
     start: StartOption = None,
     end: EndOption = None,
     framing: Annotated[Framing, typer.Option(help=FRAMING_HELP)] = Framing.AUTO,
@@ -114,8 +117,10 @@ def record(
             device=device,
             dtype=dtype.value,
             vram=vram.value,
+            backend=backend.value,
             progress=advance,
             loading=loading(show_progress),
+            preparing=preparing(show_progress),
         )
     _show_report(report)
 
@@ -142,7 +147,7 @@ def _show_report(report: RecordReport) -> None:
     rows = [
         ("template", f"{report.output}, {size(Path(report.output).stat().st_size)}, read in {clock(report.seconds)}"),
         *_rows(report.template),
-        ("model", f"{report.weights} on {report.device} in {report.dtype}"),
+        ("model", f"{report.weights} on {report.device} in {report.dtype} by {report.backend}"),
         *(("warning", warning) for warning in report.warnings),
     ]
     show_rows(rows)

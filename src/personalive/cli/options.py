@@ -42,6 +42,17 @@ class Vram(StrEnum):
     GB_16 = "16"
 
 
+class Backend(StrEnum):
+    """What runs the networks."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    COMPILE = "compile"
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+
+
 class Framing(StrEnum):
     """How the square around the head is chosen."""
 
@@ -66,6 +77,13 @@ VramOption = Annotated[
         help="GB of device memory to be content with, for the released weights in half precision: 12 decodes in "
         "slices; 8 also keeps encoders off the device between portraits. auto suits the device on CUDA and saves "
         "nothing elsewhere."
+    ),
+]
+BackendOption = Annotated[
+    Backend,
+    typer.Option(
+        help="What runs the networks: eager is torch as it is; the others prepare programs once per model, which "
+        "takes from half a minute to minutes. auto measures once what is fastest here and takes that."
     ),
 ]
 SeedOption = Annotated[

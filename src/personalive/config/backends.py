@@ -17,6 +17,7 @@ class BackendConfig:
     prepare_from_frames: int = 600  # shorter films do not wait for programs that are not there yet
     warmup_steps: int = 2  # of each backend, before it is timed
     timed_steps: int = 5  # of each, by turns; the median decides
+    max_values_on_cpu: int = 500_000_000  # larger models would take minutes to convert, and stay far from real time
     kept_programs: int = 6  # folders in the cache; those used longest ago go first
     max_pictures: int = 32  # that an encoder is given at once
 

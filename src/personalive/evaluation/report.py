@@ -149,7 +149,7 @@ def facts(evaluation: Evaluation) -> list[str]:
     options, model = evaluation.options, evaluation.model
     found = [f"Dataset: {options['dataset']}, pictures compared at {options['size_px']} px, seed {options['seed']}."]
     if model:
-        found.append(f"Model: {model['weights']} on {model['device']} in {model['dtype']}.")
+        found.append(f"Model: {model['weights']} on {model['device']} in {model['dtype']} by {model['backend']}.")
     versions = ", ".join(f"{name} {number}" for name, number in evaluation.versions.items())
     return [*found, f"Versions: {versions}."]
 

@@ -312,7 +312,8 @@ def _described(engine: Engine | None) -> dict[str, str]:
     return {
         "weights": engine.name,
         "device": str(engine.device),
-        "dtype": str(engine.dtype).removeprefix("torch."),
+        "dtype": str(engine.backend.precision).removeprefix("torch."),
+        "backend": engine.backend.name,
         "vram": engine.memory.name,
         "image_size_px": str(engine.image_size),
     }

@@ -60,7 +60,8 @@ def status(desk: TheDesk) -> dict[str, Any]:
     model = {
         "model": engine and Path(engine.name).name,  # where weights lie is nobody's business
         "device": engine and str(engine.device),
-        "dtype": engine and str(engine.dtype).removeprefix("torch."),
+        "dtype": engine and str(engine.backend.precision).removeprefix("torch."),
+        "backend": engine and engine.backend.name,
         "image_size_px": engine and engine.image_size,
         "chunk_frames": engine and engine.chunk_frames,
         "warmup_frames": engine and engine.warmup_frames,

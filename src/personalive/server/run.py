@@ -33,6 +33,7 @@ class ServeOptions:
     device: str = AUTO
     dtype: str = AUTO
     vram: str = AUTO
+    backend: str = AUTO
     host: str = ServerConfig.host
     port: int = ServerConfig.port
     token: str | None = None  # None: none on localhost, else one is made
@@ -87,7 +88,7 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
     )
-    model = {"device": options.device, "dtype": options.dtype, "vram": options.vram}
+    model = {"device": options.device, "dtype": options.dtype, "vram": options.vram, "backend": options.backend}
     worker = local_worker(options.weights, **model, config=settings)
     app = create_app(
         worker,
@@ -115,14 +116,26 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
 
 
 def local_worker(
-    weights: str, *, device: str = AUTO, dtype: str = AUTO, vram: str = AUTO, config: ServerConfig | None = None
+    weights: str,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    vram: str = AUTO,
+    backend: str = AUTO,
+    config: ServerConfig | None = None,
 ) -> Worker:
     """A worker that will load the model of these names, as ``load_engine`` takes them."""
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
     def load(told: Callable[[float], None]) -> Engine:
         engine = load_engine(
-            chosen, device=device, dtype=dtype, vram=vram, progress=lambda done, total: told(done / total)
+            chosen,
+            device=device,
+            dtype=dtype,
+            vram=vram,
+            backend=backend,
+            progress=lambda done, total: told(done / total),
+            preparing=lambda _, share: told(share),
         )
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections

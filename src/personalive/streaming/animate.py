@@ -24,6 +24,7 @@ from personalive.checkpoints.networks import LoadProgress
 from personalive.config import FilmSizeConfig, FramingConfig, KeyframeConfig
 from personalive.errors import InputError, OutputError
 from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
+from personalive.streaming.backends.open import Preparing
 from personalive.streaming.contact_sheet import ContactSheet
 from personalive.streaming.controls import CONTROL_NAMES, Controls, PoseMode
 from personalive.streaming.driving import ClipDriving, Driving, DrivingFrame, TemplateDriving
@@ -108,6 +109,7 @@ class AnimateReport:
     weights: str
     device: str
     dtype: str
+    backend: str
     vram: str  # GB, the memory preset
     inputs: dict[str, str]
     options: dict[str, Any]
@@ -136,8 +138,10 @@ def animate(
     device: str = AUTO,
     dtype: str = AUTO,
     vram: str | int = AUTO,
+    backend: str = AUTO,
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
+    preparing: Preparing | None = None,
     **options: Any,
 ) -> AnimateReport:
     """Make the film of ``portrait`` performing ``driving``.
@@ -149,10 +153,10 @@ def animate(
         portrait: any common still.
         driving: any common video, GIF or still, or a motion template (see ``streaming.template``).
         output: an .mp4 that may exist already (it is replaced) but may not be an input.
-        weights, device, dtype, vram: as for ``load_engine``; ignored where an ``engine`` is given.
+        weights, device, dtype, vram, backend: as for ``load_engine``; ignored where an ``engine`` is given.
         engine: a loaded model, to make several films with one.
         progress: called after every finished chunk.
-        loading: called while the model is read, see ``load_engine``.
+        loading, preparing: called while the model is read and prepared, see ``load_engine``.
         **options: fields of ``AnimateOptions``.
 
     Raises:
@@ -165,7 +169,16 @@ def animate(
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     picture = load_still(portrait)
     with _opened(driving, chosen) as source:
-        engine = engine or load_engine(weights, device=device, dtype=dtype, vram=vram, progress=loading)
+        engine = engine or load_engine(
+            weights,
+            device=device,
+            dtype=dtype,
+            vram=vram,
+            backend=backend,
+            frames=len(source) if isinstance(source, Template) else source.info.estimated_frames,
+            progress=loading,
+            preparing=preparing,
+        )
         with memory_errors(engine):
             fit = fitted(source, engine, str(driving)) if isinstance(source, Template) else source
             report = _Film(engine, picture, fit, chosen).make(target, [portrait, driving], progress)
@@ -316,7 +329,8 @@ class _Film:
             keyframes=self.state.keyframes,
             weights=engine.name,
             device=str(engine.device),
-            dtype=str(engine.dtype).removeprefix("torch."),
+            dtype=str(engine.backend.precision).removeprefix("torch."),
+            backend=engine.backend.name,
             vram=engine.memory.name,
             inputs={},
             options=asdict(self.options),

@@ -1,9 +1,10 @@
-"""From names to an engine: which weights, which device, which number format."""
+"""From names to an engine: which weights, which device, which number format, which backend."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,18 @@ import torch
 
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
-from personalive.config import WEIGHTS_ENV, default_weights_folder
+from personalive.checkpoints.programs import ProgramStore
+from personalive.config import BACKEND_ENV, WEIGHTS_ENV, BackendConfig, MemoryPreset, default_weights_folder
 from personalive.errors import CheckpointError, DeviceError
+from personalive.streaming.backends.choose import candidates, choice_key, choose
+from personalive.streaming.backends.open import (
+    EAGER,
+    Preparing,
+    fitting_precision,
+    network_dtype,
+    open_backend,
+    why_not,
+)
 from personalive.streaming.engine import Engine
 from personalive.streaming.memory import choose_preset, lay_to_rest, shortage, ways_out
 
@@ -30,7 +41,10 @@ def load_engine(
     device: str = AUTO,
     dtype: str = AUTO,
     vram: str | int = AUTO,
+    backend: str = AUTO,
+    frames: int | None = None,
     progress: LoadProgress | None = None,
+    preparing: Preparing | None = None,
 ) -> Engine:
     """Load a model and make the engine that runs it.
 
@@ -40,25 +54,84 @@ def load_engine(
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (see ``choose_dtype``).
         vram: GB of the device to be content with, 8, 12 or 16, or ``"auto"`` (see ``choose_preset``).
+        backend: what runs the networks: ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnxruntime"``,
+            ``"tensorrt"``, or ``"auto"``: what ``PERSONALIVE_BACKEND`` names, else the fastest by a measurement that
+            is made once.
+        frames: how many will be made, where that is known: for a few, "auto" prepares nothing.
         progress: called after every tensor with the bytes read and the bytes in all.
+        preparing: called with a backend's name and the share done while its programs are made, once a model.
 
     Raises:
         CheckpointError: weights are missing or not usable.
-        DeviceError: the device, the number format or the preset is not available, or memory is not enough.
+        DeviceError: the device, number format, preset or backend is not available, or memory is not enough.
+        OutputError: prepared programs cannot be kept.
     """
     folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
     chosen = choose_device(device)
     number = choose_dtype(dtype, chosen)
-    memory = choose_preset(str(vram), chosen, lambda: number.itemsize * count_values(folder))
-    with shortage(chosen, ways_out(memory, chosen, number, folder.name)):
-        networks = load_networks(
-            folder,
-            device=chosen,
-            dtype=number,
-            progress=progress,
-            settle=partial(lay_to_rest, folder.config, memory),
-        )
-    return Engine(networks, memory=memory, name=folder.name, folder=folder.root)
+    opening = _Opening(
+        folder=folder,
+        device=chosen,
+        precision=number,
+        any_precision=dtype == AUTO,
+        memory=choose_preset(str(vram), chosen, lambda: number.itemsize * count_values(folder)),
+        progress=progress,
+        preparing=preparing,
+    )
+    wanted = os.environ.get(BACKEND_ENV) or AUTO if backend == AUTO else backend
+    return opening.fastest(frames) if wanted == AUTO else opening.by(wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opening:
+    """All but the backend of an engine is decided."""
+
+    folder: CheckpointFolder
+    device: torch.device
+    precision: torch.dtype
+    any_precision: bool  # nobody asked for this one
+    memory: MemoryPreset
+    progress: LoadProgress | None
+    preparing: Preparing | None
+
+    def by(self, backend: str) -> Engine:
+        """The engine with this backend."""
+        precision = self.precision
+        if self.any_precision:
+            precision = fitting_precision(backend, self.device, precision)
+        if (reason := why_not(backend, self.device, precision)) is not None:
+            raise DeviceError(f"backend {backend}: {reason}")
+        with shortage(self.device, ways_out(self.memory, self.device, precision, self.folder.name)):
+            networks = load_networks(
+                self.folder,
+                device=self.device,
+                dtype=network_dtype(backend, precision),
+                progress=self.progress,
+                settle=partial(lay_to_rest, self.folder.config, self.memory),
+            )
+            runs = open_backend(
+                backend,
+                networks,
+                precision=precision,
+                identity=self.folder.identity(),
+                preparing=self.preparing,
+            )
+        return Engine(networks, backend=runs, memory=self.memory, name=self.folder.name, folder=self.folder.root)
+
+    def fastest(self, frames: int | None) -> Engine:
+        """The engine with the backend that was or is measured as the fastest."""
+        config, store = BackendConfig(), ProgramStore()
+        large = count_values(self.folder) > config.max_values_on_cpu and self.device.type == "cpu"
+        names = [EAGER] if large else candidates(self.device, self.precision)
+        if len(names) == 1:
+            return self.by(EAGER)
+        key = choice_key(self.device, self.precision, self.folder.identity())
+        known = (store.recall(key) or {}).get("backend")
+        if known in names:
+            return self.by(known)
+        if frames is not None and frames < config.prepare_from_frames:
+            return self.by(EAGER)
+        return choose({name: partial(self.by, name) for name in names}, store, key, config)[0]
 
 
 def find_weights() -> Path:

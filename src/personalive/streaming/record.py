@@ -14,6 +14,7 @@ from personalive.config import FramingConfig, TemplateConfig
 from personalive.errors import InputError
 from personalive.media import VideoReader, check_output, open_video
 from personalive.streaming.animate import Progress, rate
+from personalive.streaming.backends.open import Preparing
 from personalive.streaming.driving import ClipDriving, DrivingFrame
 from personalive.streaming.engine import Engine
 from personalive.streaming.load import AUTO, load_engine
@@ -54,6 +55,7 @@ class RecordReport:
     weights: str
     device: str
     dtype: str
+    backend: str
     warnings: list[str] = field(default_factory=list)
 
 
@@ -67,8 +69,10 @@ def record(
     device: str = AUTO,
     dtype: str = AUTO,
     vram: str | int = AUTO,
+    backend: str = AUTO,
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
+    preparing: Preparing | None = None,
 ) -> RecordReport:
     """Keep the motion of a clip in a template.
 
@@ -78,7 +82,7 @@ def record(
         driving: any common video, GIF or still.
         output: a .safetensors file that may exist already (it is replaced) but may not be the clip.
         options: which part of the clip, and how it is framed.
-        weights, device, dtype, vram, engine, progress, loading: as for ``animate``.
+        weights, device, dtype, vram, backend, engine, progress, loading, preparing: as for ``animate``.
 
     Raises:
         PersonaLiveError: with one line that says what is wrong and what to do.
@@ -88,7 +92,16 @@ def record(
     if is_template(driving):
         raise InputError(f"{driving}: is a motion template or named like one: give a clip, or copy the file")
     with open_video(driving, chosen.start_s, chosen.end_s) as reader:
-        engine = engine or load_engine(weights, device=device, dtype=dtype, vram=vram, progress=loading)
+        engine = engine or load_engine(
+            weights,
+            device=device,
+            dtype=dtype,
+            vram=vram,
+            backend=backend,
+            frames=reader.info.estimated_frames,
+            progress=loading,
+            preparing=preparing,
+        )
         begun = time.monotonic()
         with memory_errors(engine):
             clip = _framed(reader, engine, chosen)
@@ -100,7 +113,8 @@ def record(
         seconds=round(time.monotonic() - begun, 2),
         weights=engine.name,
         device=str(engine.device),
-        dtype=str(engine.dtype).removeprefix("torch."),
+        dtype=str(engine.backend.precision).removeprefix("torch."),
+        backend=engine.backend.name,
         warnings=clip.warnings(),
     )
 

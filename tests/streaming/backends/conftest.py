@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from personalive.models.bundle import Networks
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.backends.open import open_backend
 from support.small_engine import key_seeded_networks
+from support.small_model import write_small_model
 
 Opener = Callable[..., Backend]
 
@@ -34,3 +36,9 @@ def opened(networks, store) -> Opener:
         return open_backend(name, networks, precision=precision, identity="small", store=store)
 
     return open_it
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that no test changes."""
+    return write_small_model(tmp_path_factory.mktemp("backends") / "weights")

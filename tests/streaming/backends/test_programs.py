@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +102,21 @@ def test_gradients_are_refused_and_not_lost(opened):
     latents = torch.zeros(1, 4, 8, 8, requires_grad=True)
     with pytest.raises(RuntimeError, match="no gradients"):
         backend.decode(latents)
+
+
+def test_openvino_reports_to_nobody(tmp_path: Path):
+    code = (
+        "import sys\n"
+        "from personalive.streaming.backends.openvino_programs import read\n"
+        "import torch\n"
+        f"read([], __import__('pathlib').Path({str(tmp_path)!r}), torch.float32, 1)\n"
+        "assert 'openvino' in sys.modules\n"
+        "loaded = [m for m, it in sys.modules.items() if m.startswith('openvino_telemetry') and it is not None]\n"
+        "assert not loaded, loaded\n"
+    )
+    home = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=home)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- torch.compile ------------------------------------------------------------------------------------------

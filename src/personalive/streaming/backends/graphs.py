@@ -76,6 +76,8 @@ def graphs(backend: Backend) -> dict[str, Graph]:
         "motion_tokens": pictures(networks.motion_encoder, {"faces": example(count, 3, face, face)}, "tokens"),
         "guide": pictures(networks.pose_guider, {"canvas": example(count, 3, canvas, canvas)}, "features"),
     }
+    if next(networks.vae.encoder.parameters()).device != device:  # it rests elsewhere; torch runs it when it comes
+        del found["encode"]
     if (head := networks.detail) is not None:
         half = size // HALVING
         moved = {"moved": example(count, 3, half, half), "shift": example(count, 2, side, side)}

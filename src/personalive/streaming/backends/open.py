@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from personalive.checkpoints.programs import ProgramStore, program_key
-from personalive.errors import DeviceError
+from personalive.errors import DeviceError, PersonaLiveError
 from personalive.models.bundle import Networks
 from personalive.streaming.backends import compiled_programs, onnx_programs, openvino_programs
 from personalive.streaming.backends.base import Backend
@@ -19,6 +20,7 @@ from personalive.streaming.backends.programs import Program, ProgramBackend
 
 EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT = "eager", "compile", "openvino", "onnxruntime", "tensorrt"
 BACKENDS = (EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT)
+_SHOWN = 200  # characters of a foreign error
 Preparing = Callable[[str, float], None]  # (backend, share that is done)
 
 
@@ -42,7 +44,7 @@ def open_backend(
         preparing: called while programs are made.
 
     Raises:
-        DeviceError: it cannot run here.
+        DeviceError: it cannot run here, or cannot take this model.
         OutputError: programs cannot be kept.
     """
     device = networks.denoising_unet.conv_in.weight.device
@@ -51,9 +53,16 @@ def open_backend(
     plain = Backend(networks)
     if name == EAGER:
         return plain
-    programs = _programs(
-        name, plain, precision, identity, store or ProgramStore(), lambda share: (preparing or _silent)(name, share)
-    )
+    told = partial(preparing or _silent, name)
+    try:
+        programs = _programs(name, plain, precision, identity, store or ProgramStore(), told)
+    except (PersonaLiveError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # compilers and converters raise whatever they like
+        reason = " ".join(str(error).split())[:_SHOWN]
+        raise DeviceError(
+            f"backend {name}: this model could not be prepared for it ({reason}): use --backend eager"
+        ) from error
     return ProgramBackend(networks, name, programs, precision)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +21,7 @@ _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], None]) -> None:
     """Convert every graph to ``NAME.xml`` and ``NAME.bin``; ``told`` gets the share that is done."""
-    import openvino  # noqa: PLC0415 (slow, and optional)
-
+    openvino = _openvino()
     for number, (name, graph) in enumerate(graphs.items()):
         told(number / len(graphs))
         with warnings.catch_warnings():  # torch copies exported programs in a way it warns of itself
@@ -35,8 +35,7 @@ def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], Non
 
 def read(names: list[str], folder: Path, precision: torch.dtype, threads: int) -> dict[str, Program]:
     """The programs that ``write`` left there."""
-    import openvino  # noqa: PLC0415
-
+    openvino = _openvino()
     core = openvino.Core()
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -45,6 +44,14 @@ def read(names: list[str], folder: Path, precision: torch.dtype, threads: int) -
         "ENABLE_HYPER_THREADING": True,  # or it would count cores and take half of the threads it may
     }
     return {name: _Program(core.compile_model(folder / f"{name}.xml", "CPU", settings)) for name in names}
+
+
+def _openvino() -> Any:
+    """The library without its telemetry, which would report its import and every conversion to Google Analytics."""
+    cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)  # as if it were not installed
+    import openvino  # noqa: PLC0415 (slow, and optional)
+
+    return openvino
 
 
 class _Program:

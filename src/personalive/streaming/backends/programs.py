@@ -55,7 +55,7 @@ class ProgramBackend(Backend):
 
     def encode(self, images: Tensor) -> Tensor:
         """As ``Backend.encode``."""
-        return self._run("encode", images)[0]
+        return self._run("encode", images)[0] if "encode" in self._programs else super().encode(images)
 
     def project(self, latent: Tensor, context: Tensor) -> dict[str, KV]:
         """As ``Backend.project``."""

@@ -1,0 +1,84 @@
+"""The folder of prepared programs: whole or not at all, found again, bounded, and never a reason to fail silently."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from personalive.checkpoints.programs import ProgramStore, program_key
+from personalive.config import BackendConfig
+from personalive.errors import OutputError
+
+
+def filled(folder: Path) -> None:
+    (folder / "net.bin").write_bytes(b"abc")
+
+
+def unwanted(folder: Path) -> None:
+    raise AssertionError(f"made again: {folder}")
+
+
+def test_a_program_is_made_once(tmp_path: Path):
+    store = ProgramStore(tmp_path / "cache")
+    assert not store.has("a")
+    folder = store.folder("a", filled)
+    assert (folder / "net.bin").read_bytes() == b"abc"
+    assert store.has("a")
+    assert ProgramStore(tmp_path / "cache").folder("a", unwanted) == folder
+
+
+def test_one_that_fails_leaves_nothing(tmp_path: Path):
+    store = ProgramStore(tmp_path)
+
+    def half(folder: Path) -> None:
+        filled(folder)
+        raise RuntimeError("converter")
+
+    with pytest.raises(RuntimeError, match="converter"):
+        store.folder("a", half)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_those_used_longest_ago_go_first(tmp_path: Path):
+    store = ProgramStore(tmp_path, BackendConfig(kept_programs=2))
+    for age, key in ((300, "a"), (200, "b")):
+        store.folder(key, filled)
+        os.utime(tmp_path / key, (1e9 - age, 1e9 - age))
+    store.folder("a", unwanted)  # used just now
+    store.folder("c", filled)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+def test_a_place_that_refuses_is_one_line(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"^[^\n]*PERSONALIVE_CACHE[^\n]*$"):
+        ProgramStore(tmp_path / "file" / "cache").folder("a", filled)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1]", b'{"a": 3}', b"\xff"])
+def test_choices_survive_and_damage_only_costs_measuring_again(tmp_path: Path, damage: bytes):
+    store = ProgramStore(tmp_path)
+    assert store.recall("a") is None
+    store.remember("a", {"backend": "eager"})
+    store.remember("b", {"backend": "openvino"})
+    assert store.recall("a") == {"backend": "eager"}
+    (tmp_path / "choices.json").write_bytes(damage)
+    assert store.recall("a") is None
+    store.remember("a", {"backend": "eager"})
+    assert store.recall("a") == {"backend": "eager"}
+
+
+def test_a_place_that_refuses_forgets(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    store = ProgramStore(tmp_path / "file")
+    store.remember("a", {"backend": "eager"})
+    assert store.recall("a") is None
+
+
+def test_keys_differ_where_anything_does():
+    keys = {program_key("x", "torch", model=model, dtype=dtype) for model in "ab" for dtype in "cd"}
+    assert len(keys) == 4
+    assert program_key("x", "torch", model="a") == program_key("x", "torch", model="a")
+    assert all(key.startswith("x-") and "/" not in key for key in keys)
