@@ -54,22 +54,23 @@ class ProgramStore:
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """What was remembered under ``key``; None where nothing was, or the file is damaged."""
-        with suppress(OSError, ValueError):
-            found = json.loads((self.root / _CHOICES).read_text(encoding="utf-8"))
-            value = found.get(key) if isinstance(found, dict) else None
-            return value if isinstance(value, dict) else None
-        return None
+        value = self._choices().get(key)
+        return value if isinstance(value, dict) else None
 
     def remember(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep a small value; a disk that refuses costs no more than measuring it again."""
         with suppress(OSError):
-            found: dict[str, Any] = {}
-            with suppress(OSError, ValueError):
-                found = json.loads((self.root / _CHOICES).read_text(encoding="utf-8"))
+            found = self._choices()
             self.root.mkdir(parents=True, exist_ok=True)
             temporary = self.root / f".{uuid.uuid4().hex}.partial"
             temporary.write_text(json.dumps({**found, key: dict(value)}, indent=2) + "\n", encoding="utf-8")
             temporary.replace(self.root / _CHOICES)
+
+    def _choices(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            found = json.loads((self.root / _CHOICES).read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+        return {}
 
     def _make(self, target: Path, make: Callable[[Path], None]) -> None:
         temporary = self.root / f".{uuid.uuid4().hex}.partial"

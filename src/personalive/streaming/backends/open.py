@@ -102,13 +102,13 @@ def _why_not_compile(device: torch.device) -> str | None:
 def _why_not_onnx(name: str, device: torch.device, precision: torch.dtype) -> str | None:
     if missing := [package for package in onnx_programs.PACKAGES if not find_spec(package)]:
         return f"{' and '.join(missing)} missing: pip install 'personalive[onnx]', or use --backend auto"
-    if precision == torch.bfloat16 or (precision == torch.float16 and device.type == "cpu"):
-        return f"does not compute in {str(precision).removeprefix('torch.')} on {device.type}: use --dtype float32"
     import onnxruntime  # noqa: PLC0415 (slow, and optional)
 
     wanted = _providers(name, device)[0][0]
     if wanted not in onnxruntime.get_available_providers():
         return f"this onnxruntime has no {wanted}: install the build that has it, or use --backend auto"
+    if precision == torch.bfloat16 or (precision == torch.float16 and device.type == "cpu"):
+        return f"does not compute in {str(precision).removeprefix('torch.')} on {device.type}: use --dtype float32"
     return None
 
 

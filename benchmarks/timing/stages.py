@@ -1,0 +1,205 @@
+"""What each stage of a call takes: time by a clock, or operations by torch's counter.
+
+The engine runs as it is; its own methods, and its backend's, are wrapped while a call is looked at. A stage that
+comes twice in a call is added up:
+
+    conditioning  reading the four driving frames, and their motion on the portrait
+    denoiser      the one pass over all frames in flight
+    step          what is around it: noise, the schedule's step, keyframes, the state
+    decode        latents to pictures, and the detail head where a model has one
+    copy_out      rounding to bytes, and to the host's memory
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from personalive.streaming.engine import Engine
+from personalive.streaming.state import StreamState
+
+STAGES = ("conditioning", "denoiser", "step", "decode", "copy_out")
+
+
+class Meter(Protocol):
+    """Something that grows during a call."""
+
+    def read(self) -> Any:
+        """A mark on it, now."""
+        ...
+
+    def between(self, first: Any, second: Any) -> float:
+        """How much it grew from one mark to another; asked after ``settle``."""
+        ...
+
+
+class WallClock:
+    """Milliseconds on the host, the device's work being done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def read(self) -> float:
+        """Seconds."""
+        settle(self.device)
+        return time.perf_counter()
+
+    def between(self, first: float, second: float) -> float:
+        """Milliseconds."""
+        return 1e3 * (second - first)
+
+
+class EventClock:
+    """Milliseconds on a CUDA device, which is never waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def read(self) -> torch.cuda.Event:
+        """An event on the current stream."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float:
+        """Milliseconds."""
+        return first.elapsed_time(second)
+
+
+class FlopMeter:
+    """Floating-point operations that a counter has seen."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        self.counter = counter
+
+    def read(self) -> int:
+        """Since it began."""
+        return self.counter.get_total_flops()
+
+    def between(self, first: int, second: int) -> float:
+        """Operations."""
+        return second - first
+
+
+def clock_of(device: torch.device) -> Meter:
+    """The one that disturbs this device least."""
+    return EventClock(device) if device.type == "cuda" else WallClock(device)
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type not in ("cpu", "meta"):
+        getattr(torch, device.type).synchronize()
+
+
+class Marks:
+    """Marks of one meter, each at the end of a stage."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._marks: list[tuple[str, Any]] = []
+
+    def begin(self) -> None:
+        """The first stage begins here."""
+        self._marks = [("", self._meter.read())]
+
+    def end(self, stage: str) -> None:
+        """Whatever happened since the last mark was this stage."""
+        self._marks.append((stage, self._meter.read()))
+
+    def stages(self) -> dict[str, float]:
+        """What each stage added up to."""
+        found: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+        for (_, before), (stage, after) in zip(self._marks, self._marks[1:], strict=False):
+            found[stage] += self._meter.between(before, after)
+        return found
+
+
+@dataclass(frozen=True)
+class Call:
+    """One timed call."""
+
+    ms: float  # from handing the driving frames over to having the pictures in the host's memory
+    stages: Mapping[str, float]  # ms
+
+
+def timed_call(engine: Engine, state: StreamState, window: np.ndarray) -> Call:
+    """One ``Engine.step``; the state that it leads to is dropped, so that every call does the same."""
+    marks = Marks(clock_of(engine.device))
+    with marked(engine, marks):
+        settle(engine.device)
+        begun = time.perf_counter()
+        marks.begin()
+        engine.step(state, window)
+        ms = 1e3 * (time.perf_counter() - begun)
+        settle(engine.device)
+    return Call(ms, marks.stages())
+
+
+def counted_call(engine: Engine, state: StreamState, window: np.ndarray) -> dict[str, int]:
+    """Floating-point operations of one call by stage, of networks that torch runs itself."""
+    with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
+        marks = Marks(FlopMeter(counter))
+        with marked(engine, marks):
+            marks.begin()
+            engine.step(state, window)
+    return {stage: int(count) for stage, count in marks.stages().items()}
+
+
+@contextmanager
+def marked(engine: Engine, marks: Marks) -> Iterator[None]:
+    """Inside, the stages of the engine's steps end with marks."""
+    backend = engine.backend
+    with ExitStack() as wrapped:
+        for owner, name, before, after in (
+            (engine.conditioner, "follow", None, "conditioning"),
+            (backend, "denoise", "step", "denoiser"),
+            (engine, "advance", None, "step"),
+            (engine, "decode_images", None, "decode"),
+            (backend, "trust", None, "decode"),  # the last of the detail head
+            (engine, "decode", None, "copy_out"),
+        ):
+            wrapped.enter_context(_wrapped(owner, name, marks, before, after))
+        yield
+
+
+@contextmanager
+def _wrapped(owner: object, name: str, marks: Marks, before: str | None, after: str) -> Iterator[None]:
+    """The owner's method ends the stage ``before`` when it begins, and ``after`` when it is done."""
+    inner: Callable[..., Any] = getattr(owner, name)
+
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        if before is not None:
+            marks.end(before)
+        result = inner(*args, **kwargs)
+        marks.end(after)
+        return result
+
+    own = name in vars(owner)
+    setattr(owner, name, outer)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, inner)
+        else:
+            delattr(owner, name)
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """(b, h, n, c), (b, h, m, c), (b, h, m, d): scores, then their product with the values."""
+    b, h, n, c = query
+    return 2 * b * h * n * key[-2] * (c + value[-1])
+
+
+# attention on CPUs is not among the operations that torch's counter knows
+_UNCOUNTED: Any = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
