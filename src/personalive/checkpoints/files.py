@@ -1,14 +1,17 @@
 """Tensors out of weight files, safely: nothing in a file is ever run.
 
 A file is recognised by its content, not by its suffix. Safetensors and zip-format pickles are memory-mapped,
-so reading costs memory only for what is then copied; pickles of torch before 1.6 are read whole.
+so reading costs memory for what is then copied, and for the file's own pages as long as it is open; pickles of torch
+before 1.6 are read whole.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 import warnings
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,11 +60,17 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    @property
+    def nbytes(self) -> int:
+        """On disk."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a weight file, on the CPU, in the file's number formats.
 
-    Tensors may be views of the mapped file: copy what is kept longer than the file stays in place.
+def read_tensors(path: Path, only: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Tensors of a weight file, on the CPU, in the file's number formats: all, or those named.
+
+    Tensors may be views of the mapped file: copy what is kept longer than the file stays in place. The map is closed
+    when the last of them goes.
 
     Raises:
         CheckpointError: missing, empty, damaged, not a weight file, or holding anything but named tensors.
@@ -70,8 +79,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if kind == "safetensors":
             with safe_open(path, framework="pt", device="cpu") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        return _named_tensors(_load_pickle(path, mmap=kind == "zip", map_location="cpu"), path)
+                wanted = file.keys() if only is None else only
+                return {key: file.get_tensor(key) for key in wanted}
+        tensors = _named_tensors(_load_pickle(path, mmap=kind == "zip", map_location="cpu"), path)
+        return tensors if only is None else {key: tensor for key, tensor in tensors.items() if key in only}
     except _DAMAGE as error:
         raise _damaged(path, error) from error
 
@@ -86,10 +97,29 @@ def read_infos(path: Path) -> dict[str, TensorInfo]:
     try:
         if kind == "safetensors":
             return _header_infos(path)
-        tensors = _named_tensors(_load_pickle(path, mmap=False, map_location="meta"), path)
+        tensors = _named_tensors(_load_pickle(path, mmap=kind == "zip", map_location="meta"), path)
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     return {key: TensorInfo(tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
+
+
+def portions(path: Path, infos: Mapping[str, TensorInfo], limit_bytes: int) -> Iterator[frozenset[str]]:
+    """Keys of a weight file in groups of at most ``limit_bytes``, for ``read_tensors``; a larger tensor comes alone.
+
+    So only the pages of one group are in memory at a time. A file that is read whole anyway is one group.
+    """
+    if sniff_format(path) == "pickle":
+        yield frozenset(infos)
+        return
+    group: list[str] = []
+    filled = 0
+    for key, info in infos.items():
+        if group and filled + info.nbytes > limit_bytes:
+            yield frozenset(group)
+            group, filled = [], 0
+        group.append(key)
+        filled += info.nbytes
+    yield frozenset(group)
 
 
 def sniff_format(path: Path) -> Format:

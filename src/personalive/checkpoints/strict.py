@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from personalive.checkpoints.files import TensorInfo, read_infos, read_tensors
+from personalive.checkpoints.files import TensorInfo, portions, read_infos, read_tensors
 from personalive.checkpoints.key_map import NO_RULES, KeyRules
 from personalive.config import WeightFilesConfig
 from personalive.errors import CheckpointError
@@ -101,7 +101,7 @@ def load_strict(
     difference = compare(module_infos(module), canonical_infos(found, rules), rules)
     if difference:
         raise mismatch(file_label, difference)
-    _assign(module, tensors, rules, device, dtype)
+    module.load_state_dict(_ready(module_infos(module), tensors, rules, device, dtype), strict=False, assign=True)
     _finish(module, file_label, device, dtype)
 
 
@@ -116,18 +116,26 @@ def load_files(
 ) -> None:
     """``load_strict`` from the union of ``paths``, one open at a time; of equal keys the later file's wins.
 
-    All shapes are checked before the first value is read. ``loaded`` is told the bytes of each tensor as it arrives.
+    All shapes are checked before the first value is read. Files are read in portions, each closed before the next:
+    main memory holds what is loaded to the CPU, and one portion. ``loaded`` is told the bytes of each tensor as it
+    arrives.
 
     Raises:
         CheckpointError: as ``load_strict`` and ``read_tensors``.
     """
     label = " + ".join(str(path) for path in paths)
-    infos = merge_infos((path, canonical_infos(read_infos(path), rules)) for path in paths)
-    difference = compare(module_infos(module), infos, rules)
+    found = {path: read_infos(path) for path in paths}
+    own = module_infos(module)
+    infos = merge_infos((path, canonical_infos(raw, rules)) for path, raw in found.items())
+    difference = compare(own, infos, rules)
     if difference:
         raise mismatch(label, difference)
-    for path in paths:
-        _assign(module, read_tensors(path), rules, device, dtype, loaded)
+    ready: dict[str, Tensor] = {}
+    for path, raw in found.items():
+        for keys in portions(path, raw, WeightFilesConfig().read_at_once_bytes):
+            # unnamed, so that a portion and the file's pages behind it are gone before the next is read
+            ready |= _ready(own, read_tensors(path, keys), rules, device, dtype, loaded)
+    module.load_state_dict(ready, strict=False, assign=True)
     _finish(module, label, device, dtype)
 
 
@@ -139,15 +147,15 @@ def mismatch(label: str, difference: KeyDifference) -> CheckpointError:
     )
 
 
-def _assign(
-    module: nn.Module,
+def _ready(
+    own: Mapping[str, TensorInfo],
     tensors: Mapping[str, Tensor],
     rules: KeyRules,
     device: torch.device | str,
     dtype: torch.dtype | None,
     loaded: Callable[[int], None] | None = None,
-) -> None:
-    own = module_infos(module)
+) -> dict[str, Tensor]:
+    """Copies of ``tensors`` as the module wants them, by its own keys; what it has no place for is left out."""
     ready = {}
     for key, tensor in tensors.items():
         name = rules.canonical(key)
@@ -158,7 +166,7 @@ def _assign(
             ready[name] = copy.contiguous()
         if loaded is not None:
             loaded(tensor.nbytes)
-    module.load_state_dict(ready, strict=False, assign=True)
+    return ready
 
 
 def _finish(module: nn.Module, label: str, device: torch.device | str, dtype: torch.dtype | None) -> None:

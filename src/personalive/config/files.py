@@ -12,6 +12,7 @@ class WeightFilesConfig:
     """Reading and naming weight files."""
 
     max_config_bytes: int = 1 << 20  # a larger config.json is refused unread
+    read_at_once_bytes: int = 256 << 20  # of a file in main memory beside what is loaded: 2 % of the released weights
     keys_shown: int = 3  # keys of each kind named in an error line; the rest is counted
     identity_samples: int = 16  # places of a large file that enter its identity
     identity_sample_bytes: int = 1 << 20  # bytes read at each; files up to the product are read whole

@@ -1,0 +1,118 @@
+"""Main memory while a model is loaded to the CPU: the weights themselves and little more, in every format."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from personalive.checkpoints.build import build_part
+from personalive.checkpoints.files import portions, read_infos, read_tensors
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.layout import UNET_CONFIG
+from personalive.config import WeightFilesConfig
+
+MB = 10**6
+RELEASED_BYTES = 12_092 * MB  # in float32
+LEVELS = {  # the released U-Nets at a fifth of their width: 0.4 GB, two thirds of it in one file
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [64, 128, 256, 256],
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+    "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "cross_attention_dim": 12,
+}
+HALVES = {".pth": "bfloat16", ".safetensors": "float16"}
+LOAD = """
+import json, sys, torch
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.networks import load_networks
+from personalive.config import WeightFilesConfig
+
+def memory(what):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
+
+warm = load_networks(CheckpointFolder.open("tiny"))  # libraries are there; kept, so that its memory is not used again
+WeightFilesConfig.__init__.__kwdefaults__["read_at_once_bytes"] = int(sys.argv[3])
+folder = CheckpointFolder.open(sys.argv[1])
+before = memory("VmRSS")
+networks = load_networks(folder, dtype=getattr(torch, sys.argv[2]))
+held = sum(t.nbytes for m in networks.modules().values() for t in (*m.parameters(), *m.buffers()))
+print(json.dumps({"grown": memory("VmHWM") - before, "held": held, "files": folder.size_bytes}))
+"""
+
+
+@pytest.fixture(scope="module", params=["pth", "safetensors"])
+def weights(request: pytest.FixtureRequest, pristine_small_model, tmp_path_factory) -> Path:
+    """A folder in the released layout whose U-Nets have some size."""
+    root = tmp_path_factory.mktemp("middling")
+    generator = torch.Generator().manual_seed(0)
+    for path in pristine_small_model.root.rglob("*.json"):
+        target = root / path.relative_to(pristine_small_model.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(LEVELS) if target == root / UNET_CONFIG else path.read_text())
+    folder = CheckpointFolder.from_configs(root, name="middling")
+    for part, file in FILES.items():
+        state = {
+            key: torch.randn(t.shape, generator=generator)
+            if t.is_floating_point()
+            else torch.zeros_like(t, device="cpu")
+            for key, t in build_part(folder, part).state_dict().items()
+        }
+        path = root / f"{file}.{request.param}"
+        save_file(state, path) if request.param == "safetensors" else torch.save(state, path)
+    return root
+
+
+FILES = {
+    "vae": "sd-vae-ft-mse/diffusion_pytorch_model",
+    "clip": "sd-image-variations-diffusers/image_encoder/pytorch_model",
+    **{name: f"personalive/{name}" for name in ("reference_unet", "denoising_unet", "motion_encoder")},
+    **{name: f"personalive/{name}" for name in ("motion_extractor", "pose_guider")},
+}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_loading_takes_little_more_than_the_weights(weights: Path, half: bool):
+    """In a process of its own; read in portions as large a share of this checkpoint as of the released one."""
+    dtype = HALVES[next(weights.glob("personalive/reference_unet.*")).suffix] if half else "float32"
+    size = CheckpointFolder.open(weights).size_bytes
+    assert 300 * MB < size < 600 * MB
+    portion = WeightFilesConfig().read_at_once_bytes * size // RELEASED_BYTES
+    command = [sys.executable, "-c", LOAD, str(weights), dtype, str(portion)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["files"] == size
+    assert 0.9 * found["held"] < found["grown"] < found["held"] + 0.15 * size
+    assert found["grown"] <= (0.7 if half else 1.3) * size
+
+
+def test_portions_are_all_keys_once_and_small(weights: Path):
+    path = next(weights.glob("personalive/reference_unet.*"))
+    infos = read_infos(path)
+    groups = list(portions(path, infos, MB))
+    assert sorted(key for group in groups for key in group) == sorted(infos)
+    sizes = [sum(infos[key].nbytes for key in group) for group in groups]
+    assert all(size <= MB or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
+    assert max(sizes) > MB  # a tensor of its own
+    assert min(len(group) for group in groups) == 1 < max(len(group) for group in groups)
+    whole = read_tensors(path)
+    part = read_tensors(path, groups[3])
+    assert set(part) == groups[3]
+    assert all(torch.equal(tensor, whole[key]) for key, tensor in part.items())
+    assert all(infos[key].nbytes == tensor.nbytes for key, tensor in whole.items())
+
+
+def test_a_file_of_old_torch_is_read_once(tmp_path: Path):
+    path = tmp_path / "old.pth"
+    torch.save({name: torch.zeros(10) for name in "abc"}, path, _use_new_zipfile_serialization=False)
+    assert list(portions(path, read_infos(path), 1)) == [frozenset("abc")]
