@@ -52,6 +52,11 @@ class ProgramStore:
             ) from error
         return target
 
+    @property
+    def compiler_cache(self) -> Path:
+        """Where torch.compile keeps what it made, which it finds again by itself."""
+        return self.root / ".inductor"
+
     def recall(self, key: str) -> dict[str, Any] | None:
         """What was remembered under ``key``; None where nothing was, or the file is damaged."""
         value = self._choices().get(key)
@@ -81,7 +86,11 @@ class ProgramStore:
                 temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        kept = sorted((p for p in self.root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+        kept = sorted(
+            (p for p in self.root.iterdir() if p.is_dir() and not p.name.startswith(".")),
+            key=lambda p: p.stat().st_mtime,
+            reverse=True,
+        )
         for old in [p for p in kept if p != target][self._config.kept_programs - 1 :]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -147,6 +147,24 @@ def _cpu() -> tuple[State, str]:
     return State.ok, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {level}; computes in {formats}"
 
 
+def _backends() -> tuple[State, str]:
+    import torch  # noqa: PLC0415
+
+    from personalive.streaming.backends.open import BACKENDS, fitting_precision, why_not  # noqa: PLC0415
+    from personalive.streaming.load import AUTO, choose_device, choose_dtype  # noqa: PLC0415
+
+    device = choose_device(AUTO)
+    precision = choose_dtype(AUTO, device)
+    reasons = {
+        name: why_not(name, torch.device(device), fitting_precision(name, device, precision)) for name in BACKENDS
+    }
+    usable = [name for name, reason in reasons.items() if reason is None]
+    rest = "; ".join(f"no {name}: {reason}" for name, reason in reasons.items() if reason is not None)
+    return State.ok, f"{', '.join(usable)}; auto measures which is fastest, once a model" + (
+        f" ({rest})" if rest else ""
+    )
+
+
 def _memory() -> tuple[State, str]:
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names or "SC_PAGE_SIZE" not in names:
@@ -200,6 +218,7 @@ _PROBES: dict[str, Callable[[], tuple[State, str]]] = {
     "torch": _torch,
     "device": _device,
     "cpu": _cpu,
+    "backends": _backends,
     "memory": _memory,
     "face detector": _faces,
     "film encoder": _encoder,

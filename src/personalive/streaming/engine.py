@@ -193,6 +193,7 @@ class Engine:
         motion = torch.cat([state.motion, conditioning.motion], dim=1)
         pose = torch.cat([state.pose, conditioning.pose], dim=2)
         latents = torch.cat([state.latents, self._enter(state, conditioning, noise)], dim=2)
+        keeps = self._is_keyframe(state, motion[:, :1])  # asked now: a device would have to be waited for later
         features, prediction = self.backend.denoise(
             latents.to(self.dtype),
             context=state.reference.context,
@@ -203,7 +204,10 @@ class Engine:
         stepped = self.schedule.step(prediction.float(), latents, self._timesteps)
         poses = HeadPose.cat([state.poses, conditioning.poses])
         leaving = Leaving(stepped.original[:, :, :count], features, poses[:count], state.reference)
-        reference, bank = self._remember(state, motion[:, :1], leaving.latents[:, :, 0])
+        reference, bank = state.reference, state.bank
+        if keeps:
+            kv = self.backend.project(leaving.latents[:, :, 0], reference.context)
+            reference, bank = extend(reference, kv), torch.cat([bank, motion[:, :1]], dim=1)
         following = StreamState(
             reference=reference,
             latents=stepped.previous[:, :, count:],
@@ -250,18 +254,15 @@ class Engine:
         noise = self._noise(noise, state.seed, state.call + 1, clean.shape)
         return self.schedule.add_noise(clean, noise, self._timesteps[:, -self.chunk_frames :])
 
-    def _remember(self, state: StreamState, motion: Tensor, latent: Tensor):
-        """Reference and bank, with the leaving frame added where it is a keyframe."""
-        if not is_keyframe(
+    def _is_keyframe(self, state: StreamState, motion: Tensor) -> bool:
+        """Whether the first frame that leaves with this call becomes a further reference picture."""
+        return is_keyframe(
             self.config.keyframes,
             bank=state.bank,
             leaving=motion,
             call=state.call + 1,
             threshold=state.keyframe_threshold,
-        ):
-            return state.reference, state.bank
-        kv = self.backend.project(latent, state.reference.context)
-        return extend(state.reference, kv), torch.cat([state.bank, motion], dim=1)
+        )
 
     def _noise(self, given: Tensor | None, seed: int, call: int, shape: torch.Size) -> Tensor:
         if given is None:

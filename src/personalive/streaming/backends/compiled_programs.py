@@ -17,6 +17,7 @@ from personalive.config import KeyframeConfig
 from personalive.streaming.backends.graphs import Graph, exported
 from personalive.streaming.backends.programs import Program
 
+CACHE_ENV = "TORCHINDUCTOR_CACHE_DIR"  # where torch's compiler keeps what it made
 REFERENCES = tuple(range(1, KeyframeConfig.maximum + 2))  # counts of reference pictures
 
 

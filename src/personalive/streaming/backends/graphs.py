@@ -152,15 +152,15 @@ class Call(nn.Module):
 
     def __init__(self, networks: Networks, denoise: Denoise) -> None:
         super().__init__()
-        self.denoise, self.decode = denoise, _Decode(networks)
+        self.denoiser, self.decode = denoise, _Decode(networks)
         self.schedule = Schedule(networks.config.schedule)
 
     def forward(
         self, latents: Tensor, context: Tensor, motion: Tensor, pose: Tensor, *reference: Tensor
     ) -> tuple[Tensor, ...]:
         """Latents (1, C, F, h, w) float32 -> images, their features and latents, and the latents that stay."""
-        timesteps, count = self.denoise.get_buffer("timesteps"), self.denoise.leaving
-        features, prediction = self.denoise(latents.to(motion.dtype), context, motion, pose, *reference)
+        timesteps, count = self.denoiser.get_buffer("timesteps"), self.denoiser.leaving
+        features, prediction = self.denoiser(latents.to(motion.dtype), context, motion, pose, *reference)
         stepped = self.schedule.step(prediction.float(), latents, timesteps)
         clean = rearrange(stepped.original[:, :, :count], "1 c f h w -> f c h w")
         return self.decode(clean), features, clean, stepped.previous[:, :, count:]
