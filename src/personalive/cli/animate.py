@@ -19,6 +19,7 @@ from personalive.cli.options import (
     PORTRAIT_HELP,
     WEIGHTS_HELP,
     WEIGHTS_METAVAR,
+    DecoderOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -113,6 +114,7 @@ def animate(
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
+    decoder: DecoderOption = None,
     seed: SeedOption = 0,
     start: StartOption = None,
     end: EndOption = None,
@@ -203,7 +205,7 @@ def animate(
         "side_by_side": demo if side_by_side is None else side_by_side,
         "center_fallback": demo or names_tiny(weights),
     }
-    engine = {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value}
+    engine = {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value, "decoder": decoder}
     if demo:
         if portrait is not None:
             raise typer.BadParameter("--demo brings its own portrait and clip: leave PORTRAIT and DRIVING out")
@@ -224,7 +226,7 @@ def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]
 
 
 def _make(
-    portrait: Path, driving: Path, film: Path, options: dict[str, Any], engine: dict[str, str]
+    portrait: Path, driving: Path, film: Path, options: dict[str, Any], engine: dict[str, Any]
 ) -> AnimateReport:
     from personalive.streaming.animate import animate as make_film  # noqa: PLC0415 (imports torch)
 
@@ -276,7 +278,7 @@ def demo_files() -> tuple[Path, Path]:
     return portrait, driving
 
 
-def _make_demo(output: Path | None, options: dict[str, Any], engine: dict[str, str]) -> None:
+def _make_demo(output: Path | None, options: dict[str, Any], engine: dict[str, Any]) -> None:
     portrait, driving = demo_files()
     with _demo_folder(output or Path(CliConfig.demo_folder)) as folder:
         options["contact_sheet"] = options["contact_sheet"] or str(folder / "contact_sheet.png")

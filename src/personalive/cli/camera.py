@@ -11,6 +11,7 @@ from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import (
     AUTO,
     PORTRAIT_HELP,
+    DecoderOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -62,6 +63,7 @@ def camera(
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
+    decoder: DecoderOption = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -97,7 +99,7 @@ def camera(
     )
     with progress("live") as show:
         sent = run_local(
-            local_worker(weights, device=device, dtype=dtype.value, vram=vram.value),
+            local_worker(weights, device=device, dtype=dtype.value, vram=vram.value, decoder=decoder),
             options,
             lambda now: show(now.seconds, seconds, _told(now)),
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from personalive.cli.console import clock, loading, progress, show_rows
 from personalive.cli.options import (
     AUTO,
+    DecoderOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -94,6 +95,7 @@ def evaluate(
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
+    decoder: DecoderOption = None,
     seed: SeedOption = 0,
     framing: Annotated[
         Framing,
@@ -152,11 +154,8 @@ def evaluate(
         seed=seed,
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
-    found = _evaluate(
-        options,
-        {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value} if model else None,
-        inputs,
-    )
+    engine = {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value, "decoder": decoder}
+    found = _evaluate(options, engine if model else None, inputs)
     _show(found, write_report(found, output, overwrite=overwrite))
 
 
@@ -167,7 +166,7 @@ def _method(text: str) -> tuple[str, str]:
     return name, str(Path(folder).expanduser())
 
 
-def _evaluate(options: EvaluateOptions, engine_options: dict[str, str] | None, inputs: Path | None) -> Evaluation:
+def _evaluate(options: EvaluateOptions, engine_options: dict[str, Any] | None, inputs: Path | None) -> Evaluation:
     from personalive.evaluation.runner import evaluate as run  # noqa: PLC0415
     from personalive.streaming.load import load_engine  # noqa: PLC0415
     from personalive.streaming.memory import memory_errors  # noqa: PLC0415

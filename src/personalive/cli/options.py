@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from personalive.config import TINY, WEIGHTS_ENV, ControlLimits
+from personalive.config import TAESD, TINY, WEIGHTS_ENV, ControlLimits
 
 AUTO = "auto"
 WEIGHTS_METAVAR = "FOLDER|tiny|auto"
@@ -66,6 +66,15 @@ VramOption = Annotated[
         help="GB of device memory to be content with, for the released weights in half precision: 12 decodes in "
         "slices; 8 also keeps encoders off the device between portraits. auto suits the device on CUDA and saves "
         "nothing elsewhere."
+    ),
+]
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=f"FOLDER|{TAESD}",
+        help="Make the pictures with a small decoder instead of the model's own: quicker, less exact. 'taesd' is "
+        "what `personalive weights download --decoder taesd` fetches; or a folder of diffusers' AutoencoderTiny.",
+        show_default="the model's own",
     ),
 ]
 SeedOption = Annotated[

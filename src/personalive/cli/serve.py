@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from personalive.cli.console import show_rows
-from personalive.cli.options import AUTO, DeviceOption, Dtype, DtypeOption, Vram, VramOption, WeightsOption
+from personalive.cli.options import (
+    AUTO,
+    DecoderOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Vram,
+    VramOption,
+    WeightsOption,
+)
 from personalive.config import LiveConfig, ServerConfig
 
 EPILOG = """
@@ -31,6 +40,7 @@ def serve(
     device: DeviceOption = AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
+    decoder: DecoderOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
     ] = ServerConfig.host,
@@ -91,6 +101,7 @@ def serve(
         device=device,
         dtype=dtype.value,
         vram=vram.value,
+        decoder=decoder,
         host=host,
         port=port,
         token=token,

@@ -11,11 +11,13 @@ from personalive.config.commands import CliConfig, ContactSheetConfig, FilmSizeC
 from personalive.config.data import EvaluationConfig, PartBoxConfig, PrepareConfig
 from personalive.config.files import (
     FACE_DETECTOR,
+    TAESD,
     TINY,
     WEIGHTS_ENV,
     DownloadConfig,
     TemplateConfig,
     WeightFilesConfig,
+    default_decoder_folder,
     default_metrics_folder,
     default_weights_folder,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "FULL",
     "PRESETS",
     "RELEASED_VALUES",
+    "TAESD",
     "TINY",
     "WEIGHTS_ENV",
     "CanvasConfig",
@@ -72,6 +75,7 @@ __all__ = [
     "ServerConfig",
     "TemplateConfig",
     "WeightFilesConfig",
+    "default_decoder_folder",
     "default_metrics_folder",
     "default_weights_folder",
 ]

@@ -314,6 +314,7 @@ def _described(engine: Engine | None) -> dict[str, str]:
         "device": str(engine.device),
         "dtype": str(engine.dtype).removeprefix("torch."),
         "vram": engine.memory.name,
+        "decoder": type(engine.networks.decoder).__name__,
         "image_size_px": str(engine.image_size),
     }
 

@@ -33,6 +33,7 @@ class ServeOptions:
     device: str = AUTO
     dtype: str = AUTO
     vram: str = AUTO
+    decoder: str | None = None
     host: str = ServerConfig.host
     port: int = ServerConfig.port
     token: str | None = None  # None: none on localhost, else one is made
@@ -87,8 +88,14 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
     )
-    model = {"device": options.device, "dtype": options.dtype, "vram": options.vram}
-    worker = local_worker(options.weights, **model, config=settings)
+    worker = local_worker(
+        options.weights,
+        device=options.device,
+        dtype=options.dtype,
+        vram=options.vram,
+        decoder=options.decoder,
+        config=settings,
+    )
     app = create_app(
         worker,
         Doors(token, options.origins, config=settings),
@@ -115,14 +122,25 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
 
 
 def local_worker(
-    weights: str, *, device: str = AUTO, dtype: str = AUTO, vram: str = AUTO, config: ServerConfig | None = None
+    weights: str,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    vram: str = AUTO,
+    decoder: str | None = None,
+    config: ServerConfig | None = None,
 ) -> Worker:
     """A worker that will load the model of these names, as ``load_engine`` takes them."""
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
     def load(told: Callable[[float], None]) -> Engine:
         engine = load_engine(
-            chosen, device=device, dtype=dtype, vram=vram, progress=lambda done, total: told(done / total)
+            chosen,
+            device=device,
+            dtype=dtype,
+            vram=vram,
+            decoder=decoder,
+            progress=lambda done, total: told(done / total),
         )
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections

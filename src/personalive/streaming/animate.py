@@ -109,6 +109,7 @@ class AnimateReport:
     device: str
     dtype: str
     vram: str  # GB, the memory preset
+    decoder: str  # kind of network that made the pictures
     inputs: dict[str, str]
     options: dict[str, Any]
     framing: dict[str, Any]
@@ -136,6 +137,7 @@ def animate(
     device: str = AUTO,
     dtype: str = AUTO,
     vram: str | int = AUTO,
+    decoder: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
     **options: Any,
@@ -149,7 +151,7 @@ def animate(
         portrait: any common still.
         driving: any common video, GIF or still, or a motion template (see ``streaming.template``).
         output: an .mp4 that may exist already (it is replaced) but may not be an input.
-        weights, device, dtype, vram: as for ``load_engine``; ignored where an ``engine`` is given.
+        weights, device, dtype, vram, decoder: as for ``load_engine``; ignored where an ``engine`` is given.
         engine: a loaded model, to make several films with one.
         progress: called after every finished chunk.
         loading: called while the model is read, see ``load_engine``.
@@ -165,7 +167,9 @@ def animate(
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     picture = load_still(portrait)
     with _opened(driving, chosen) as source:
-        engine = engine or load_engine(weights, device=device, dtype=dtype, vram=vram, progress=loading)
+        engine = engine or load_engine(
+            weights, device=device, dtype=dtype, vram=vram, decoder=decoder, progress=loading
+        )
         with memory_errors(engine):
             fit = fitted(source, engine, str(driving)) if isinstance(source, Template) else source
             report = _Film(engine, picture, fit, chosen).make(target, [portrait, driving], progress)
@@ -318,6 +322,7 @@ class _Film:
             device=str(engine.device),
             dtype=str(engine.dtype).removeprefix("torch."),
             vram=engine.memory.name,
+            decoder=type(engine.networks.decoder).__name__,
             inputs={},
             options=asdict(self.options),
             framing=self.driving.framing(),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from personalive.checkpoints.decoder import load_decoder
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
 from personalive.config import WEIGHTS_ENV, default_weights_folder
@@ -30,6 +32,7 @@ def load_engine(
     device: str = AUTO,
     dtype: str = AUTO,
     vram: str | int = AUTO,
+    decoder: str | os.PathLike[str] | None = None,
     progress: LoadProgress | None = None,
 ) -> Engine:
     """Load a model and make the engine that runs it.
@@ -40,10 +43,11 @@ def load_engine(
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (see ``choose_dtype``).
         vram: GB of the device to be content with, 8, 12 or 16, or ``"auto"`` (see ``choose_preset``).
+        decoder: a small decoder in the place of the VAE's, a folder or "taesd" (see ``load_decoder``).
         progress: called after every tensor with the bytes read and the bytes in all.
 
     Raises:
-        CheckpointError: weights are missing or not usable.
+        CheckpointError: weights or decoder are missing or not usable.
         DeviceError: the device, the number format or the preset is not available, or memory is not enough.
     """
     folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
@@ -58,6 +62,9 @@ def load_engine(
             progress=progress,
             settle=partial(lay_to_rest, folder.config, memory),
         )
+        if decoder is not None:
+            small = load_decoder(os.fspath(decoder), folder, device=chosen, dtype=number)
+            networks = replace(networks, small_decoder=small)
     return Engine(networks, memory=memory, name=folder.name, folder=folder.root)
 
 
