@@ -69,6 +69,7 @@ def test_animate_takes_files_by_position_and_all_else_by_name():
         "dtype",
         "vram",
         "backend",
+        "decoder",
         "progress",
         "loading",
         "preparing",
@@ -102,7 +103,7 @@ def test_options_of_animate_are_these():
 
 def test_load_engine_takes_the_weights_by_position():
     kinds = parameters(personalive.load_engine)
-    named = ["device", "dtype", "vram", "backend", "frames", "progress", "preparing"]
+    named = ["device", "dtype", "vram", "backend", "decoder", "frames", "progress", "preparing"]
     assert list(kinds) == ["weights", *named]
     assert {kinds[name] for name in named} == {inspect.Parameter.KEYWORD_ONLY}
 

@@ -68,7 +68,7 @@ def test_every_option_reaches_the_film(run, place, portrait, small_weights, monk
         "contact_sheet": "all.png",
     }
     assert (record["device"], record["dtype"], record["weights"]) == ("cpu", "float32", str(small_weights))
-    assert record["vram"] == "8"
+    assert (record["vram"], record["decoder"]) == ("8", "AutoencoderKL")
     with Image.open(place / "all.png") as sheet:
         assert sheet.width > sheet.height
     assert str(place / "all.png") in done.out
@@ -129,7 +129,14 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
     monkeypatch.setattr(command, "demo_files", lambda: (portrait, portrait))
     monkeypatch.setattr(command, "_make", fail)
     assert run("animate", "--demo", "-o", "some/where").code == 1
-    engine = {"weights": "tiny", "device": "auto", "dtype": "auto", "vram": "auto"}
+    engine = {
+        "weights": "tiny",
+        "device": "auto",
+        "dtype": "auto",
+        "vram": "auto",
+        "backend": "auto",
+        "decoder": None,
+    }
     assert asked == {**engine, "framing": "none", "fallback": True}
     assert not (place / "some/where").exists()
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from personalive.checkpoints import download as downloads
 from personalive.checkpoints.download import DownloadProgress
+from personalive.checkpoints.sources import RELEASED, SMALL_DECODER
 from personalive.cli import weights as command
 from personalive.config import CliConfig
 from personalive.errors import DownloadError
@@ -88,8 +89,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> dict:
     """Stands in for the network: one file, with progress; remembers what was asked."""
     asked: dict = {}
 
-    def fetch(folder, *, endpoint, progress):
-        asked.update(folder=folder, endpoint=endpoint)
+    def fetch(folder, *, endpoint, sources, progress):
+        asked.update(folder=folder, endpoint=endpoint, sources=sources)
         progress(DownloadProgress("pretrained/reference_unet.pth", 1_200_000_000, 11_000_000_000, 12e6, 817.0))
         folder.mkdir(parents=True)
         (folder / "reference_unet.pth").write_bytes(bytes(2000))
@@ -104,15 +105,26 @@ def test_a_download_shows_rate_and_time_left(run, place, tmp_path, fetched, monk
     done = run("weights", "download")
     assert done.code == 0
     assert done.err == "fetching: 1.2 GB of 11.0 GB, 12 MB/s, 13:37 left, reference_unet.pth\n"
-    assert fetched == {"folder": tmp_path / "data/personalive/weights", "endpoint": None}
+    assert fetched == {"folder": tmp_path / "data/personalive/weights", "endpoint": None, "sources": RELEASED}
     assert done.out.splitlines()[0] == command.LICENCE_NOTE
     assert done.out.splitlines()[-1].endswith("personalive animate PORTRAIT DRIVING")
 
 
 def test_a_download_elsewhere_says_how_to_use_it(run, place, fetched):
     done = run("weights", "download", "w", "--endpoint", "https://mirror.example")
-    assert fetched == {"folder": Path("w"), "endpoint": "https://mirror.example"}
+    assert fetched == {"folder": Path("w"), "endpoint": "https://mirror.example", "sources": RELEASED}
     assert done.out.splitlines()[-1].endswith("--weights w (or set PERSONALIVE_WEIGHTS)")
+
+
+@pytest.mark.parametrize(("folder", "usage"), [([], "--decoder taesd"), (["d"], "--decoder d")])
+def test_a_small_decoder_is_fetched_instead(run, place, tmp_path, fetched, folder, usage):
+    done = run("weights", "download", *folder, "--decoder", "taesd")
+    target = Path(folder[0]) if folder else tmp_path / "data/personalive/taesd"
+    assert fetched == {"folder": target, "endpoint": None, "sources": SMALL_DECODER}
+    assert command.LICENCE_NOTE not in done.out  # its licence is MIT
+    first, last = done.out.splitlines()
+    assert first.startswith(f"decoder  {target}, 1 files")
+    assert last.endswith(f"personalive animate PORTRAIT DRIVING {usage}")
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (DownloadError("w: disk full"), 1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -49,9 +50,20 @@ def build_part(folder: CheckpointFolder, part: str) -> nn.Module:
         CheckpointError: a config lacks an entry or has one that no network can be built from.
     """
     config_file, build = _BUILDERS[part]
+    with building(part, folder.root / config_file):
+        return build(folder)
+
+
+@contextmanager
+def building(part: str, config_file: Path) -> Iterator[None]:
+    """Inside, a network is built ``without_values`` from what ``config_file`` says.
+
+    Raises:
+        CheckpointError: none can be.
+    """
     try:
         with without_values():
-            return build(folder)
+            yield
     except (
         KeyError,
         TypeError,
@@ -63,7 +75,7 @@ def build_part(folder: CheckpointFolder, part: str) -> nn.Module:
     ) as error:
         first_line = (str(error).splitlines() or [""])[0]
         raise CheckpointError(
-            f"{folder.root / config_file}: no {part} can be built from it "
+            f"{config_file}: no {part} can be built from it "
             f"({type(error).__name__}: {first_line:.100}): download it again"
         ) from error
 

@@ -1,4 +1,4 @@
-"""Where the released weights come from: every file fetched, named here; no path is taken from a server."""
+"""Where weights come from: every file fetched, named here; no path is taken from a server."""
 
 from __future__ import annotations
 
@@ -81,4 +81,14 @@ RELEASED: tuple[Source, ...] = (
     _personalive("temporal_module", 8 * _GIB),
     _personalive("reference_unet", 8 * _GIB),
     _personalive("denoising_unet", 8 * _GIB),
+)
+
+SMALL_DECODER: tuple[Source, ...] = (  # TAESD, MIT
+    _config("madebyollin/taesd", "config.json", "config.json"),
+    Source(
+        repo="madebyollin/taesd",
+        paths=("diffusion_pytorch_model.safetensors",),
+        destinations=("diffusion_pytorch_model.safetensors",),
+        max_bytes=64 * _MIB,  # 2.4 million values
+    ),
 )

@@ -21,6 +21,7 @@ from personalive.cli.options import (
     WEIGHTS_METAVAR,
     Backend,
     BackendOption,
+    DecoderOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -116,6 +117,7 @@ def animate(
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
+    decoder: DecoderOption = None,
     seed: SeedOption = 0,
     start: StartOption = None,
     end: EndOption = None,
@@ -212,6 +214,7 @@ def animate(
         "dtype": dtype.value,
         "vram": vram.value,
         "backend": backend.value,
+        "decoder": decoder,
     }
     if demo:
         if portrait is not None:
@@ -233,7 +236,7 @@ def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]
 
 
 def _make(
-    portrait: Path, driving: Path, film: Path, options: dict[str, Any], engine: dict[str, str]
+    portrait: Path, driving: Path, film: Path, options: dict[str, Any], engine: dict[str, Any]
 ) -> AnimateReport:
     from personalive.streaming.animate import animate as make_film  # noqa: PLC0415 (imports torch)
 
@@ -294,7 +297,7 @@ def demo_files() -> tuple[Path, Path]:
     return portrait, driving
 
 
-def _make_demo(output: Path | None, options: dict[str, Any], engine: dict[str, str]) -> None:
+def _make_demo(output: Path | None, options: dict[str, Any], engine: dict[str, Any]) -> None:
     portrait, driving = demo_files()
     with _demo_folder(output or Path(CliConfig.demo_folder)) as folder:
         options["contact_sheet"] = options["contact_sheet"] or str(folder / "contact_sheet.png")

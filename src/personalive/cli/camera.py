@@ -13,6 +13,7 @@ from personalive.cli.options import (
     PORTRAIT_HELP,
     Backend,
     BackendOption,
+    DecoderOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -65,6 +66,7 @@ def camera(
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
+    decoder: DecoderOption = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -100,7 +102,14 @@ def camera(
     )
     with progress("live") as show:
         sent = run_local(
-            local_worker(weights, device=device, dtype=dtype.value, vram=vram.value, backend=backend.value),
+            local_worker(
+                weights,
+                device=device,
+                dtype=dtype.value,
+                vram=vram.value,
+                backend=backend.value,
+                decoder=decoder,
+            ),
             options,
             lambda now: show(now.seconds, seconds, _told(now)),
         )

@@ -12,6 +12,7 @@ from personalive.cli.options import (
     AUTO,
     Backend,
     BackendOption,
+    DecoderOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -97,6 +98,7 @@ def evaluate(
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
+    decoder: DecoderOption = None,
     seed: SeedOption = 0,
     framing: Annotated[
         Framing,
@@ -155,13 +157,15 @@ def evaluate(
         seed=seed,
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
-    found = _evaluate(
-        options,
-        {"weights": weights, "device": device, "dtype": dtype.value, "vram": vram.value, "backend": backend.value}
-        if model
-        else None,
-        inputs,
-    )
+    engine = {
+        "weights": weights,
+        "device": device,
+        "dtype": dtype.value,
+        "vram": vram.value,
+        "backend": backend.value,
+        "decoder": decoder,
+    }
+    found = _evaluate(options, engine if model else None, inputs)
     _show(found, write_report(found, output, overwrite=overwrite))
 
 

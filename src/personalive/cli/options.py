@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from personalive.config import TINY, WEIGHTS_ENV, ControlLimits
+from personalive.config import TAESD, TINY, WEIGHTS_ENV, ControlLimits
 
 AUTO = "auto"
 WEIGHTS_METAVAR = "FOLDER|tiny|auto"
@@ -84,6 +84,15 @@ BackendOption = Annotated[
     typer.Option(
         help="What runs the networks: eager is torch as it is; the others prepare programs once per model, which "
         "takes from half a minute to minutes. auto measures once what is fastest here and takes that."
+    ),
+]
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=f"FOLDER|{TAESD}",
+        help="Make the pictures with a small decoder instead of the model's own: quicker, less exact. 'taesd' is "
+        "what `personalive weights download --decoder taesd` fetches; or a folder of diffusers' AutoencoderTiny.",
+        show_default="the model's own",
     ),
 ]
 SeedOption = Annotated[

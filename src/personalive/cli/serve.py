@@ -15,6 +15,7 @@ from personalive.cli.options import (
     AUTO,
     Backend,
     BackendOption,
+    DecoderOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -42,6 +43,7 @@ def serve(
     dtype: DtypeOption = Dtype.AUTO,
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
+    decoder: DecoderOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
     ] = ServerConfig.host,
@@ -103,6 +105,7 @@ def serve(
         dtype=dtype.value,
         vram=vram.value,
         backend=backend.value,
+        decoder=decoder,
         host=host,
         port=port,
         token=token,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.console import clock, progress, show_rows, size
-from personalive.config import WEIGHTS_ENV, default_weights_folder
+from personalive.config import TAESD, WEIGHTS_ENV, default_decoder_folder, default_weights_folder
 from personalive.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,11 +29,18 @@ app = typer.Typer(
 Examples:
   personalive weights download                    to the place where they are found by themselves
   personalive weights download ~/weights --endpoint https://hf-mirror.example
+  personalive weights download --decoder taesd    a small decoder beside them, 10 MB
   personalive weights check ~/weights
   personalive weights convert ~/weights ~/weights-half
 """,
     rich_markup_mode=None,
 )
+
+
+class SmallDecoder(StrEnum):
+    """Decoders that can be fetched."""
+
+    TAESD = TAESD
 
 
 class Format(StrEnum):
@@ -59,6 +66,13 @@ def download(
         Path | None,
         typer.Argument(metavar="DIR", help="Where to.", show_default="~/.local/share/personalive/weights"),
     ] = None,
+    decoder: Annotated[
+        SmallDecoder | None,
+        typer.Option(
+            help="Fetch this small decoder instead, for the option --decoder of other commands: 10 MB, MIT licence.",
+            show_default="none",
+        ),
+    ] = None,
     endpoint: Annotated[
         str | None,
         typer.Option(
@@ -66,31 +80,43 @@ def download(
         ),
     ] = None,
 ) -> None:
-    """Fetch the released weights (12 GB). Run it again to resume.
+    """Fetch the released weights (12 GB), or a small decoder. Run it again to resume.
 
     Every file is checked against its published hash. The weights are for academic research only.
     """
     from personalive.checkpoints.download import download_weights  # noqa: PLC0415 (keeps --help fast)
+    from personalive.checkpoints.sources import RELEASED, SMALL_DECODER  # noqa: PLC0415
 
-    print(LICENCE_NOTE)
-    target = folder or default_weights_folder()
+    if decoder is None:
+        print(LICENCE_NOTE)
+    target = folder or (default_decoder_folder() if decoder else default_weights_folder())
     with progress("fetching") as show:
 
         def advance(now: DownloadProgress) -> None:
             show(now.done_bytes, now.total_bytes, _told(now))
 
         try:
-            files = download_weights(target, endpoint=endpoint, progress=advance)
+            sources = SMALL_DECODER if decoder else RELEASED
+            files = download_weights(target, endpoint=endpoint, sources=sources, progress=advance)
         except KeyboardInterrupt as stop:
             stop.add_note(f"what was fetched is kept in {target}; the same command resumes")
             raise
-    usage = "" if target == default_weights_folder() else f" --weights {target} (or set {WEIGHTS_ENV})"
     show_rows(
         [
-            ("weights", f"{target}, {len(files)} files, {size(sum(path.stat().st_size for path in files))}"),
-            ("next", f"personalive animate PORTRAIT DRIVING{usage}"),
+            (
+                "decoder" if decoder else "weights",
+                f"{target}, {len(files)} files, {size(sum(path.stat().st_size for path in files))}",
+            ),
+            ("next", f"personalive animate PORTRAIT DRIVING{_usage(target, decoder)}"),
         ]
     )
+
+
+def _usage(target: Path, decoder: SmallDecoder | None) -> str:
+    """Options that make use of what is in ``target``."""
+    if decoder is not None:
+        return f" --decoder {decoder.value if target == default_decoder_folder() else target}"
+    return "" if target == default_weights_folder() else f" --weights {target} (or set {WEIGHTS_ENV})"
 
 
 @app.command()

@@ -12,11 +12,13 @@ from personalive.config.commands import CliConfig, ContactSheetConfig, FilmSizeC
 from personalive.config.data import EvaluationConfig, PartBoxConfig, PrepareConfig
 from personalive.config.files import (
     FACE_DETECTOR,
+    TAESD,
     TINY,
     WEIGHTS_ENV,
     DownloadConfig,
     TemplateConfig,
     WeightFilesConfig,
+    default_decoder_folder,
     default_metrics_folder,
     default_weights_folder,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "FULL",
     "PRESETS",
     "RELEASED_VALUES",
+    "TAESD",
     "TINY",
     "WEIGHTS_ENV",
     "BackendConfig",
@@ -77,6 +80,7 @@ __all__ = [
     "TemplateConfig",
     "WeightFilesConfig",
     "default_cache_folder",
+    "default_decoder_folder",
     "default_metrics_folder",
     "default_weights_folder",
 ]

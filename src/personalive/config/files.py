@@ -43,6 +43,7 @@ class TemplateConfig:
 
 
 TINY = "tiny"  # the name of the bundled model wherever a weights folder is asked for
+TAESD = "taesd"  # the name of the small decoder that can be downloaded, wherever a decoder's folder is asked for
 FACE_DETECTOR = "face_detection_yunet/face_detection_yunet_2023mar.onnx"  # YuNet, inside the weights folder
 WEIGHTS_ENV = "PERSONALIVE_WEIGHTS"  # environment variable that names the weights folder
 
@@ -51,6 +52,11 @@ def default_weights_folder() -> Path:
     """Where `personalive weights download` puts the weights unless told otherwise."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "personalive" / "weights"
+
+
+def default_decoder_folder() -> Path:
+    """Where `personalive weights download --decoder taesd` puts it unless told otherwise."""
+    return default_weights_folder().with_name(TAESD)
 
 
 def default_metrics_folder() -> Path:

@@ -315,6 +315,7 @@ def _described(engine: Engine | None) -> dict[str, str]:
         "dtype": str(engine.backend.precision).removeprefix("torch."),
         "backend": engine.backend.name,
         "vram": engine.memory.name,
+        "decoder": type(engine.networks.decoder).__name__,
         "image_size_px": str(engine.image_size),
     }
 

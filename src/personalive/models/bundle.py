@@ -40,6 +40,12 @@ class Networks:
     motion_extractor: MotionExtractor
     pose_guider: PoseGuider
     detail: DetailHead | None = None  # ours; absent from the released model
+    small_decoder: Any | None = None  # diffusers AutoencoderTiny; not of the model, so not among its modules
+
+    @property
+    def decoder(self) -> Any:
+        """What makes pictures of latents: ``decode(latents / config.scaling_factor).sample``."""
+        return self.vae if self.small_decoder is None else self.small_decoder
 
     def modules(self) -> dict[str, nn.Module]:
         """Every network that this model has, by name."""

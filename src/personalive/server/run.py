@@ -34,6 +34,7 @@ class ServeOptions:
     dtype: str = AUTO
     vram: str = AUTO
     backend: str = AUTO
+    decoder: str | None = None
     host: str = ServerConfig.host
     port: int = ServerConfig.port
     token: str | None = None  # None: none on localhost, else one is made
@@ -88,8 +89,15 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
     )
-    model = {"device": options.device, "dtype": options.dtype, "vram": options.vram, "backend": options.backend}
-    worker = local_worker(options.weights, **model, config=settings)
+    worker = local_worker(
+        options.weights,
+        device=options.device,
+        dtype=options.dtype,
+        vram=options.vram,
+        backend=options.backend,
+        decoder=options.decoder,
+        config=settings,
+    )
     app = create_app(
         worker,
         Doors(token, options.origins, config=settings),
@@ -122,6 +130,7 @@ def local_worker(
     dtype: str = AUTO,
     vram: str = AUTO,
     backend: str = AUTO,
+    decoder: str | None = None,
     config: ServerConfig | None = None,
 ) -> Worker:
     """A worker that will load the model of these names, as ``load_engine`` takes them."""
@@ -134,6 +143,7 @@ def local_worker(
             dtype=dtype,
             vram=vram,
             backend=backend,
+            decoder=decoder,
             progress=lambda done, total: told(done / total),
             preparing=lambda _, share: told(share),
         )

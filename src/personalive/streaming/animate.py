@@ -111,6 +111,7 @@ class AnimateReport:
     dtype: str
     backend: str
     vram: str  # GB, the memory preset
+    decoder: str  # kind of network that made the pictures
     inputs: dict[str, str]
     options: dict[str, Any]
     framing: dict[str, Any]
@@ -139,6 +140,7 @@ def animate(
     dtype: str = AUTO,
     vram: str | int = AUTO,
     backend: str = AUTO,
+    decoder: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
     preparing: Preparing | None = None,
@@ -153,7 +155,7 @@ def animate(
         portrait: any common still.
         driving: any common video, GIF or still, or a motion template (see ``streaming.template``).
         output: an .mp4 that may exist already (it is replaced) but may not be an input.
-        weights, device, dtype, vram, backend: as for ``load_engine``; ignored where an ``engine`` is given.
+        weights, device, dtype, vram, backend, decoder: as for ``load_engine``; ignored where an ``engine`` is given.
         engine: a loaded model, to make several films with one.
         progress: called after every finished chunk.
         loading, preparing: called while the model is read and prepared, see ``load_engine``.
@@ -175,6 +177,7 @@ def animate(
             dtype=dtype,
             vram=vram,
             backend=backend,
+            decoder=decoder,
             frames=len(source) if isinstance(source, Template) else source.info.estimated_frames,
             progress=loading,
             preparing=preparing,
@@ -332,6 +335,7 @@ class _Film:
             dtype=str(engine.backend.precision).removeprefix("torch."),
             backend=engine.backend.name,
             vram=engine.memory.name,
+            decoder=type(engine.networks.decoder).__name__,
             inputs={},
             options=asdict(self.options),
             framing=self.driving.framing(),

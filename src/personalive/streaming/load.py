@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from personalive.checkpoints.decoder import decoder_identity, load_decoder
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
 from personalive.checkpoints.programs import ProgramStore
@@ -43,6 +44,7 @@ def load_engine(
     vram: str | int = AUTO,
     backend: str = AUTO,
     frames: int | None = None,
+    decoder: str | os.PathLike[str] | None = None,
     progress: LoadProgress | None = None,
     preparing: Preparing | None = None,
 ) -> Engine:
@@ -58,11 +60,12 @@ def load_engine(
             ``"tensorrt"``, or ``"auto"``: what ``PERSONALIVE_BACKEND`` names, else the fastest by a measurement that
             is made once.
         frames: how many will be made, where that is known: for a few, "auto" prepares nothing.
+        decoder: a small decoder in the place of the VAE's, a folder or "taesd" (see ``load_decoder``).
         progress: called after every tensor with the bytes read and the bytes in all.
         preparing: called with a backend's name and the share done while its programs are made, once a model.
 
     Raises:
-        CheckpointError: weights are missing or not usable.
+        CheckpointError: weights or decoder are missing or not usable.
         DeviceError: the device, number format, preset or backend is not available, or memory is not enough.
         OutputError: prepared programs cannot be kept.
     """
@@ -75,6 +78,7 @@ def load_engine(
         precision=number,
         any_precision=dtype == AUTO,
         memory=choose_preset(str(vram), chosen, lambda: number.itemsize * count_values(folder)),
+        decoder=None if decoder is None else os.fspath(decoder),
         progress=progress,
         preparing=preparing,
     )
@@ -91,6 +95,7 @@ class _Opening:
     precision: torch.dtype
     any_precision: bool  # nobody asked for this one
     memory: MemoryPreset
+    decoder: str | None
     progress: LoadProgress | None
     preparing: Preparing | None
 
@@ -109,13 +114,14 @@ class _Opening:
                 progress=self.progress,
                 settle=partial(lay_to_rest, self.folder.config, self.memory),
             )
-            runs = open_backend(
-                backend,
-                networks,
-                precision=precision,
-                identity=self.folder.identity(),
-                preparing=self.preparing,
-            )
+            identity = self.folder.identity()
+            if self.decoder is not None:
+                small = load_decoder(
+                    self.decoder, self.folder, device=self.device, dtype=network_dtype(backend, precision)
+                )
+                networks = replace(networks, small_decoder=small)
+                identity += decoder_identity(small)
+            runs = open_backend(backend, networks, precision=precision, identity=identity, preparing=self.preparing)
         return Engine(networks, backend=runs, memory=self.memory, name=self.folder.name, folder=self.folder.root)
 
     def fastest(self, frames: int | None) -> Engine:
@@ -125,7 +131,7 @@ class _Opening:
         names = [EAGER] if large else candidates(self.device, self.precision)
         if len(names) == 1:
             return self.by(EAGER)
-        key = choice_key(self.device, self.precision, self.folder.identity())
+        key = choice_key(self.device, self.precision, f"{self.folder.identity()} {self.decoder or ''}")
         known = (store.recall(key) or {}).get("backend")
         if known in names:
             return self.by(known)

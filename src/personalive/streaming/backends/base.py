@@ -65,8 +65,8 @@ class Backend:
 
     def decode(self, latents: Tensor) -> Tensor:
         """(N, C, h, w) clean latents, float32 -> (N, 3, S, S) about [-1, 1]."""
-        vae = self.networks.vae
-        return vae.decode((latents / vae.config.scaling_factor).to(self.dtype)).sample
+        decoder = self.networks.decoder
+        return decoder.decode((latents / decoder.config.scaling_factor).to(self.dtype)).sample
 
     def encode(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) in [-1, 1] -> (N, C, h, w) latents: the posterior mean, scaled (weights)."""

@@ -201,11 +201,11 @@ def _denoise_graph(backend: Backend, inputs: dict[str, Tensor]) -> Graph:
 class _Decode(nn.Module):
     def __init__(self, networks: Networks) -> None:
         super().__init__()
-        self.vae, self.scale = networks.vae, networks.vae.config.scaling_factor
+        self.decoder, self.scale = networks.decoder, networks.decoder.config.scaling_factor
         self.dtype = networks.denoising_unet.conv_in.weight.dtype
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.vae.decode((latents / self.scale).to(self.dtype), return_dict=False)[0]
+        return self.decoder.decode((latents / self.scale).to(self.dtype), return_dict=False)[0]
 
 
 class _Encode(nn.Module):

@@ -1,0 +1,81 @@
+"""What is said of the model reaches ``load_engine`` from every command that runs one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from personalive.errors import InputError
+from support.film_files import read_film
+from support.small_decoder import write_small_decoder
+
+GIVEN = {"device": "cpu", "dtype": "float32", "vram": "12", "decoder": "small"}
+FLAGS = ("--weights", "w", *(word for name, value in GIVEN.items() for word in (f"--{name}", value)))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What ``load_engine`` is called with, wherever it is; it loads nothing."""
+    found: dict[str, Any] = {}
+
+    def load(weights: Any, **options: Any) -> None:
+        found.update(options, weights=weights)
+        del found["progress"]
+        raise InputError("that will do")
+
+    for module in ("streaming.animate", "streaming.record", "streaming.load", "server.run"):
+        monkeypatch.setattr(f"personalive.{module}.load_engine", load)
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("animate", "me.png", "clip.mp4"),
+        ("camera", "me.png", "--from", "clip.mp4", "--to", "film.mp4"),
+        ("evaluate", "synthetic:1", "-o", "scores"),
+    ],
+)
+def test_every_option_of_the_model_reaches_it(run, portrait, driving, asked, command):
+    done = run(*command, *FLAGS)
+    assert done.error_lines == ["error: that will do"]
+    assert asked == {"weights": "w", **GIVEN}
+
+
+def test_a_recording_makes_no_pictures_and_takes_no_decoder(run, driving, asked):
+    given = {name: value for name, value in GIVEN.items() if name != "decoder"}
+    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    done = run("motion", "record", driving, "take.safetensors", "--weights", "w", *flags)
+    assert done.error_lines == ["error: that will do"]
+    assert asked == {"weights": "w", **given}
+    assert run("motion", "record", driving, "take.safetensors", "--decoder", "small").code == 2
+
+
+def test_the_server_is_told_too(run, monkeypatch):
+    found: dict[str, Any] = {}
+
+    def worker(weights: str, **options: Any) -> None:
+        found.update(options, weights=weights)
+        del found["config"]
+        raise InputError("that will do")
+
+    monkeypatch.setattr("personalive.server.run.local_worker", worker)
+    monkeypatch.setattr("personalive.server.run._check_port", lambda host, port: None)
+    assert run("serve", *FLAGS).error_lines == ["error: that will do"]
+    assert found == {"weights": "w", **GIVEN}
+
+
+def test_a_film_by_a_small_decoder(run, place, portrait, driving, small_weights):
+    write_small_decoder(place / "small")
+    done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--decoder", "small")
+    assert (done.code, done.err) == (0, "")
+    assert '"decoder": "AutoencoderTiny"' in (place / "clip_by_me.json").read_text()
+    assert len(read_film(place / "clip_by_me.mp4")[0]) == 10
+
+
+def test_a_decoder_that_is_not_there(run, place, portrait, driving, small_weights):
+    done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--decoder", "taesd")
+    assert done.code == 1
+    assert len(done.error_lines) == 1
+    assert "personalive weights download --decoder taesd" in done.err
