@@ -43,8 +43,8 @@ def load_engine(
     dtype: str = AUTO,
     vram: str | int = AUTO,
     backend: str = AUTO,
-    frames: int | None = None,
     decoder: str | os.PathLike[str] | None = None,
+    frames: int | None = None,
     progress: LoadProgress | None = None,
     preparing: Preparing | None = None,
 ) -> Engine:
