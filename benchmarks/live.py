@@ -1,6 +1,6 @@
 """The live server under load: delay from motion to photon, fairness, and what stays behind.
 
-    python benchmarks/live.py [--weights tiny] [--sessions 2] [--seconds 60] [--kills 50] [--out out]
+    python benchmarks/live.py [--sessions 2] [--seconds 60] [--load-seconds 300] [--kills 50] [--out out]
 
 Starts `personalive serve` as a process of its own. Each session is a client in this process that sends a drawn
 performance as a camera would, 25 JPEG frames a second, and acknowledges what it gets.
@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sessions", type=int, default=2, help="at once, at most; the server may allow fewer")
     parser.add_argument("--min-fps", type=float, default=ServerConfig.min_session_fps, help="a session's, see serve")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each part")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each part with one")
+    parser.add_argument("--load-seconds", type=float, default=300.0, help="of the part with several sessions")
     parser.add_argument("--kills", type=int, default=50, help="clients that leave without a goodbye")
     parser.add_argument("--out", type=Path, default=Path("out"))
     args = parser.parse_args()
@@ -75,7 +76,7 @@ def main() -> None:
         print(f"one session: {json.dumps(result['marked'])}")
         result["marked_webrtc"] = asyncio.run(marked_webrtc(server, args.seconds))
         print(f"by WebRTC: {json.dumps(result['marked_webrtc'])}")
-        result["load"] = loaded(server, min(args.sessions, limit), args.seconds)
+        result["load"] = loaded(server, min(args.sessions, limit), args.load_seconds)
         print(f"load: {json.dumps(result['load'])}")
         result["kills"] = killed(server, args.kills)
         print(f"kills: {json.dumps(result['kills'])}")
@@ -178,7 +179,9 @@ class Client:
         names: Any = ["personalive.v1", f"key.{self.opened['key']}"]
         address = self.server.address.replace("http", "ws") + self.path + "/socket"
         self.ending = ExitStack()
-        self.socket = self.ending.enter_context(connect(address, subprotocols=names, max_size=None))
+        self.socket = self.ending.enter_context(
+            connect(address, subprotocols=names, max_size=None, ping_interval=None)
+        )
         self.server.ask("PUT", self.path + "/portrait", portrait.getvalue(), self.opened["key"])
         self.over = threading.Event()
 

@@ -1,0 +1,94 @@
+"""One stream for half an hour: does a call take as long at the end as at the beginning, and does memory stay?
+
+    python benchmarks/long_stream.py [--weights tiny] [--backend auto] [--minutes 30] [--out out]
+
+A drawn head drives portraits that change every two minutes; the keyframe threshold is low, so that each of them
+gets all its keyframes. Prints a line a minute: median and 95th percentile of a call, keyframes, memory, and how many
+graphs torch's compiler has made in all; a change of the last after the first portrait is a fault and ends the run
+with code 1. Writes long_stream.json into --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from torch._dynamo.utils import counters
+
+from personalive import Engine, load_engine
+from personalive.synthetic import Identity, Motion, Performance, render
+
+SIDE_PX, FRAMES, FIRST_SEED = 256, 160, 10_000_000
+PORTRAIT_S, THRESHOLD = 120.0, 1.0  # threshold: far below the usual one
+
+
+def main() -> None:
+    """Stream, and print a line a minute."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    engine = load_engine(args.weights, device=args.device, backend=args.backend)
+    rows = list(stream(engine, args.minutes))
+    result = {"weights": args.weights, "backend": engine.backend.name, "device": str(engine.device), "minutes": rows}
+    (args.out / "long_stream.json").write_text(json.dumps(result, indent=2) + "\n")
+    warm = [row for row in rows if row["minute"] > PORTRAIT_S / 60]
+    if len({row["graphs"] for row in warm}) > 1:
+        raise SystemExit("graphs were compiled while the stream ran")
+
+
+def stream(engine: Engine, minutes: float):
+    """A row for each minute."""
+    windows, count, begun = material(engine), 0, time.monotonic()
+    state, cast, times, minute = None, -PORTRAIT_S, [], 1
+    while (now := time.monotonic() - begun) < 60 * minutes:
+        if state is None or now - cast >= PORTRAIT_S:
+            state, cast = engine.start(portrait(round(now)), keyframe_threshold=THRESHOLD), now
+        at = time.perf_counter()
+        state, _ = engine.step(state, windows[count % len(windows)])
+        times.append(1e3 * (time.perf_counter() - at))
+        count += 1
+        if now >= 60 * minute:
+            row = {
+                "minute": minute,
+                "calls": len(times),
+                "median_ms": round(median(times), 1),
+                "p95_ms": round(float(np.percentile(times, 95)), 1),
+                "keyframes": state.keyframes,
+                "memory_mb": memory_mb(),
+                "graphs": counters["stats"]["unique_graphs"],
+            }
+            print(json.dumps(row), flush=True)
+            yield row
+            times, minute = [], minute + 1
+
+
+def material(engine: Engine) -> list[np.ndarray]:
+    """Windows of a drawn performance, in a circle."""
+    who, performance = Identity.sample(FIRST_SEED), Performance.sample(FIRST_SEED + 1)
+    frames = np.stack([render(who, performance.at(index), SIDE_PX).image for index in range(FRAMES)])
+    step = engine.chunk_frames
+    return [frames[start : start + step] for start in range(0, FRAMES - step + 1, step)]
+
+
+def portrait(seed: int) -> np.ndarray:
+    """A drawn person, face calm."""
+    return render(Identity.sample(FIRST_SEED + 10 + seed), Motion.neutral(), SIDE_PX).image
+
+
+def memory_mb() -> float:
+    """What this process holds now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return round(int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1e3, 1)
+
+
+if __name__ == "__main__":
+    main()
