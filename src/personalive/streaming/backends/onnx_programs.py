@@ -34,7 +34,7 @@ def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], Non
                 opset_version=_OPSET,
                 dynamo=True,
                 verbose=False,
-                optimize=True,
+                optimize=False,  # runtimes do it themselves, and it doubles the time
             )
         assert program is not None
         program.save(folder / f"{name}{SUFFIX}", external_data=True)
