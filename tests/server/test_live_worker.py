@@ -126,7 +126,8 @@ def test_while_the_model_loads_nobody_is_let_in(engine):
     go, read = threading.Event(), threading.Event()
 
     def load(told) -> Engine:
-        told(0.25)
+        told(0.75)
+        told(0.25, "preparing it, once")
         read.set()
         go.wait(30)
         return engine
@@ -136,7 +137,7 @@ def test_while_the_model_loads_nobody_is_let_in(engine):
         assert worker.progress is None
         worker.start()
         assert read.wait(30)
-        assert (worker.state, worker.progress) == ("loading", 0.25)
+        assert (worker.state, worker.progress, worker.message) == ("loading", 0.25, "preparing it, once")
         worker.check()  # alive: nothing to do
         assert worker.session_limit == 1
     finally:

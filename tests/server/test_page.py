@@ -124,8 +124,13 @@ def test_the_delay_is_measured_and_plausible(live: Person):
     p50, p95 = number(live, "latency-p50"), number(live, "latency-p95")
     window = live.page.locator("#stages tr", has_text="Window").locator("td").first
     assert p95 >= p50 >= float(window.inner_text()) > 0
-    floors = live.wait(lambda: [stats["floor_ms"] for stats in live.traffic.stats if stats["floor_ms"]])
-    assert min(floors) / 2 < p50 < 60_000
+
+    def plausible() -> bool:
+        """Medians of frames some seconds old stand beside a floor that goes by the speed of now."""
+        floors = [stats["floor_ms"] for stats in live.traffic.stats if stats["floor_ms"]]
+        return bool(floors) and floors[-1] / 2 < number(live, "latency-p50") < 60_000
+
+    live.wait(plausible)
 
 
 def test_another_portrait_takes_over_while_the_stream_runs(live: Person, server: LiveServer, portraits: list[Path]):

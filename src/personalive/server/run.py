@@ -136,7 +136,7 @@ def local_worker(
     """A worker that will load the model of these names, as ``load_engine`` takes them."""
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
-    def load(told: Callable[[float], None]) -> Engine:
+    def load(told: Callable[..., None]) -> Engine:
         engine = load_engine(
             chosen,
             device=device,
@@ -145,7 +145,7 @@ def local_worker(
             backend=backend,
             decoder=decoder,
             progress=lambda done, total: told(done / total),
-            preparing=lambda _, share: told(share),
+            preparing=lambda name, share: told(share, f"preparing {name} for this model, once"),
         )
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections

@@ -25,6 +25,7 @@ from personalive.streaming.engine import Engine
 from personalive.streaming.memory import memory_errors
 
 _LOG = logging.getLogger(__name__)
+_LOADING = "loading the model"
 _WARM_UP_CALLS = 4
 _TIMED_CALLS = 40
 _IDLE_S = 0.25  # longest sleep without looking around
@@ -50,7 +51,7 @@ class Worker:
 
     def __init__(
         self,
-        load: Callable[[Callable[[float], None]], Engine],
+        load: Callable[[Callable[..., None]], Engine],
         *,
         center_fallback: bool = False,
         live: LiveConfig | None = None,
@@ -60,7 +61,7 @@ class Worker:
         """
         Args:
             load: makes the engine, on the worker's thread; again after the device has failed. Told a function that
-                takes the share of the model that has been read, 0 to 1.
+                takes the share of the work that is done, 0 to 1, and what is being done unless it is loading.
             center_fallback: see ``LiveStream``.
         """
         self._load, self.center_fallback, self._clock = load, center_fallback, clock
@@ -74,7 +75,7 @@ class Worker:
         self._stopping = False
         self._engine: Engine | None = None
         self.state: State = "loading"
-        self.message = "loading the model"  # what keeps it from being ready; once it was, its last want of memory
+        self.message = _LOADING  # what keeps it from being ready; once it was, its last want of memory
         self.progress: float | None = None  # while it loads: the share that has been read, 0 to 1
         self._thread = self._new_thread()
 
@@ -181,8 +182,8 @@ class Worker:
         except Exception as error:  # noqa: BLE001 (whatever it was, ``check`` starts the thread again)
             _LOG.exception("the worker stopped", exc_info=error)
 
-    def _read(self, share: float) -> None:
-        self.progress = share
+    def _read(self, share: float, what: str = _LOADING) -> None:
+        self.progress, self.message = share, what
 
     def _dies_too_often(self) -> bool:
         """Count a death."""

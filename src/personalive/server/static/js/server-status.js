@@ -7,7 +7,7 @@ const ASK_AGAIN_MS = 1_000;
 function describe(status) {
   if (status.state !== "ready") return status.message ?? "";
   const size = status.image_size_px ? `${status.image_size_px} px` : null;
-  return [status.model, status.device, size].filter(Boolean).join(" · ");
+  return [status.model, `${status.device} by ${status.backend}`, size].filter(Boolean).join(" · ");
 }
 
 function write(state, text) {
@@ -19,7 +19,8 @@ function write(state, text) {
 function tell(status, notices) {
   write(status.state, describe(status));
   if (status.state === "loading") {
-    const text = "The model is loading. You can choose a portrait meanwhile.";
+    const what = status.message.charAt(0).toUpperCase() + status.message.slice(1);
+    const text = `${what}. You can choose a portrait meanwhile.`;
     notices.show("loading", text, { progress: status.progress ?? null });
   } else {
     notices.clear("loading", "unreachable");
