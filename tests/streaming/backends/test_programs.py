@@ -163,6 +163,18 @@ def test_the_compiler_itself_gives_what_torch_gives(networks):
         torch.testing.assert_close(backend.guide(canvas), plain.guide(canvas), atol=1e-4, rtol=1e-3)
 
 
+def test_what_the_compiler_makes_is_kept_where_it_stays(networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.setenv(compiled_programs.CACHE_ENV, default_cache_dir())  # as torch leaves it when it is imported
+    compiled_programs.keep_in(tmp_path / "kept")
+    compiled(networks, "inductor", {"guide"})
+    assert any((tmp_path / "kept").rglob("*.cpp"))
+    monkeypatch.setenv(compiled_programs.CACHE_ENV, str(tmp_path / "mine"))
+    compiled_programs.keep_in(tmp_path / "kept")
+    assert os.environ[compiled_programs.CACHE_ENV] == str(tmp_path / "mine")
+
+
 # --- what cannot run here -----------------------------------------------------------------------------------
 
 

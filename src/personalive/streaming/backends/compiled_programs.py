@@ -7,8 +7,10 @@ which is compiled in a quarter of the time.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -42,6 +44,14 @@ def compile_graphs(
                 run(*_examples(graph, count))
     told(1.0)
     return programs
+
+
+def keep_in(folder: Path) -> None:
+    """Let the compiler keep what it makes there, unless the user has named a place: its own is gone by tomorrow."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # noqa: PLC0415 (slow)
+
+    if os.environ.get(CACHE_ENV, default_cache_dir()) == default_cache_dir():  # torch itself names its default there
+        os.environ[CACHE_ENV] = str(folder)
 
 
 class _Compiled:

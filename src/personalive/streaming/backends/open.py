@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -124,7 +123,7 @@ def _programs(
     found = graphs(plain)
     threads = torch.get_num_threads()
     if name == COMPILE:
-        os.environ.setdefault(compiled_programs.CACHE_ENV, str(store.compiler_cache))  # else it is gone by tomorrow
+        compiled_programs.keep_in(store.compiler_cache)
         return compiled_programs.compile_graphs(found, plain.leaving, told)
     if name == OPENVINO:
         key = program_key(name, *openvino_programs.PACKAGES, model=identity)
