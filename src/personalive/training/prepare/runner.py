@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,9 @@ def _in_workers(job: _Job, todo: list[Video], count: int, meter: _Meter) -> None
     context = multiprocessing.get_context("spawn")
     shares, frames = context.Array("d", len(todo), lock=False), context.Array("q", len(todo), lock=False)
     others = set(multiprocessing.active_children())
-    with context.Pool(count, _begin_worker, (job, shares, frames, os.getpid())) as pool:
+    with ExitStack() as stack:
+        with _sigint_later():
+            pool = stack.enter_context(context.Pool(count, _begin_worker, (job, shares, frames, os.getpid())))
         workers = set(multiprocessing.active_children()) - others
         finished = pool.imap_unordered(_work, list(enumerate(todo)))
         left = len(todo)
@@ -186,6 +188,19 @@ def _in_workers(job: _Job, todo: list[Video], count: int, meter: _Meter) -> None
                 for index in range(len(todo)):
                     meter.set(index, shares[index], frames[index])
                 meter.tell()
+
+
+@contextmanager
+def _sigint_later() -> Iterator[None]:
+    """A Ctrl-C meanwhile is answered afterwards. Processes begun meanwhile are deaf to it before they can say so."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_alive(workers: set[Any]) -> None:
