@@ -22,10 +22,8 @@ def unwanted(folder: Path) -> None:
 
 def test_a_program_is_made_once(tmp_path: Path):
     store = ProgramStore(tmp_path / "cache")
-    assert not store.has("a")
     folder = store.folder("a", filled)
     assert (folder / "net.bin").read_bytes() == b"abc"
-    assert store.has("a")
     assert ProgramStore(tmp_path / "cache").folder("a", unwanted) == folder
 
 
@@ -68,6 +66,13 @@ def test_choices_survive_and_damage_only_costs_measuring_again(tmp_path: Path, d
     assert store.recall("a") is None
     store.remember("a", {"backend": "eager"})
     assert store.recall("a") == {"backend": "eager"}
+
+
+def test_choices_are_bounded(tmp_path: Path):
+    store = ProgramStore(tmp_path, BackendConfig(kept_choices=2))
+    for key in "abca":
+        store.remember(key, {"backend": key})
+    assert [store.recall(key) for key in "abc"] == [{"backend": "a"}, None, {"backend": "c"}]
 
 
 def test_a_place_that_refuses_forgets(tmp_path: Path):

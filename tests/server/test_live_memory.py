@@ -55,7 +55,7 @@ def test_a_session_for_which_there_is_no_memory_ends_with_the_line_and_others_go
     armed = short(name)
     with running(lambda: engine, server=generous()) as server:
         clients = [server.open() for _ in range(2)]
-        for client, picture in zip(clients, pictures, strict=False):
+        for client, picture in zip(clients, pictures[:2], strict=True):
             client.put_portrait(picture).raise_for_status()
         other, socket = (client.connect() for client in clients)
         camera: Iterator[np.ndarray] = itertools.cycle(turned(pictures[2], 7))

@@ -29,10 +29,6 @@ class ProgramStore:
         self.root = root or default_cache_folder()
         self._config = config or BackendConfig()
 
-    def has(self, key: str) -> bool:
-        """Whether this program is there."""
-        return (self.root / key).is_dir()
-
     def folder(self, key: str, make: Callable[[Path], None]) -> Path:
         """The folder of ``key``; ``make`` fills it where there is none. It appears whole or not at all.
 
@@ -67,8 +63,9 @@ class ProgramStore:
         with suppress(OSError):
             found = self._choices()
             self.root.mkdir(parents=True, exist_ok=True)
+            kept = [*((k, v) for k, v in found.items() if k != key), (key, dict(value))][-self._config.kept_choices :]
             temporary = self.root / f".{uuid.uuid4().hex}.partial"
-            temporary.write_text(json.dumps({**found, key: dict(value)}, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(dict(kept), indent=2) + "\n", encoding="utf-8")
             temporary.replace(self.root / _CHOICES)
 
     def _choices(self) -> dict[str, Any]:

@@ -15,12 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from personalive.config import KeyframeConfig
-from personalive.streaming.backends.graphs import Graph, exported
+from personalive.streaming.backends.graphs import REFERENCES, Graph, exported, listed
 from personalive.streaming.backends.programs import Program
 
-CACHE_ENV = "TORCHINDUCTOR_CACHE_DIR"  # where torch's compiler keeps what it made
-REFERENCES = tuple(range(1, KeyframeConfig.maximum + 2))  # counts of reference pictures
+COMPILER_CACHE_ENV = "TORCHINDUCTOR_CACHE_DIR"  # where torch's compiler keeps what it made
 
 
 def compile_graphs(
@@ -38,10 +36,9 @@ def compile_graphs(
         for number, (name, graph) in enumerate(graphs.items()):
             told(number / len(graphs))
             run = _Compiled(graph, compiler)
-            counts = {count for axes in graph.dynamic.values() for count, _ in axes.values()}
-            programs[name] = _InChunks(run, chunk) if counts == {"n"} else run
-            for count in REFERENCES if counts == {"r"} else (chunk,):
-                run(*_examples(graph, count))
+            programs[name] = _InChunks(run, chunk) if graph.counts == {"n"} else run
+            for count in REFERENCES if graph.counts == {"r"} else (chunk,):
+                run(*graph.examples(count))
     told(1.0)
     return programs
 
@@ -50,8 +47,9 @@ def keep_in(folder: Path) -> None:
     """Let the compiler keep what it makes there, unless the user has named a place: its own is gone by tomorrow."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # noqa: PLC0415 (slow)
 
-    if os.environ.get(CACHE_ENV, default_cache_dir()) == default_cache_dir():  # torch itself names its default there
-        os.environ[CACHE_ENV] = str(folder)
+    default = default_cache_dir()  # torch itself names it there
+    if os.environ.get(COMPILER_CACHE_ENV, default) == default:
+        os.environ[COMPILER_CACHE_ENV] = str(folder)
 
 
 class _Compiled:
@@ -95,18 +93,3 @@ class _InChunks:
             filled = [torch.cat([t, t[-1:].expand(missing, *t.shape[1:])]) if missing else t for t in part]
             parts.append([tensor[: self._chunk - missing] for tensor in self._run(*filled)])
         return parts[0] if len(parts) == 1 else [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
-
-
-def listed(found: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """What a graph's module gives, one tensor or several, as a list."""
-    return [found] if isinstance(found, Tensor) else list(found)
-
-
-def _examples(graph: Graph, count: int) -> list[Tensor]:
-    inputs = []
-    for name, example in graph.inputs.items():
-        shape = list(example.shape)
-        for axis, (_, unit) in graph.dynamic.get(name, {}).items():
-            shape[axis] = count * unit
-        inputs.append(torch.zeros(shape, dtype=example.dtype, device=example.device))
-    return inputs

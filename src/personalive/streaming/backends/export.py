@@ -8,15 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from personalive.checkpoints.write import whole_folder
-from personalive.config import KeyframeConfig
-from personalive.errors import CheckpointError
+from personalive.errors import CheckpointError, DeviceError
 from personalive.streaming.backends import onnx_programs
 from personalive.streaming.backends.base import Backend
-from personalive.streaming.backends.compiled_programs import listed
-from personalive.streaming.backends.graphs import Graph, call_graph, graphs
+from personalive.streaming.backends.graphs import REFERENCES, Graph, call_graph, graphs, listed
 
 MANIFEST = "export.json"
 Telling = Callable[[str, float], None]  # (what is being done, share that is done)
@@ -41,9 +38,14 @@ def export_onnx(backend: Backend, target: Path, *, check: bool = True, telling: 
         check: run every file with onnxruntime on noise and compare.
 
     Raises:
+        DeviceError: packages are missing, or cannot check this number format here.
         CheckpointError: a file computes something else than torch does.
         OutputError: the folder exists, or the disk refuses.
     """
+    if (missing := onnx_programs.missing()) is not None:
+        raise DeviceError(missing)
+    if check and backend.device.type == "cpu" and backend.dtype != torch.float32:
+        raise DeviceError("onnxruntime computes in float32 on a CPU: add --no-check, or export with --device cuda")
     found = graphs(backend)
     found["call"] = call_graph(backend.networks, found["denoise"])
     with whole_folder(target) as folder:
@@ -66,18 +68,6 @@ def export_onnx(backend: Backend, target: Path, *, check: bool = True, telling: 
     return files
 
 
-def noise_for(graph: Graph, count: int) -> list[Tensor]:
-    """Inputs of a graph with ``count`` pictures or reference pictures, uniform in [0, 1)."""
-    generator = torch.Generator().manual_seed(count)
-    inputs = []
-    for name, example in graph.inputs.items():
-        shape = list(example.shape)
-        for axis, (_, unit) in graph.dynamic.get(name, {}).items():
-            shape[axis] = count * unit
-        inputs.append(torch.rand(shape, generator=generator).to(example))
-    return inputs
-
-
 _TOLERANCES = {torch.float32: 2e-3, torch.float16: 5e-2}  # of the largest value; measured: a tenth of it
 
 
@@ -86,10 +76,10 @@ def _largest_error(name: str, graph: Graph, folder: Path) -> float:
     device = next(iter(graph.inputs.values())).device
     providers = ["CUDAExecutionProvider"] if device.type == "cuda" else ["CPUExecutionProvider"]
     program = onnx_programs.read({name: graph}, folder, torch.get_num_threads(), providers)[name]
-    counts = (1, KeyframeConfig.maximum + 1) if graph.dynamic else (1,)
+    counts = (1, REFERENCES[-1]) if graph.dynamic else (1,)
     worst, dtype = 0.0, next(iter(graph.inputs.values())).dtype
     for count in counts:
-        inputs = noise_for(graph, count)
+        inputs = graph.examples(count)
         for one, other in zip(program(*inputs), listed(graph.module(*inputs)), strict=True):
             scale = other.float().abs().max().clamp(min=1e-6)
             worst = max(worst, float((one.float() - other.float()).abs().max() / scale))

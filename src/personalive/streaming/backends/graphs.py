@@ -6,7 +6,7 @@ Letters as in base.py; R reference pictures.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ from personalive.streaming.backends.base import Backend
 from personalive.streaming.detail import HALVING
 from personalive.streaming.schedule import Schedule
 
+REFERENCES = tuple(range(1, KeyframeConfig.maximum + 2))  # counts of reference pictures that a stream meets
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -32,6 +34,23 @@ class Graph:
     outputs: tuple[str, ...]
     dynamic: Mapping[str, dict[int, tuple[str, int]]] = field(default_factory=dict)
     """By input and axis: the name of a count that varies, and the axis' length over that count."""
+
+    @property
+    def counts(self) -> set[str]:
+        """Which counts vary: "n" pictures, "r" reference pictures."""
+        return {count for axes in self.dynamic.values() for count, _ in axes.values()}
+
+    def shape(self, name: str, count: int) -> list[int]:
+        """Of an input where so many pictures or reference pictures are given."""
+        shape = list(self.inputs[name].shape)
+        for axis, (_, unit) in self.dynamic.get(name, {}).items():
+            shape[axis] = count * unit
+        return shape
+
+    def examples(self, count: int) -> list[Tensor]:
+        """Inputs for that count, uniform in [0, 1)."""
+        generator = torch.Generator().manual_seed(count)
+        return [torch.rand(self.shape(n, count), generator=generator).to(t) for n, t in self.inputs.items()]
 
 
 def graphs(backend: Backend) -> dict[str, Graph]:
@@ -91,7 +110,7 @@ def graphs(backend: Backend) -> dict[str, Graph]:
 
 def exported(graph: Graph) -> torch.export.ExportedProgram:
     """The graph as one program, for every count of pictures and references."""
-    limits = {"n": BackendConfig.max_pictures, "r": KeyframeConfig.maximum + 1}
+    limits = {"n": BackendConfig.max_pictures, "r": REFERENCES[-1]}
     dims = {name: torch.export.Dim(name, min=1, max=limit) for name, limit in limits.items()}
     shapes: list[Any] = [
         {axis: count * dims[name] for axis, (name, count) in graph.dynamic.get(key, {}).items()}
@@ -110,6 +129,11 @@ def exported(graph: Graph) -> torch.export.ExportedProgram:
 def reference_names(unet: DenoisingUNet) -> tuple[str, ...]:
     """What the projected reference tensors are called, in the order of ``flat``."""
     return tuple(f"reference.{block}.{kind}" for block in unet.spatial_transformers() for kind in KV._fields)
+
+
+def listed(found: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """What a graph's module gives, one tensor or several, as a list."""
+    return [found] if isinstance(found, Tensor) else list(found)
 
 
 def flat(reference: Mapping[str, KV]) -> list[Tensor]:

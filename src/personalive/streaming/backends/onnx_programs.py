@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime", "torch")
 SUFFIX = ".onnx"
 _OPSET = 20
 _NUMPY = {torch.float32: np.float32, torch.float16: np.float16}
+
+
+def missing() -> str | None:
+    """What is not installed and how to get it, in words; None where all is."""
+    absent = [package for package in PACKAGES if not find_spec(package)]
+    return f"{' and '.join(absent)} missing: pip install 'personalive[onnx]'" if absent else None
 
 
 def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], None]) -> None:

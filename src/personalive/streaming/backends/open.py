@@ -15,7 +15,7 @@ from personalive.errors import DeviceError, PersonaLiveError
 from personalive.models.bundle import Networks
 from personalive.streaming.backends import compiled_programs, onnx_programs, openvino_programs
 from personalive.streaming.backends.base import Backend
-from personalive.streaming.backends.graphs import graphs
+from personalive.streaming.backends.graphs import REFERENCES, graphs
 from personalive.streaming.backends.programs import Program, ProgramBackend
 
 EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT = "eager", "compile", "openvino", "onnxruntime", "tensorrt"
@@ -100,8 +100,8 @@ def _why_not_compile(device: torch.device) -> str | None:
 
 
 def _why_not_onnx(name: str, device: torch.device, precision: torch.dtype) -> str | None:
-    if missing := [package for package in onnx_programs.PACKAGES if not find_spec(package)]:
-        return f"{' and '.join(missing)} missing: pip install 'personalive[onnx]', or use --backend auto"
+    if (missing := onnx_programs.missing()) is not None:
+        return f"{missing}, or use --backend auto"
     import onnxruntime  # noqa: PLC0415 (slow, and optional)
 
     wanted = _providers(name, device)[0][0]
@@ -129,13 +129,29 @@ def _programs(
         key = program_key(name, *openvino_programs.PACKAGES, model=identity)
         folder = store.folder(key, lambda target: openvino_programs.write(found, target, told))
         return openvino_programs.read(list(found), folder, precision, threads)
-    folder = store.folder(onnx_key(identity, plain), lambda target: onnx_programs.write(found, target, told))
-    return onnx_programs.read(found, folder, threads, _providers(name, plain.device, folder))
+    folder = store.folder(
+        onnx_key(identity, plain.dtype, plain.device), lambda target: onnx_programs.write(found, target, told)
+    )
+    (folder / TENSORRT).mkdir(exist_ok=True)
+    programs = onnx_programs.read(found, folder, threads, _providers(name, plain.device, folder))
+    if name == TENSORRT:  # engines are built when a shape is first met: better now than in the middle of a stream
+        for graph, program in zip(found.values(), programs.values(), strict=True):
+            for count in REFERENCES:  # pictures come in these numbers too
+                program(*graph.examples(count))
+    return programs
 
 
-def onnx_key(identity: str, plain: Backend) -> str:
-    """Where the ONNX files of these networks are kept."""
-    return program_key("onnx", *onnx_programs.PACKAGES, model=identity, dtype=plain.dtype, device=plain.device.type)
+def onnx_key(identity: str, dtype: torch.dtype, device: torch.device) -> str:
+    """Where the ONNX files of networks are kept."""
+    return program_key("onnx", *onnx_programs.PACKAGES, model=identity, dtype=dtype, device=device.type)
+
+
+def has_engines(identity: str, dtype: torch.dtype, device: torch.device, store: ProgramStore) -> bool:
+    """Whether ``personalive export tensorrt`` has built something for these networks."""
+    if onnx_programs.missing() is not None:
+        return False
+    built = store.root / onnx_key(identity, dtype, device) / TENSORRT
+    return built.is_dir() and any(built.iterdir())
 
 
 def _providers(name: str, device: torch.device, folder: object = "") -> list[tuple[str, dict[str, Any]]]:
@@ -149,9 +165,9 @@ def _providers(name: str, device: torch.device, folder: object = "") -> list[tup
         "device_id": device.index or 0,
         "trt_fp16_enable": True,
         "trt_engine_cache_enable": True,  # keyed by graph, GPU and version; rebuilt by the provider when stale
-        "trt_engine_cache_path": f"{folder}/tensorrt",
+        "trt_engine_cache_path": f"{folder}/{TENSORRT}",
         "trt_timing_cache_enable": True,
-        "trt_timing_cache_path": f"{folder}/tensorrt",
+        "trt_timing_cache_path": f"{folder}/{TENSORRT}",
     }
     return [("TensorrtExecutionProvider", engines), cuda]
 
