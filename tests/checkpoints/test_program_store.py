@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,45 @@ def test_those_used_longest_ago_go_first(tmp_path: Path):
     store.folder("a", unwanted)  # used just now
     store.folder("c", filled)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+def test_a_damaged_one_is_made_anew_once(tmp_path: Path):
+    store = ProgramStore(tmp_path)
+
+    def read(folder: Path) -> bytes:
+        if (found := (folder / "net.bin").read_bytes()) != b"abc":
+            raise ValueError("damaged")
+        return found
+
+    store.folder("a", filled)
+    (tmp_path / "a" / "net.bin").write_bytes(b"ab")
+    assert store.read("a", make=filled, read=read) == b"abc"
+    assert store.read("a", make=unwanted, read=read) == b"abc"
+    for _ in range(2):  # what is made badly is not made for ever
+        with pytest.raises(ValueError, match="damaged"):
+            store.read("b", make=lambda folder: (folder / "net.bin").touch() and None, read=read)
+
+
+def test_want_of_memory_is_no_damage(tmp_path: Path):
+    store = ProgramStore(tmp_path)
+    folder = store.folder("a", filled)
+
+    def read(_: Path) -> bytes:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        store.read("a", make=unwanted, read=read)
+    assert folder.is_dir()
+
+
+def test_what_killed_processes_left_goes_in_time(tmp_path: Path):
+    for name, age_s in ((".old.partial", 2 * 86_400), (".young.partial", 60)):
+        (tmp_path / name).mkdir()
+        filled(tmp_path / name)
+        then = time.time() - age_s
+        os.utime(tmp_path / name, (then, then))
+    ProgramStore(tmp_path).folder("a", filled)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".young.partial", "a"]
 
 
 def test_a_place_that_refuses_is_one_line(tmp_path: Path):

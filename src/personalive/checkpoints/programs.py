@@ -6,19 +6,24 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 import personalive
 from personalive.config import CACHE_ENV, BackendConfig, default_cache_folder
 from personalive.errors import OutputError
 
+Found = TypeVar("Found")
 _CHOICES = "choices.json"
+_PARTIAL = ".partial"
 _CODE = ("models", "streaming/backends")  # what programs are made from
 
 
@@ -48,10 +53,24 @@ class ProgramStore:
             ) from error
         return target
 
-    @property
-    def compiler_cache(self) -> Path:
-        """Where torch.compile keeps what it made, which it finds again by itself."""
-        return self.root / ".inductor"
+    def read(self, key: str, *, make: Callable[[Path], None], read: Callable[[Path], Found]) -> Found:
+        """What ``read`` makes of the folder of ``key``; a folder that it cannot read is made anew, once.
+
+        Raises:
+            OutputError: the disk refuses.
+            Exception: whatever ``read`` raises of a new folder.
+        """
+        known = (self.root / key).is_dir()
+        folder = self.folder(key, make)
+        try:
+            return read(folder)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # a damaged file makes a reader raise whatever it likes
+            if not known:
+                raise
+        shutil.rmtree(folder, ignore_errors=True)
+        return read(self.folder(key, make))
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """What was remembered under ``key``; None where nothing was, or the file is damaged."""
@@ -64,7 +83,7 @@ class ProgramStore:
             found = self._choices()
             self.root.mkdir(parents=True, exist_ok=True)
             kept = [*((k, v) for k, v in found.items() if k != key), (key, dict(value))][-self._config.kept_choices :]
-            temporary = self.root / f".{uuid.uuid4().hex}.partial"
+            temporary = self.root / f".{uuid.uuid4().hex}{_PARTIAL}"
             temporary.write_text(json.dumps(dict(kept), indent=2) + "\n", encoding="utf-8")
             temporary.replace(self.root / _CHOICES)
 
@@ -75,7 +94,7 @@ class ProgramStore:
         return {}
 
     def _make(self, target: Path, make: Callable[[Path], None]) -> None:
-        temporary = self.root / f".{uuid.uuid4().hex}.partial"
+        temporary = self.root / f".{uuid.uuid4().hex}{_PARTIAL}"
         temporary.mkdir(parents=True)
         try:
             make(temporary)
@@ -83,6 +102,7 @@ class ProgramStore:
                 temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        self._remove_leftovers()
         kept = sorted(
             (p for p in self.root.iterdir() if p.is_dir() and not p.name.startswith(".")),
             key=lambda p: p.stat().st_mtime,
@@ -90,6 +110,13 @@ class ProgramStore:
         )
         for old in [p for p in kept if p != target][self._config.kept_programs - 1 :]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """What killed processes left half made; a younger one may still be at work."""
+        for path in self.root.glob(f".*{_PARTIAL}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > self._config.leftover_s:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def program_key(name: str, *packages: str, **facts: object) -> str:

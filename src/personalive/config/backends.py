@@ -19,8 +19,9 @@ class BackendConfig:
     timed_steps: int = 5  # of each, by turns; the median decides
     max_values_on_cpu: int = 500_000_000  # larger models would take minutes to convert, and stay far from real time
     kept_programs: int = 6  # folders in the cache; those used longest ago go first
+    leftover_s: float = 86_400.0  # age at which what is half made is given up
     kept_choices: int = 50  # what "auto" took for which model, the newest
-    max_pictures: int = 32  # that an encoder is given at once
+    max_pictures: int = 32  # that a program is given at once
 
 
 def default_cache_folder() -> Path:

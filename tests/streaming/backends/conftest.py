@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,10 +13,13 @@ from personalive.checkpoints.programs import ProgramStore
 from personalive.models.bundle import Networks
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.backends.open import open_backend
-from support.small_engine import key_seeded_networks
+from personalive.streaming.engine import Engine
+from personalive.streaming.state import StreamState
+from support.small_engine import key_seeded_networks, noise_pictures
 from support.small_model import write_small_model
 
 Opener = Callable[..., Backend]
+CALLS = 14  # enough for all keyframes
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,19 @@ def opened(networks, store) -> Opener:
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder that no test changes."""
     return write_small_model(tmp_path_factory.mktemp("backends") / "weights")
+
+
+@pytest.fixture(scope="session")
+def windows() -> np.ndarray:
+    return noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
+
+
+@pytest.fixture(scope="session")
+def stream(networks, windows) -> list[StreamState]:
+    """States of a stream by torch, before each call; a low threshold makes keyframes early."""
+    engine = Engine(networks)
+    states = [engine.start(noise_pictures(1, 9)[0], keyframe_threshold=0.0)]
+    for window in windows:
+        states.append(engine.step(states[-1], window)[0])
+    assert {state.keyframes for state in states[:-1]} == {0, 1, 2, 3}
+    return states

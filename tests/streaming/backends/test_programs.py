@@ -8,41 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from personalive.cli import options
+from personalive.config import BackendConfig
 from personalive.errors import DeviceError
-from personalive.models.bundle import Networks
-from personalive.streaming.backends import compiled_programs, onnx_programs
+from personalive.streaming.backends import onnx_programs
 from personalive.streaming.backends import open as opening
 from personalive.streaming.backends.base import Backend
-from personalive.streaming.backends.graphs import graphs, listed
 from personalive.streaming.backends.open import BACKENDS, open_backend, why_not
-from personalive.streaming.backends.programs import ProgramBackend
 from personalive.streaming.engine import Engine
-from personalive.streaming.state import StreamState
 from support.small_engine import noise_pictures
 
-CALLS = 14  # enough for all keyframes
 RUNTIMES = ("openvino", "onnxruntime")
-
-
-@pytest.fixture(scope="module")
-def windows() -> np.ndarray:
-    return noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
-
-
-@pytest.fixture(scope="module")
-def stream(networks, windows) -> list[StreamState]:
-    """States of a stream by torch, before each call; a low threshold makes keyframes early."""
-    engine = Engine(networks)
-    states = [engine.start(noise_pictures(1, 9)[0], keyframe_threshold=0.0)]
-    for window in windows:
-        states.append(engine.step(states[-1], window)[0])
-    assert {state.keyframes for state in states[:-1]} == {0, 1, 2, 3}
-    return states
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
@@ -100,6 +79,15 @@ def test_programs_are_kept_and_found_again(networks, opened, store):
     assert sorted(path.name for path in store.root.iterdir()) == before
 
 
+def test_more_pictures_than_a_program_takes_come_in_parts(networks, opened, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(BackendConfig, "max_pictures", 3)
+    pictures = torch.rand(7, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            opened("openvino").guide(pictures), Backend(networks).guide(pictures), atol=1e-4, rtol=1e-3
+        )
+
+
 def test_gradients_are_refused_and_not_lost(opened):
     backend = opened("openvino")
     latents = torch.zeros(1, 4, 8, 8, requires_grad=True)
@@ -120,62 +108,6 @@ def test_openvino_reports_to_nobody(tmp_path: Path):
     home = {**os.environ, "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=home)
     assert list(tmp_path.iterdir()) == []
-
-
-# --- torch.compile ------------------------------------------------------------------------------------------
-
-
-def compiled(networks: Networks, compiler: str, names: set[str]) -> Backend:
-    """A backend in which only ``names`` are compiled: compiling is slow, and each network tells enough."""
-    found = graphs(Backend(networks))
-    programs = {
-        name: lambda *tensors, run=graph.module: listed(run(*tensors))
-        for name, graph in found.items()
-    }
-    chosen = {name: graph for name, graph in found.items() if name in names}
-    shares: list[float] = []
-    programs |= compiled_programs.compile_graphs(chosen, 4, shares.append, compiler)
-    assert shares[-1] == 1.0
-    return ProgramBackend(networks, "compile", programs, torch.float32)
-
-
-def test_nothing_is_compiled_again_by_keyframes_portraits_or_counts(networks, stream, windows):
-    """The tracer's own counters; what fuses the graphs it finds is of no matter here."""
-    from torch._dynamo.utils import counters
-
-    names = {"denoise", "extract", "guide"}
-    counters.clear()
-    engine = Engine(networks, backend=compiled(networks, "eager", names))
-    made = counters["stats"]["unique_graphs"]
-    assert made == len(names)
-    plain = Engine(networks)
-    for number in (*range(2), *range(CALLS - 4, CALLS)):  # all numbers of keyframes among them
-        found = engine.step(stream[number], windows[number])[1]
-        assert (found.int() - plain.step(stream[number], windows[number])[1].int()).abs().max() <= 2
-    engine.start(noise_pictures(1, 5)[0])
-    engine.read(windows[0, :3])
-    engine.read(windows[:2].reshape(8, 64, 64, 3))
-    assert counters["stats"]["unique_graphs"] == made
-    assert not counters["recompile_limit"] and not counters["graph_break"]
-
-
-def test_the_compiler_itself_gives_what_torch_gives(networks):
-    backend, plain = compiled(networks, "inductor", {"guide"}), Backend(networks)
-    canvas = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(backend.guide(canvas), plain.guide(canvas), atol=1e-4, rtol=1e-3)
-
-
-def test_what_the_compiler_makes_is_kept_where_it_stays(networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    monkeypatch.setenv(compiled_programs.COMPILER_CACHE_ENV, default_cache_dir())  # as torch leaves it when it is imported
-    compiled_programs.keep_in(tmp_path / "kept")
-    compiled(networks, "inductor", {"guide"})
-    assert any((tmp_path / "kept").rglob("*.cpp"))
-    monkeypatch.setenv(compiled_programs.COMPILER_CACHE_ENV, str(tmp_path / "mine"))
-    compiled_programs.keep_in(tmp_path / "kept")
-    assert os.environ[compiled_programs.COMPILER_CACHE_ENV] == str(tmp_path / "mine")
 
 
 # --- what cannot run here -----------------------------------------------------------------------------------

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -15,11 +12,10 @@ import torch
 from personalive.checkpoints.programs import ProgramStore, program_key
 from personalive.config import BackendConfig
 from personalive.errors import PersonaLiveError
+from personalive.streaming.backends.machine import device_name
 from personalive.streaming.backends.open import COMPILE, EAGER, OPENVINO, why_not
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import StreamState
-
-_CPU_NAMES = Path("/proc/cpuinfo")
 
 
 def candidates(device: torch.device, precision: torch.dtype) -> list[str]:
@@ -36,7 +32,7 @@ def choice_key(device: torch.device, precision: torch.dtype, identity: str) -> s
         "torch",
         *packages,
         model=identity,
-        device=_device_name(device),
+        device=device_name(device),
         precision=precision,
         threads=torch.get_num_threads(),
     )
@@ -87,12 +83,3 @@ def _pictures(engine: Engine, count: int) -> np.ndarray:
     side = engine.image_size
     shades = np.linspace(0, 255, side, dtype=np.uint8)
     return np.broadcast_to(shades[None, :, None, None], (count, side, side, 3)).copy()
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu" and _CPU_NAMES.is_file():
-        names = [line for line in _CPU_NAMES.read_text().splitlines() if line.startswith("model name")]
-        return f"{names[0] if names else platform.processor()}, {os.cpu_count()} threads"
-    return f"{device.type} {platform.machine()} {platform.processor()}, {os.cpu_count()} threads"

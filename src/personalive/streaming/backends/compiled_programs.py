@@ -1,95 +1,120 @@
-"""torch.compile: the networks fused by torch's own compiler, with CUDA graphs on NVIDIA devices.
+"""torch's compiler: the networks fused into fewer, larger kernels, with CUDA graphs on NVIDIA devices.
 
-Nothing is compiled again while a stream runs. Pictures always come by chunks, the last one filled up. On CUDA the
-denoiser has a graph for every number of reference pictures, four at most; elsewhere one program takes all numbers,
-which is compiled in a quarter of the time.
+Each graph is compiled once for all counts of pictures and references, and kept. Nothing is traced when a program is
+read again, so a second start takes a second, and nothing can be compiled while a stream runs. The weights are inputs
+of the programs: other weights of the same shapes take the same files.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from personalive.models.bundle import Networks
+from personalive.streaming.backends.cuda_graphs import Recorded
 from personalive.streaming.backends.graphs import REFERENCES, Graph, exported, listed
 from personalive.streaming.backends.programs import Program
 
-COMPILER_CACHE_ENV = "TORCHINDUCTOR_CACHE_DIR"  # where torch's compiler keeps what it made
+PACKAGES = ("torch",)  # whose versions decide the files
+_COMPILER_CACHE_ENV = "TORCHINDUCTOR_CACHE_DIR"  # where the compiler keeps kernels
+_KERNELS = "kernels"
 
 
-def compile_graphs(
-    graphs: Mapping[str, Graph], chunk: int, told: Callable[[float], None], compiler: str = "inductor"
-) -> dict[str, Program]:
-    """Compile every graph for every count that a stream meets; ``told`` gets the share that is done.
+def structure(graphs: Mapping[str, Graph], networks: Networks) -> str:
+    """What of the networks decides compiled programs: all but the values of the weights."""
+    tensors = [
+        (name, kind, key, tuple(tensor.shape), tensor.stride(), str(tensor.dtype))
+        for name, graph in graphs.items()
+        for kind, found in (("input", graph.inputs), ("weight", _tensors(graph.module)))
+        for key, tensor in found.items()
+    ]
+    configs = [
+        networks.config,
+        networks.unet_config,
+        *(_facts(part.config) for part in (networks.vae, networks.decoder)),
+    ]
+    return repr((configs, tensors))
 
-    Args:
-        chunk: frames of a chunk.
-        compiler: what torch.compile hands its graphs to.
-    """
-    programs: dict[str, Program] = {}
-    with warnings.catch_warnings():  # the compiler's own modules warn of torch's deprecations
-        warnings.simplefilter("ignore")
+
+def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], None]) -> None:
+    """Compile every graph to ``NAME.bin``, the names of its weights beside it; ``told`` gets the share done."""
+    from torch._inductor import standalone_compile  # noqa: PLC0415 (slow)
+
+    with _kernels_in(folder / _KERNELS):
         for number, (name, graph) in enumerate(graphs.items()):
             told(number / len(graphs))
-            run = _Compiled(graph, compiler)
-            programs[name] = _InChunks(run, chunk) if graph.counts == {"n"} else run
-            for count in REFERENCES if graph.counts == {"r"} else (chunk,):
-                run(*graph.examples(count))
+            program = exported(graph)
+            specs = [spec for spec in program.graph_signature.input_specs if spec.kind.name != "USER_INPUT"]
+            if others := [spec.target for spec in specs if spec.kind.name not in ("PARAMETER", "BUFFER")]:
+                raise RuntimeError(f"{name}: constants that no module owns: {others}")
+            inputs = [node.meta["val"] for node in program.graph_module.graph.nodes if node.op == "placeholder"]
+            made: Any = standalone_compile(program.graph_module, inputs, dynamic_shapes="from_graph", options={})
+            made.save(path=str(folder / f"{name}.bin"))
+            names = json.dumps([spec.target for spec in specs])
+            (folder / f"{name}.json").write_text(names, encoding="utf-8")
     told(1.0)
+
+
+def read(graphs: Mapping[str, Graph], folder: Path, chunk: int) -> dict[str, Program]:
+    """The programs that ``write`` left there, each run once; on CUDA recorded for a chunk and all references."""
+    with _kernels_in(folder / _KERNELS):
+        programs: dict[str, Program] = {}
+        for name, graph in graphs.items():
+            counts = REFERENCES if graph.counts == {"r"} else (chunk,)
+            run = _Compiled(graph, folder / name)
+            programs[name] = Recorded(run, graph, counts) if graph.device.type == "cuda" else run
+            programs[name](*graph.examples(counts[0]))
     return programs
 
 
-def keep_in(folder: Path) -> None:
-    """Let the compiler keep what it makes there, unless the user has named a place: its own is gone by tomorrow."""
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # noqa: PLC0415 (slow)
-
-    default = default_cache_dir()  # torch itself names it there
-    if os.environ.get(COMPILER_CACHE_ENV, default) == default:
-        os.environ[COMPILER_CACHE_ENV] = str(folder)
-
-
 class _Compiled:
-    """One graph, compiled when it first meets a shape."""
+    """One compiled graph with the weights of its module."""
 
-    def __init__(self, graph: Graph, compiler: str) -> None:
-        cuda = next(iter(graph.inputs.values())).is_cuda
-        self._mark = torch.compiler.cudagraph_mark_step_begin if cuda else None
-        axes = [graph.dynamic.get(name, {}) for name in graph.inputs]
-        self._varying = [None if cuda else next((a for a, (n, _) in of.items() if n == "r"), None) for of in axes]
-        self._run = torch.compile(
-            exported(graph).module(check_guards=False),
-            dynamic=False,
-            backend=compiler,
-            mode="reduce-overhead" if cuda else None,
-        )
+    def __init__(self, graph: Graph, path: Path) -> None:
+        from torch._inductor.standalone_compile import CompiledArtifact  # noqa: PLC0415 (slow)
+
+        own = _tensors(graph.module)
+        names = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        self._weights = [own[name].detach() for name in names]
+        self._run = CompiledArtifact.load(path=str(path.with_suffix(".bin")))
 
     @torch.no_grad()
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
-        tensors = tuple(tensor.contiguous() for tensor in tensors)  # another layout would be another program
-        for tensor, axis in zip(tensors, self._varying, strict=True):
-            if axis is not None:
-                torch._dynamo.mark_dynamic(tensor, axis)
-        if self._mark is None:
-            return listed(self._run(*tensors))
-        self._mark()  # what the last call gave may be written over, and this one's by the next: hence the copies
-        return [tensor.clone() for tensor in listed(self._run(*tensors))]
+        return listed(self._run(*self._weights, *(tensor.contiguous() for tensor in tensors)))
 
 
-class _InChunks:
-    """Any number of pictures by a program for a chunk of them."""
+def _facts(config: Mapping[str, object]) -> dict[str, object]:
+    """A library's configuration without the places it notes in it."""
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
-    def __init__(self, run: Program, chunk: int) -> None:
-        self._run, self._chunk = run, chunk
 
-    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
-        parts = []
-        for start in range(0, len(tensors[0]), self._chunk):
-            part = [tensor[start : start + self._chunk] for tensor in tensors]
-            missing = self._chunk - len(part[0])
-            filled = [torch.cat([t, t[-1:].expand(missing, *t.shape[1:])]) if missing else t for t in part]
-            parts.append([tensor[: self._chunk - missing] for tensor in self._run(*filled)])
-        return parts[0] if len(parts) == 1 else [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+@contextmanager
+def _kernels_in(folder: Path) -> Iterator[None]:
+    """Have the compiler keep kernels beside the programs that need them. Its own modules warn of deprecations."""
+    from torch._inductor.utils import clear_caches  # noqa: PLC0415 (slow)
+
+    before = os.environ.get(_COMPILER_CACHE_ENV)
+    os.environ[_COMPILER_CACHE_ENV] = str(folder)
+    clear_caches()  # what it remembers of another place
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        clear_caches()
+        if before is None:
+            del os.environ[_COMPILER_CACHE_ENV]
+        else:
+            os.environ[_COMPILER_CACHE_ENV] = before

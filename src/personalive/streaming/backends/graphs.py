@@ -36,6 +36,11 @@ class Graph:
     """By input and axis: the name of a count that varies, and the axis' length over that count."""
 
     @property
+    def device(self) -> torch.device:
+        """Of the inputs and the module."""
+        return next(iter(self.inputs.values())).device
+
+    @property
     def counts(self) -> set[str]:
         """Which counts vary: "n" pictures, "r" reference pictures."""
         return {count for axes in self.dynamic.values() for count, _ in axes.values()}

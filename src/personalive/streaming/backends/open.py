@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from personalive.errors import DeviceError, PersonaLiveError
 from personalive.models.bundle import Networks
 from personalive.streaming.backends import compiled_programs, onnx_programs, openvino_programs
 from personalive.streaming.backends.base import Backend
-from personalive.streaming.backends.graphs import REFERENCES, graphs
+from personalive.streaming.backends.graphs import REFERENCES, Graph, graphs
+from personalive.streaming.backends.machine import device_name
 from personalive.streaming.backends.programs import Program, ProgramBackend
 
 EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT = "eager", "compile", "openvino", "onnxruntime", "tensorrt"
@@ -93,9 +95,9 @@ def why_not(name: str, device: torch.device, precision: torch.dtype) -> str | No
 
 def _why_not_compile(device: torch.device) -> str | None:
     if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")):
-        return "torch.compile needs a C++ compiler: install g++, or use --backend auto"
+        return "torch's compiler needs a C++ compiler: install g++, or use --backend auto"
     if device.type == "cuda" and not find_spec("triton"):
-        return "torch.compile needs Triton: pip install triton, or use --backend eager"
+        return "torch's compiler needs Triton: pip install triton, or use --backend eager"
     return None
 
 
@@ -123,17 +125,30 @@ def _programs(
     found = graphs(plain)
     threads = torch.get_num_threads()
     if name == COMPILE:
-        compiled_programs.keep_in(store.compiler_cache)
-        return compiled_programs.compile_graphs(found, plain.leaving, told)
+        facts = {"structure": compiled_programs.structure(found, plain.networks), "device": device_name(plain.device)}
+        return store.read(
+            program_key(name, *compiled_programs.PACKAGES, **facts, threads=threads),
+            make=lambda folder: compiled_programs.write(found, folder, told),
+            read=lambda folder: compiled_programs.read(found, folder, plain.leaving),
+        )
     if name == OPENVINO:
-        key = program_key(name, *openvino_programs.PACKAGES, model=identity)
-        folder = store.folder(key, lambda target: openvino_programs.write(found, target, told))
-        return openvino_programs.read(list(found), folder, precision, threads)
-    folder = store.folder(
-        onnx_key(identity, plain.dtype, plain.device), lambda target: onnx_programs.write(found, target, told)
+        return store.read(
+            program_key(name, *openvino_programs.PACKAGES, model=identity),
+            make=lambda folder: openvino_programs.write(found, folder, told),
+            read=lambda folder: openvino_programs.read(list(found), folder, precision, threads),
+        )
+    return store.read(
+        onnx_key(identity, plain.dtype, plain.device),
+        make=lambda folder: onnx_programs.write(found, folder, told),
+        read=lambda folder: _onnx(name, found, folder, threads, plain.device),
     )
+
+
+def _onnx(
+    name: str, found: Mapping[str, Graph], folder: Path, threads: int, device: torch.device
+) -> dict[str, Program]:
     (folder / TENSORRT).mkdir(exist_ok=True)
-    programs = onnx_programs.read(found, folder, threads, _providers(name, plain.device, folder))
+    programs = onnx_programs.read(found, folder, threads, _providers(name, device, folder))
     if name == TENSORRT:  # engines are built when a shape is first met: better now than in the middle of a stream
         for graph, program in zip(found.values(), programs.values(), strict=True):
             for count in REFERENCES:  # pictures come in these numbers too

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from personalive.config import BackendConfig
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.backends.base import Backend, Denoised
@@ -51,11 +52,11 @@ class ProgramBackend(Backend):
 
     def decode(self, latents: Tensor) -> Tensor:
         """As ``Backend.decode``."""
-        return self._run("decode", latents)[0]
+        return self._by_picture("decode", latents)[0]
 
     def encode(self, images: Tensor) -> Tensor:
         """As ``Backend.encode``."""
-        return self._run("encode", images)[0] if "encode" in self._programs else super().encode(images)
+        return self._by_picture("encode", images)[0] if "encode" in self._programs else super().encode(images)
 
     def project(self, latent: Tensor, context: Tensor) -> dict[str, KV]:
         """As ``Backend.project``."""
@@ -64,24 +65,32 @@ class ProgramBackend(Backend):
 
     def extract(self, images: Tensor) -> HeadPose:
         """As ``Backend.extract``."""
-        return HeadPose(*self._run("extract", images))
+        return HeadPose(*self._by_picture("extract", images))
 
     def motion_tokens(self, faces: Tensor) -> Tensor:
         """As ``Backend.motion_tokens``."""
-        return self._run("motion_tokens", faces)[0]
+        return self._by_picture("motion_tokens", faces)[0]
 
     def guide(self, canvas: Tensor) -> Tensor:
         """As ``Backend.guide``."""
-        return self._run("guide", canvas)[0]
+        return self._by_picture("guide", canvas)[0]
 
     def correction(self, features: Tensor, moved: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """As ``Backend.correction``."""
-        hidden, flow = self._run("correction", features, moved, shift)
+        hidden, flow = self._by_picture("correction", features, moved, shift)
         return hidden, flow
 
     def trust(self, decoded: Tensor, found: Tensor, hidden: Tensor) -> Tensor:
         """As ``Backend.trust``."""
-        return self._run("trust", decoded, found, hidden)[0]
+        return self._by_picture("trust", decoded, found, hidden)[0]
+
+    def _by_picture(self, name: str, *tensors: Tensor) -> Sequence[Tensor]:
+        """Of a program whose first axis counts pictures, of which it takes so many at once."""
+        parts = [
+            self._run(name, *part)
+            for part in zip(*(t.split(BackendConfig.max_pictures) for t in tensors), strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
 
     def _run(self, name: str, *tensors: Tensor) -> Sequence[Tensor]:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
