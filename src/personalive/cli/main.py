@@ -23,9 +23,9 @@ from personalive.errors import PersonaLiveError
 NAME = "personalive"
 DEBUG_ENV = "PERSONALIVE_DEBUG"
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes; 130 is 128 + SIGINT, as shells have it
-# How long torch's threads wait for each other by turning in circles, read when torch is imported. Its default of
-# minutes holds up whoever shares the processor, and through them torch: on two cores beside one busy process 0.7
-# frames per second became 2.9, and 10.2 on an idle machine 9.9.
+# How long torch's threads wait for each other by turning in circles, read when torch is imported. Its own default
+# holds up whoever shares the processor, and through them torch: on two cores beside one busy process 0.7 frames per
+# second became 2.9, and 10.2 on an idle machine 9.9.
 _SPIN = ("GOMP_SPINCOUNT", "20000")
 # Typer does not export this base of all its usage errors.
 _ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

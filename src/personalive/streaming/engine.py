@@ -39,7 +39,6 @@ class Engine:
         memory: MemoryPreset = FULL,
         name: str = "",
         folder: Path | None = None,
-        recompute: bool = False,
     ) -> None:
         """
         Args:
@@ -48,11 +47,10 @@ class Engine:
             memory: what is saved of the device's.
             name: which weights these are, for reports.
             folder: where they came from; a face detector may lie beside them.
-            recompute: save memory in training, see ``DenoisingUNet``; changes no number. Only without a backend.
         """
         self.networks = networks
         self.name, self.folder = name, folder
-        self.backend = backend or Backend(networks, recompute=recompute)
+        self.backend = backend or Backend(networks)
         self.config, self.memory = networks.config, memory
         for part, module in networks.modules().items():
             lay_to_rest(self.config, memory, part, module)

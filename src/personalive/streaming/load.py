@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from personalive.checkpoints.networks import LoadProgress, count_values, load_ne
 from personalive.checkpoints.programs import ProgramStore
 from personalive.config import BACKEND_ENV, WEIGHTS_ENV, BackendConfig, MemoryPreset, default_weights_folder
 from personalive.errors import CheckpointError, DeviceError
+from personalive.models.bundle import Networks
 from personalive.streaming.backends.choose import candidates, choice_key, choose
 from personalive.streaming.backends.open import (
     EAGER,
     Preparing,
     fitting_precision,
+    has_engines,
     network_dtype,
     open_backend,
     why_not,
@@ -98,6 +100,7 @@ class _Opening:
     decoder: str | None
     progress: LoadProgress | None
     preparing: Preparing | None
+    read: dict[torch.dtype, tuple[Networks, str]] = field(default_factory=dict)
 
     def by(self, backend: str) -> Engine:
         """The engine with this backend."""
@@ -107,31 +110,37 @@ class _Opening:
         if (reason := why_not(backend, self.device, precision)) is not None:
             raise DeviceError(f"backend {backend}: {reason}")
         with shortage(self.device, ways_out(self.memory, self.device, precision, self.folder.name)):
+            networks, identity = self._networks(network_dtype(backend, precision))
+            runs = open_backend(backend, networks, precision=precision, identity=identity, preparing=self.preparing)
+        return Engine(networks, backend=runs, memory=self.memory, name=self.folder.name, folder=self.folder.root)
+
+    def _networks(self, dtype: torch.dtype) -> tuple[Networks, str]:
+        """Read once for all backends that take this number format; and what identifies their weights."""
+        if dtype not in self.read:
             networks = load_networks(
                 self.folder,
                 device=self.device,
-                dtype=network_dtype(backend, precision),
+                dtype=dtype,
                 progress=self.progress,
                 settle=partial(lay_to_rest, self.folder.config, self.memory),
             )
             identity = self.folder.identity()
             if self.decoder is not None:
-                small = load_decoder(
-                    self.decoder, self.folder, device=self.device, dtype=network_dtype(backend, precision)
-                )
-                networks = replace(networks, small_decoder=small)
-                identity += decoder_identity(small)
-            runs = open_backend(backend, networks, precision=precision, identity=identity, preparing=self.preparing)
-        return Engine(networks, backend=runs, memory=self.memory, name=self.folder.name, folder=self.folder.root)
+                small = load_decoder(self.decoder, self.folder, device=self.device, dtype=dtype)
+                networks, identity = replace(networks, small_decoder=small), identity + decoder_identity(small)
+            self.read[dtype] = networks, identity
+        return self.read[dtype]
 
     def fastest(self, frames: int | None) -> Engine:
         """The engine with the backend that was or is measured as the fastest."""
         config, store = BackendConfig(), ProgramStore()
         large = count_values(self.folder) > config.max_values_on_cpu and self.device.type == "cpu"
-        names = [EAGER] if large else candidates(self.device, self.precision)
+        identity = f"{self.folder.identity()}{self.decoder or ''}"
+        built = self.decoder is None and has_engines(identity, self.precision, self.device, store)
+        names = [EAGER] if large else candidates(self.device, self.precision, built=built)
         if len(names) == 1:
             return self.by(EAGER)
-        key = choice_key(self.device, self.precision, f"{self.folder.identity()} {self.decoder or ''}")
+        key = choice_key(names, self.device, self.precision, identity)
         known = (store.recall(key) or {}).get("backend")
         if known in names:
             return self.by(known)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import numpy as np
@@ -13,24 +14,27 @@ from personalive.checkpoints.programs import ProgramStore, program_key
 from personalive.config import BackendConfig
 from personalive.errors import PersonaLiveError
 from personalive.streaming.backends.machine import device_name
-from personalive.streaming.backends.open import COMPILE, EAGER, OPENVINO, why_not
+from personalive.streaming.backends.open import COMPILE, EAGER, OPENVINO, TENSORRT, why_not
 from personalive.streaming.engine import Engine
 from personalive.streaming.state import StreamState
 
+_LOG = logging.getLogger(__name__)
 
-def candidates(device: torch.device, precision: torch.dtype) -> list[str]:
-    """Backends worth a measurement here, the surest first."""
-    wanted = {"cpu": (OPENVINO,), "cuda": (COMPILE,)}.get(device.type, ())
+
+def candidates(device: torch.device, precision: torch.dtype, *, built: bool = False) -> list[str]:
+    """Backends worth a measurement here, the surest first; TensorRT where its engines are ``built``."""
+    wanted = {"cpu": [OPENVINO], "cuda": [COMPILE, *([TENSORRT] if built else [])]}.get(device.type, [])
     return [EAGER, *(name for name in wanted if why_not(name, device, precision) is None)]
 
 
-def choice_key(device: torch.device, precision: torch.dtype, identity: str) -> str:
-    """What a measurement holds for: this model on this device with these programs."""
-    packages = [name for name in ("openvino",) if why_not(OPENVINO, device, precision) is None]
+def choice_key(names: Sequence[str], device: torch.device, precision: torch.dtype, identity: str) -> str:
+    """What a measurement holds for: this model on this device by one of these backends."""
+    packages = {OPENVINO: "openvino", TENSORRT: "onnxruntime"}
     return program_key(
         "choice",
         "torch",
-        *packages,
+        *(packages[name] for name in names if name in packages),
+        names=list(names),
         model=identity,
         device=device_name(device),
         precision=precision,
@@ -41,11 +45,11 @@ def choice_key(device: torch.device, precision: torch.dtype, identity: str) -> s
 def choose(
     engines: Mapping[str, Callable[[], Engine]], store: ProgramStore, key: str, config: BackendConfig
 ) -> tuple[Engine, dict[str, float]]:
-    """Open every candidate, time them by turns, keep the fastest; one that cannot be opened is left out.
+    """Open every candidate, time them by turns, keep the fastest; one that cannot be opened is left out, and said.
 
     Args:
         engines: what opens each candidate; the first must work.
-        key: where the choice is kept.
+        key: where the choice is kept, if all could be opened.
 
     Returns:
         The fastest engine, and milliseconds per call of each candidate.
@@ -54,12 +58,14 @@ def choose(
     for name, make in engines.items():
         try:
             opened[name] = make()
-        except PersonaLiveError:
+        except PersonaLiveError as error:
             if not opened:
                 raise
+            _LOG.warning("left out of the choice: %s", error)
     took = _measured(opened, config) if len(opened) > 1 else dict.fromkeys(opened, 0.0)
     best = min(took, key=lambda name: took[name])
-    store.remember(key, {"backend": best, "call_ms": {name: round(ms, 1) for name, ms in took.items()}})
+    if len(opened) == len(engines):
+        store.remember(key, {"backend": best, "call_ms": {name: round(ms, 1) for name, ms in took.items()}})
     return opened[best], took
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from personalive.models.bundle import Networks
+from personalive.streaming.backends.base import Backend
 from personalive.streaming.engine import Engine
 from personalive.training.predicted import advance_predicting, detached
 from personalive.training.recipe.material import mask_tensor
@@ -87,7 +88,7 @@ def _engine(setting: Setting) -> Engine:
     keyframes = dataclasses.replace(networks.config.keyframes, first_call=first)
     config = dataclasses.replace(networks.config, keyframes=keyframes)
     earlier: Networks = dataclasses.replace(networks, config=config)
-    return Engine(earlier, recompute=setting.arithmetic.recompute)
+    return Engine(earlier, backend=Backend(earlier, recompute=setting.arithmetic.recompute))
 
 
 def film(setting: Setting, rows: int) -> np.ndarray:
