@@ -112,6 +112,7 @@ def camera(
             ),
             options,
             lambda now: show(now.seconds, seconds, _told(now)),
+            lambda what, share: show(share, 1.0, f"{what}: {share:.0%}"),
         )
     show_rows([("sent", _told(sent)), ("to", target)])
 

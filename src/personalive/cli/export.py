@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from personalive.cli.console import progress, show_rows, size
+from personalive.cli.console import loading, preparing, progress, show_rows, size
 from personalive.cli.options import AUTO, DeviceOption, WeightsOption
 
 app = typer.Typer(
@@ -59,7 +59,7 @@ def onnx(
     from personalive.streaming.load import load_engine  # noqa: PLC0415
 
     with progress("exporting") as show:
-        engine = load_engine(weights, device=device, dtype=dtype.value, backend="eager")
+        engine = load_engine(weights, device=device, dtype=dtype.value, backend="eager", progress=loading(show))
         files = export_onnx(
             engine.backend,
             out,
@@ -97,6 +97,7 @@ def tensorrt(
             device=device,
             dtype="float16",
             backend="tensorrt",
-            preparing=lambda name, share: show(share, 1.0, f"{name}, {share:.0%}"),
+            progress=loading(show),
+            preparing=preparing(show),
         )
     show_rows([("engines", f"{engine.backend.name} on {engine.device}"), ("next", "personalive animate, or serve")])

@@ -53,13 +53,22 @@ class LocalProgress:
     delay_ms: float | None  # from the driving frame's arrival to its being sent, median of the last frames
 
 
-def run_local(worker: Worker, options: LocalOptions, say: Callable[[LocalProgress], None]) -> LocalProgress:
+def run_local(
+    worker: Worker,
+    options: LocalOptions,
+    say: Callable[[LocalProgress], None],
+    loading: Callable[[str, float], None] | None = None,
+) -> LocalProgress:
     """Run until ``seconds`` are over, the source ends, or an interruption; what was sent is whole in any case.
+
+    Args:
+        say: told how it goes, after every picture.
+        loading: told what is being done until the model is there, and the share of it that is done.
 
     Raises:
         PersonaLiveError: inputs that cannot be used, an outlet that is gone, a model that does not load.
     """
-    local = _Local(worker, options, load_still(options.portrait), say)
+    local = _Local(worker, options, load_still(options.portrait), say, loading)
     with suppress(KeyboardInterrupt):  # how one ends it
         asyncio.run(local.run())
     return local.progress()
@@ -67,9 +76,15 @@ def run_local(worker: Worker, options: LocalOptions, say: Callable[[LocalProgres
 
 class _Local:
     def __init__(
-        self, worker: Worker, options: LocalOptions, picture: np.ndarray, say: Callable[[LocalProgress], None]
+        self,
+        worker: Worker,
+        options: LocalOptions,
+        picture: np.ndarray,
+        say: Callable[[LocalProgress], None],
+        loading: Callable[[str, float], None] | None,
     ) -> None:
-        self._worker, self._options, self._picture, self._say = worker, options, picture, say
+        self._worker, self._options, self._picture = worker, options, picture
+        self._say, self._loading = say, loading
         self._frames, self._begun_s = 0, 0.0
         self._delays: deque[float] = deque(maxlen=_RECENT)
 
@@ -97,6 +112,8 @@ class _Local:
     async def _loaded(self) -> None:
         while self._worker.state == "loading":
             self._worker.check()
+            if self._loading is not None and (share := self._worker.progress) is not None:
+                self._loading(self._worker.message, share)
             await asyncio.sleep(_LOOK_S)
         if self._worker.state != "ready":
             raise DeviceError(self._worker.message)
