@@ -1,11 +1,12 @@
-"""One stream for half an hour: does a call take as long at the end as at the beginning, and does memory stay?
+"""Streams of half an hour: does a call take as long at the end as at the beginning, and does memory stay?
 
-    python benchmarks/long_stream.py [--weights tiny] [--backend auto] [--minutes 30] [--out out]
+    python benchmarks/long_stream.py [--weights tiny] [--backends auto] [--minutes 30] [--out out]
 
 A drawn head drives portraits that change every two minutes; the keyframe threshold is low, so that each of them
-gets all its keyframes. Prints a line a minute: median and 95th percentile of a call, keyframes, memory, and how many
-graphs torch's compiler has made in all; a change of the last after the first portrait is a fault and ends the run
-with code 1. Writes long_stream.json into --out.
+gets all its keyframes. Several backends (``compile,openvino``) take turns, call by call. Prints a line a minute for
+each: median and 95th percentile of a call, keyframes, memory of the process, and how many graphs torch's compiler has
+made in all; a change of the last after the first minute is a fault and ends the run with code 1. Writes
+long_stream.json into --out.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from torch._dynamo.utils import counters
 
-from personalive import Engine, load_engine
+from personalive import Engine, StreamState, load_engine
 from personalive.synthetic import Identity, Motion, Performance, render
 
 SIDE_PX, FRAMES, FIRST_SEED = 256, 160, 10_000_000
@@ -31,44 +33,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backends", default="auto")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--out", type=Path, default=Path("out"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    engine = load_engine(args.weights, device=args.device, backend=args.backend)
-    rows = list(stream(engine, args.minutes))
-    result = {"weights": args.weights, "backend": engine.backend.name, "device": str(engine.device), "minutes": rows}
+    engines = [load_engine(args.weights, device=args.device, backend=name) for name in args.backends.split(",")]
+    rows = list(stream(engines, args.minutes))
+    result = {"weights": args.weights, "device": str(engines[0].device), "minutes": rows}
     (args.out / "long_stream.json").write_text(json.dumps(result, indent=2) + "\n")
-    warm = [row for row in rows if row["minute"] > PORTRAIT_S / 60]
-    if len({row["graphs"] for row in warm}) > 1:
-        raise SystemExit("graphs were compiled while the stream ran")
+    if len({row["graphs"] for row in rows}) > 1:
+        raise SystemExit("graphs were compiled while the streams ran")
 
 
-def stream(engine: Engine, minutes: float):
-    """A row for each minute."""
-    windows, count, begun = material(engine), 0, time.monotonic()
-    state, cast, times, minute = None, -PORTRAIT_S, [], 1
-    while (now := time.monotonic() - begun) < 60 * minutes:
-        if state is None or now - cast >= PORTRAIT_S:
-            state, cast = engine.start(portrait(round(now)), keyframe_threshold=THRESHOLD), now
-        at = time.perf_counter()
-        state, _ = engine.step(state, windows[count % len(windows)])
-        times.append(1e3 * (time.perf_counter() - at))
+def stream(engines: Sequence[Engine], minutes: float) -> Iterator[dict[str, object]]:
+    """A row for each minute and engine."""
+    windows, begun, cast, minute, count = material(engines[0]), time.monotonic(), -PORTRAIT_S, 1, 0
+    states: list[StreamState] = []
+    times: list[list[float]] = [[] for _ in engines]
+    while minute <= minutes:
+        now = time.monotonic() - begun
+        if now - cast >= PORTRAIT_S:
+            states = [engine.start(portrait(round(now)), keyframe_threshold=THRESHOLD) for engine in engines]
+            cast = now
+        for number, engine in enumerate(engines):
+            at = time.perf_counter()
+            states[number], _ = engine.step(states[number], windows[count % len(windows)])
+            times[number].append(1e3 * (time.perf_counter() - at))
         count += 1
         if now >= 60 * minute:
-            row = {
-                "minute": minute,
-                "calls": len(times),
-                "median_ms": round(median(times), 1),
-                "p95_ms": round(float(np.percentile(times, 95)), 1),
-                "keyframes": state.keyframes,
-                "memory_mb": memory_mb(),
-                "graphs": counters["stats"]["unique_graphs"] + counters["inductor"]["fxgraph_cache_miss"],
-            }
-            print(json.dumps(row), flush=True)
-            yield row
-            times, minute = [], minute + 1
+            for engine, state, took in zip(engines, states, times, strict=True):
+                row = {
+                    "minute": minute,
+                    "backend": engine.backend.name,
+                    "calls": len(took),
+                    "median_ms": round(median(took), 1),
+                    "p95_ms": round(float(np.percentile(took, 95)), 1),
+                    "keyframes": state.keyframes,
+                    "memory_mb": memory_mb(),
+                    "graphs": counters["stats"]["unique_graphs"] + counters["inductor"]["fxgraph_cache_miss"],
+                }
+                print(json.dumps(row), flush=True)
+                yield row
+            times, minute = [[] for _ in engines], minute + 1
 
 
 def material(engine: Engine) -> list[np.ndarray]:

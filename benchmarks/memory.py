@@ -20,44 +20,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from personalive.checkpoints.build import build_part
-from personalive.checkpoints.folder import CheckpointFolder
-from personalive.checkpoints.layout import parts_of
-from personalive.checkpoints.networks import unet_to_diffusers
-from personalive.config import PRESETS, KeyframeConfig, ModelConfig
+from personalive.config import PRESETS, KeyframeConfig
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
-from personalive.models.unet import UNetConfig
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.memory import resting
+from timing.seeded import released_shape, seeded_networks
 
 GB = 1e9
-VAE = {  # the published configs of the released files
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "sample_size": 512,
-    "scaling_factor": 0.18215,
-}
-CLIP = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "projection_dim": 768,
-    "image_size": 224,
-    "patch_size": 14,
-    "hidden_act": "quick_gelu",
-}
 
 
 class _FusedAttention(TorchFunctionMode):
@@ -125,19 +100,6 @@ class Estimate:
     weights: dict[str, int] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     presets: list[Computed] = field(default_factory=list)
-
-
-def released_networks(dtype: torch.dtype) -> Networks:
-    """The released shapes on the meta device."""
-    config, unet = ModelConfig(), UNetConfig()
-    folder = CheckpointFolder(
-        root=Path("released"), name="released", config=config, unet=unet_to_diffusers(unet), vae=VAE, clip=CLIP
-    )
-    parts: dict[str, Any] = {
-        part: nn.Module.to(build_part(folder, part), device="meta", dtype=dtype).eval().requires_grad_(False)
-        for part in parts_of(config)
-    }
-    return Networks(config=config, unet_config=unet, **parts)
 
 
 class Counter:
@@ -216,7 +178,7 @@ def sizes(networks: Networks) -> dict[str, int]:
 
 def estimate(dtype: torch.dtype = torch.float16) -> Estimate:
     """Count everything."""
-    networks = released_networks(dtype)
+    networks = seeded_networks(released_shape(), device=torch.device("meta"), dtype=dtype)
     counter, weights = Counter(networks), sizes(networks)
     found = Estimate(dtype=str(dtype).removeprefix("torch."), weights=weights)
     for preset in PRESETS.values():
