@@ -21,9 +21,12 @@ from typing import Any, NoReturn
 
 import torch
 
+from personalive.config import FULL as FULL_MEMORY
+from personalive.config import PRESETS
 from personalive.errors import InputError, PersonaLiveError
+from personalive.models.quantized import KINDS
 from personalive.streaming.backends.open import BACKENDS
-from personalive.streaming.load import AUTO, DTYPES, choose_device, choose_dtype
+from personalive.streaming.load import AUTO, DTYPES, NONE, QUANTIZING, choose_device, choose_dtype
 from timing.contender import (
     BASELINE,
     Contender,
@@ -78,9 +81,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", default=FULL, help=f'"{FULL}" (the default), "tiny", or a weights folder')
     parser.add_argument("--device", default=AUTO)
     parser.add_argument("--dtype", default=AUTO, help=f"{AUTO}, {', '.join(DTYPES)}")
-    parser.add_argument(
-        "--backends", default="eager,compile", help=f"of {known}; NAME:DTYPE sets a format of its own"
-    )
+    own = "NAME:DTYPE sets a format of its own, NAME+int8 and NAME+fp8 narrow linear layers"
+    parser.add_argument("--backends", default="eager,compile", help=f"of {known}; {own}")
+    parser.add_argument("--vram", choices=tuple(PRESETS), default=FULL_MEMORY.name, help="memory preset, for all")
     parser.add_argument("--baseline", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--keyframes", type=whole_numbers, default=None, help="default 0,1,3")
     parser.add_argument("--rounds", type=positive, help=f"timed calls of each kind, default {Plan.rounds}")
@@ -133,12 +136,16 @@ def chosen_specs(options: argparse.Namespace, device: torch.device) -> list[Spec
     """
     specs = []
     for part in options.backends.split(","):
-        name, _, own = part.strip().partition(":")
+        whole, _, narrow = part.strip().partition("+")
+        name, _, own = whole.partition(":")
         if name not in BACKENDS:
             raise InputError(f"--backends: {name!r} is not known: use {', '.join(BACKENDS)}")
+        if narrow and (narrow not in KINDS or name not in QUANTIZING):
+            known = ", ".join(f"{backend}+{kind}" for backend in QUANTIZING for kind in KINDS)
+            raise InputError(f"--backends: {part.strip()!r} is not known: use {known}")
         wanted = own or options.dtype
         dtype = choose_dtype(wanted, device)
-        specs.append(Spec(name, fitting_dtype(name, device, dtype) if wanted == AUTO else dtype))
+        specs.append(Spec(name, fitting_dtype(name, device, dtype) if wanted == AUTO else dtype, narrow or NONE))
     baselines = [Spec(BASELINE, spec.dtype) for spec in specs] if options.baseline else []
     return list(dict.fromkeys([*baselines, *specs]))
 
@@ -155,9 +162,10 @@ def chosen_plan(options: argparse.Namespace, model: Model) -> Plan:
         keyframes = tuple(count for count in ((0, most) if options.quick else Plan.keyframes) if count <= most)
     if keyframes[-1] > most:
         raise InputError(f"--keyframes: {keyframes[-1]}: this model keeps {most} at most")
+    kinds: dict[str, Any] = {"keyframes": keyframes, "memory": PRESETS[options.vram]}
     if options.quick:
-        return Plan(keyframes=keyframes, rounds=options.rounds or 2, warm_calls=1, stream_calls=first, repeats=1)
-    return Plan(keyframes=keyframes, rounds=options.rounds or Plan.rounds, stream_calls=max(first, Plan.stream_calls))
+        return Plan(**kinds, rounds=options.rounds or 2, warm_calls=1, stream_calls=first, repeats=1)
+    return Plan(**kinds, rounds=options.rounds or Plan.rounds, stream_calls=max(first, Plan.stream_calls))
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
@@ -230,7 +238,7 @@ class Run:
             "elapsed_s": self.elapsed_s,
             "environment": environment(self.device),
             "options": {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()},
-            "plan": vars(self.plan),
+            "plan": {**vars(self.plan), "memory": self.plan.memory.name},
             "model": {
                 "name": self.model.name,
                 "image_size_px": config.image_size_px,

@@ -70,6 +70,7 @@ def test_animate_takes_files_by_position_and_all_else_by_name():
         "vram",
         "backend",
         "decoder",
+        "quantize",
         "progress",
         "loading",
         "preparing",
@@ -103,7 +104,7 @@ def test_options_of_animate_are_these():
 
 def test_load_engine_takes_the_weights_by_position():
     kinds = parameters(personalive.load_engine)
-    named = ["device", "dtype", "vram", "backend", "decoder", "frames", "progress", "preparing"]
+    named = ["device", "dtype", "vram", "backend", "decoder", "quantize", "frames", "progress", "preparing"]
     assert list(kinds) == ["weights", *named]
     assert {kinds[name] for name in named} == {inspect.Parameter.KEYWORD_ONLY}
 
@@ -112,9 +113,10 @@ def test_the_stream_is_driven_by_these_methods():
     public = {
         name for name, value in vars(personalive.Engine).items() if not name.startswith("_") and callable(value)
     }
-    assert public == {"start", "read", "step", "flush", "advance", "decode", "decode_images"}
+    assert public == {"start", "read", "step", "submit", "flush", "advance", "decode", "decode_images"}
     assert list(parameters(personalive.Engine.start)) == ["self", "portrait", "seed", "noise", "keyframe_threshold"]
-    assert list(parameters(personalive.Engine.step)) == ["self", "state", "window", "noise", "cut", "controls"]
+    for method in (personalive.Engine.step, personalive.Engine.submit):
+        assert list(parameters(method)) == ["self", "state", "window", "noise", "cut", "controls"]
     assert list(parameters(personalive.Engine.advance)) == ["self", "state", "conditioning", "noise"]
 
 

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from personalive.config import FULL, MemoryPreset
 from personalive.models.bundle import Networks
+from personalive.models.quantized import quantize_transformers
 from personalive.streaming.backends import open as backends
 from personalive.streaming.backends.base import Backend
 from personalive.streaming.engine import Engine
 from personalive.streaming.keyframes import extend
+from personalive.streaming.load import NONE
 from personalive.streaming.state import StreamState
 from timing.baseline import Baseline
 from timing.machine import Memory
@@ -30,13 +33,19 @@ HIGHEST = 255  # of a byte
 
 @dataclass(frozen=True)
 class Spec:
-    """Which backend, in which number format."""
+    """Which backend, in which number formats."""
 
     name: str
     dtype: torch.dtype
+    quantize: str = NONE  # how the denoiser's linear layers are narrowed
 
     def __str__(self) -> str:
-        return f"{self.name}, {dtype_name(self.dtype)}"
+        return f"{self.title}, {dtype_name(self.dtype)}"
+
+    @property
+    def title(self) -> str:
+        """The backend, and how it narrows."""
+        return self.name if self.quantize == NONE else f"{self.name}+{self.quantize}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,7 @@ class Plan:
     """How much is run."""
 
     keyframes: tuple[int, ...] = (0, 1, 3)
+    memory: MemoryPreset = FULL
     rounds: int = 20  # timed calls of each contender with each number of keyframes
     warm_calls: int = 3  # before them
     stream_calls: int = 8  # of the stream whose pictures are compared
@@ -66,6 +76,9 @@ def open_backend(spec: Spec, networks: Networks, identity: str) -> Backend:
     """
     if spec.name == BASELINE:
         return Baseline(networks)
+    if spec.quantize != NONE:
+        quantize_transformers(networks.denoising_unet, spec.quantize)
+        identity += spec.quantize
     return backends.open_backend(spec.name, networks, precision=spec.dtype, identity=identity)
 
 
@@ -116,7 +129,8 @@ def set_up(
     begun = time.perf_counter()
     figures["load_s"] = begun - loading
     memory.reset()
-    engine = Engine(networks, backend=open_backend(contender.spec, networks, model.identity))
+    backend = open_backend(contender.spec, networks, model.identity)
+    engine = Engine(networks, backend=backend, memory=plan.memory)
     figures["open_s"] = time.perf_counter() - begun
     contender.engine = engine
     first = stream(engine, material, plan.stream_calls)

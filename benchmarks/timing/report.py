@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from personalive.errors import OutputError
 from personalive.streaming.backends.open import EAGER
+from personalive.streaming.load import NONE
 from timing.contender import BASELINE, Contender, dtype_name
 from timing.stages import STAGES, Call
 
@@ -49,6 +50,8 @@ def rows(
             {
                 "name": contender.spec.name,
                 "dtype": dtype,
+                "quantize": contender.spec.quantize,
+                "title": contender.spec.title,
                 "error": contender.error,
                 **contender.figures,
                 "by_turns": contender.by_turns,
@@ -79,7 +82,8 @@ def _summary(calls: Sequence[Call], flops: Mapping[str, int] | None, peak: float
 def _compare(row: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
     """How many times as fast as the baseline and as torch plainly, in the same number format where there is one."""
     for name in (BASELINE, EAGER):
-        alike = sorted((o for o in others if o["name"] == name), key=lambda o: o["dtype"] != row["dtype"])
+        named = (other for other in others if other["name"] == name and other["quantize"] == NONE)
+        alike = sorted(named, key=lambda other: other["dtype"] != row["dtype"])
         for count, summary in row["calls"].items():
             if alike and count in alike[0]["calls"]:
                 summary[f"times_{name}"] = alike[0]["calls"][count]["ms_median"] / summary["ms_median"]
@@ -123,7 +127,7 @@ def _calls_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
         for count, summary in row["calls"].items():
             flops, share = summary.get("flops"), summary.get("peak_share")
             table.add_row(
-                row["name"],
+                row["title"],
                 row["dtype"],
                 count,
                 f"{summary['ms_median']:.1f}",
@@ -142,7 +146,7 @@ def _once_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(*titles, "PSNR dB", Column("", overflow="fold"), title="Once")
     for row in contenders:
         table.add_row(
-            row["name"],
+            row["title"],
             row["dtype"],
             _number(row.get("load_s"), ".1f"),
             _number(row.get("setup_s"), ".1f"),

@@ -199,22 +199,24 @@ def test_agreement_is_known_for_known_differences():
 
 
 def test_rows_compare_with_the_same_number_format_where_there_is_one():
-    def timed(name: str, dtype: torch.dtype, ms: float) -> Contender:
+    def timed(name: str, dtype: torch.dtype, ms: float, quantize: str = "none") -> Contender:
         call = Call(ms, dict.fromkeys(STAGES, ms / 5))
-        return Contender(Spec(name, dtype), calls={0: [call]})
+        return Contender(Spec(name, dtype, quantize), calls={0: [call]})
 
     contenders = [
         timed("baseline", torch.float32, 80.0),
         timed("baseline", torch.bfloat16, 40.0),
         timed("eager", torch.float32, 60.0),
         timed("compile", torch.bfloat16, 10.0),
+        timed("eager", torch.bfloat16, 50.0, "int8"),
         Contender(Spec("openvino", torch.float32), error="not installed"),
     ]
     found = rows(contenders, {}, {}, 4)
     assert found[2]["calls"]["0"]["times_baseline"] == pytest.approx(80 / 60)
     assert found[3]["calls"]["0"]["times_baseline"] == pytest.approx(4)
     assert found[3]["calls"]["0"]["times_eager"] == pytest.approx(6)  # there is no other eager
-    assert found[4]["calls"] == {}
+    assert found[4]["title"] == "eager+int8"
+    assert found[5]["calls"] == {}
 
 
 def test_a_state_with_keyframes_looks_for_more_as_a_stream_does(networks: Networks, material: Material):
@@ -234,6 +236,7 @@ def test_a_state_with_keyframes_looks_for_more_as_a_stream_does(networks: Networ
     [
         (["--backends", "quick"], "'quick' is not known: use eager, compile"),
         (["--backends", "eager:int3"], "dtype 'int3' is not known"),
+        (["--backends", "openvino+int8"], "'openvino+int8' is not known: use eager+int8, eager+fp8, compile+int8"),
         (["--dtype", "int3"], "dtype 'int3' is not known"),
         (["--device", "toaster"], "device 'toaster' is not available"),
         (["--weights", "nowhere"], "nowhere: no such weights folder"),

@@ -10,7 +10,14 @@ from personalive.errors import InputError
 from support.film_files import read_film
 from support.small_decoder import write_small_decoder
 
-GIVEN = {"device": "cpu", "dtype": "float32", "vram": "12", "backend": "openvino", "decoder": "small"}
+GIVEN = {
+    "device": "cpu",
+    "dtype": "float32",
+    "vram": "12",
+    "backend": "openvino",
+    "decoder": "small",
+    "quantize": "int8",
+}
 FLAGS = ("--weights", "w", *(word for name, value in GIVEN.items() for word in (f"--{name}", value)))
 
 
@@ -45,7 +52,7 @@ def test_every_option_of_the_model_reaches_it(run, portrait, driving, asked, com
 
 
 def test_a_recording_makes_no_pictures_and_takes_no_decoder(run, driving, asked):
-    given = {name: value for name, value in GIVEN.items() if name != "decoder"}
+    given = {name: value for name, value in GIVEN.items() if name not in ("decoder", "quantize")}
     flags = [word for name, value in given.items() for word in (f"--{name}", value)]
     done = run("motion", "record", driving, "take.safetensors", "--weights", "w", *flags)
     assert done.error_lines == ["error: that will do"]
@@ -56,9 +63,8 @@ def test_a_recording_makes_no_pictures_and_takes_no_decoder(run, driving, asked)
 def test_the_server_is_told_too(run, monkeypatch):
     found: dict[str, Any] = {}
 
-    def worker(weights: str, **options: Any) -> None:
-        found.update(options, weights=weights)
-        del found["config"]
+    def worker(weights: str, model: dict[str, Any], **_: Any) -> None:
+        found.update(model, weights=weights)
         raise InputError("that will do")
 
     monkeypatch.setattr("personalive.server.run.local_worker", worker)
@@ -80,3 +86,17 @@ def test_a_decoder_that_is_not_there(run, place, portrait, driving, small_weight
     assert done.code == 1
     assert len(done.error_lines) == 1
     assert "personalive weights download --decoder taesd" in done.err
+
+
+def test_a_film_in_eight_bits_says_so(run, place, portrait, driving, small_weights):
+    flags = ("--weights", small_weights, "--framing", "center", "--quantize", "int8")
+    done = run("animate", portrait, driving, *flags)
+    assert (done.code, done.err) == (0, "")
+    assert '"quantize": "int8"' in (place / "clip_by_me.json").read_text()
+
+
+def test_eight_bits_by_a_backend_that_has_none(run, portrait, driving, small_weights):
+    flags = ("--weights", small_weights, "--backend", "openvino", "--quantize", "fp8")
+    done = run("animate", portrait, driving, *flags)
+    assert done.code == 1
+    assert done.error_lines == ["error: --quantize fp8: needs --backend eager or compile, not openvino"]

@@ -72,10 +72,10 @@ class Noting(Engine):
         self.driven: list[np.ndarray] = []
         self.manners: list[Controls] = []
 
-    def step(self, state, window, noise=None, *, cut=None, controls=PLAIN):
+    def submit(self, state, window, noise=None, *, cut=None, controls=PLAIN):
         assert isinstance(window, np.ndarray)
         if cut is not None:
             self.cuts.append(len(self.driven) + cut)
         self.driven += list(window)
         self.manners.append(controls)
-        return super().step(state, window, noise, cut=cut, controls=controls)
+        return super().submit(state, window, noise, cut=cut, controls=controls)

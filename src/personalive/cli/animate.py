@@ -32,11 +32,14 @@ from personalive.cli.options import (
     HeadMotionOption,
     MirrorOption,
     MouthOption,
+    Quantize,
+    QuantizeOption,
     SeedOption,
     SmoothingOption,
     StartOption,
     Vram,
     VramOption,
+    engine_options,
     names_tiny,
 )
 from personalive.config import TINY, CliConfig, FilmSizeConfig, KeyframeConfig
@@ -118,6 +121,7 @@ def animate(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
+    quantize: QuantizeOption = Quantize.NONE,
     seed: SeedOption = 0,
     start: StartOption = None,
     end: EndOption = None,
@@ -208,14 +212,9 @@ def animate(
         "side_by_side": demo if side_by_side is None else side_by_side,
         "center_fallback": demo or names_tiny(weights),
     }
-    engine = {
-        "weights": weights,
-        "device": device,
-        "dtype": dtype.value,
-        "vram": vram.value,
-        "backend": backend.value,
-        "decoder": decoder,
-    }
+    engine = {"weights": weights} | engine_options(
+        device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
+    )
     if demo:
         if portrait is not None:
             raise typer.BadParameter("--demo brings its own portrait and clip: leave PORTRAIT and DRIVING out")

@@ -22,10 +22,13 @@ from personalive.cli.options import (
     HeadMotionOption,
     MirrorOption,
     MouthOption,
+    Quantize,
+    QuantizeOption,
     SmoothingOption,
     Vram,
     VramOption,
     WeightsOption,
+    engine_options,
 )
 from personalive.config import FilmSizeConfig
 from personalive.streaming.controls import Controls
@@ -67,6 +70,7 @@ def camera(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
+    quantize: QuantizeOption = Quantize.NONE,
     size: Annotated[
         int | None,
         typer.Option(
@@ -104,11 +108,9 @@ def camera(
         sent = run_local(
             local_worker(
                 weights,
-                device=device,
-                dtype=dtype.value,
-                vram=vram.value,
-                backend=backend.value,
-                decoder=decoder,
+                engine_options(
+                    device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
+                ),
             ),
             options,
             lambda now: show(now.seconds, seconds, _told(now)),

@@ -17,10 +17,13 @@ from personalive.cli.options import (
     Dtype,
     DtypeOption,
     Framing,
+    Quantize,
+    QuantizeOption,
     SeedOption,
     Vram,
     VramOption,
     WeightsOption,
+    engine_options,
     names_tiny,
 )
 from personalive.config import EvaluationConfig, default_metrics_folder
@@ -99,6 +102,7 @@ def evaluate(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
+    quantize: QuantizeOption = Quantize.NONE,
     seed: SeedOption = 0,
     framing: Annotated[
         Framing,
@@ -157,14 +161,9 @@ def evaluate(
         seed=seed,
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
-    engine = {
-        "weights": weights,
-        "device": device,
-        "dtype": dtype.value,
-        "vram": vram.value,
-        "backend": backend.value,
-        "decoder": decoder,
-    }
+    engine: dict[str, Any] = {"weights": weights} | engine_options(
+        device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
+    )
     found = _evaluate(options, engine if model else None, inputs)
     _show(found, write_report(found, output, overwrite=overwrite))
 
@@ -176,7 +175,7 @@ def _method(text: str) -> tuple[str, str]:
     return name, str(Path(folder).expanduser())
 
 
-def _evaluate(options: EvaluateOptions, engine_options: dict[str, Any] | None, inputs: Path | None) -> Evaluation:
+def _evaluate(options: EvaluateOptions, wanted: dict[str, Any] | None, inputs: Path | None) -> Evaluation:
     from personalive.evaluation.runner import evaluate as run  # noqa: PLC0415
     from personalive.streaming.load import load_engine  # noqa: PLC0415
     from personalive.streaming.memory import memory_errors  # noqa: PLC0415
@@ -186,9 +185,9 @@ def _evaluate(options: EvaluateOptions, engine_options: dict[str, Any] | None, i
         def advance(now: Progress) -> None:
             show(now.frames, now.total, _told(now))
 
-        if engine_options is None:
+        if wanted is None:
             return run(options, None, progress=advance, inputs=inputs)
-        engine = load_engine(**engine_options, progress=loading(show), preparing=preparing(show))
+        engine = load_engine(**wanted, progress=loading(show), preparing=preparing(show))
         with memory_errors(engine):
             return run(options, engine, progress=advance, inputs=inputs)
 

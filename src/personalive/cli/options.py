@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from personalive.config import TAESD, TINY, WEIGHTS_ENV, ControlLimits
+
+if TYPE_CHECKING:
+    from personalive.streaming.load import EngineOptions
 
 AUTO = "auto"
 WEIGHTS_METAVAR = "FOLDER|tiny|auto"
@@ -53,12 +56,40 @@ class Backend(StrEnum):
     TENSORRT = "tensorrt"
 
 
+class Quantize(StrEnum):
+    """Number formats of the products of the denoiser's linear layers."""
+
+    NONE = "none"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+
 class Framing(StrEnum):
     """How the square around the head is chosen."""
 
     AUTO = "auto"
     CENTER = "center"
     NONE = "none"
+
+
+def engine_options(
+    *,
+    device: str,
+    dtype: Dtype,
+    vram: Vram,
+    backend: Backend,
+    decoder: str | None,
+    quantize: Quantize,
+) -> EngineOptions:
+    """What ``load_engine`` takes by name."""
+    return {
+        "device": device,
+        "dtype": dtype.value,
+        "vram": vram.value,
+        "backend": backend.value,
+        "decoder": decoder,
+        "quantize": quantize.value,
+    }
 
 
 def names_tiny(weights: str) -> bool:
@@ -93,6 +124,13 @@ DecoderOption = Annotated[
         help="Make the pictures with a small decoder instead of the model's own: quicker, less exact. 'taesd' is "
         "what `personalive weights download --decoder taesd` fetches; or a folder of diffusers' AutoencoderTiny.",
         show_default="the model's own",
+    ),
+]
+QuantizeOption = Annotated[
+    Quantize,
+    typer.Option(
+        help="Multiply in eight bits in the denoiser's linear layers, by --backend eager or compile: int8, or fp8 on "
+        "a GPU that has it. Less exact; docs/performance.md has the error."
     ),
 ]
 SeedOption = Annotated[

@@ -19,9 +19,12 @@ from personalive.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    Quantize,
+    QuantizeOption,
     Vram,
     VramOption,
     WeightsOption,
+    engine_options,
 )
 from personalive.config import LiveConfig, ServerConfig
 
@@ -44,6 +47,7 @@ def serve(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
+    quantize: QuantizeOption = Quantize.NONE,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
     ] = ServerConfig.host,
@@ -101,11 +105,9 @@ def serve(
 
     options = ServeOptions(
         weights=weights,
-        device=device,
-        dtype=dtype.value,
-        vram=vram.value,
-        backend=backend.value,
-        decoder=decoder,
+        model=engine_options(
+            device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
+        ),
         host=host,
         port=port,
         token=token,

@@ -316,6 +316,7 @@ def _described(engine: Engine | None) -> dict[str, str]:
         "backend": engine.backend.name,
         "vram": engine.memory.name,
         "decoder": type(engine.networks.decoder).__name__,
+        "quantize": engine.networks.quantized,
         "image_size_px": str(engine.image_size),
     }
 

@@ -40,6 +40,7 @@ class Networks:
     motion_extractor: MotionExtractor
     pose_guider: PoseGuider
     detail: DetailHead | None = None  # ours; absent from the released model
+    quantized: str = "none"  # how the denoiser's linear layers are narrowed, see quantized.py
     small_decoder: Any | None = None  # diffusers AutoencoderTiny; not of the model, so not among its modules
 
     @property

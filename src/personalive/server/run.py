@@ -22,7 +22,7 @@ from personalive.server.offers import read_ice_server
 from personalive.server.serving import GracefulServer
 from personalive.server.worker import Worker
 from personalive.streaming.engine import Engine
-from personalive.streaming.load import AUTO, load_engine
+from personalive.streaming.load import AUTO, EngineOptions, load_engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,7 @@ class ServeOptions:
     """What `personalive serve` is asked for."""
 
     weights: str = AUTO
-    device: str = AUTO
-    dtype: str = AUTO
-    vram: str = AUTO
-    backend: str = AUTO
-    decoder: str | None = None
+    model: EngineOptions = field(default_factory=EngineOptions)
     host: str = ServerConfig.host
     port: int = ServerConfig.port
     token: str | None = None  # None: none on localhost, else one is made
@@ -91,11 +87,7 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     )
     worker = local_worker(
         options.weights,
-        device=options.device,
-        dtype=options.dtype,
-        vram=options.vram,
-        backend=options.backend,
-        decoder=options.decoder,
+        options.model,
         config=settings,
     )
     app = create_app(
@@ -123,27 +115,14 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     return Server(GracefulServer(config, app).run, address, notes)
 
 
-def local_worker(
-    weights: str,
-    *,
-    device: str = AUTO,
-    dtype: str = AUTO,
-    vram: str = AUTO,
-    backend: str = AUTO,
-    decoder: str | None = None,
-    config: ServerConfig | None = None,
-) -> Worker:
+def local_worker(weights: str, model: EngineOptions, *, config: ServerConfig | None = None) -> Worker:
     """A worker that will load the model of these names, as ``load_engine`` takes them."""
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
     def load(told: Callable[..., None]) -> Engine:
         engine = load_engine(
             chosen,
-            device=device,
-            dtype=dtype,
-            vram=vram,
-            backend=backend,
-            decoder=decoder,
+            **model,
             progress=lambda done, total: told(done / total),
             preparing=lambda name, share: told(share, f"preparing {name} for this model, once"),
         )

@@ -29,13 +29,14 @@ from personalive.streaming.contact_sheet import ContactSheet
 from personalive.streaming.controls import CONTROL_NAMES, Controls, PoseMode
 from personalive.streaming.driving import ClipDriving, Driving, DrivingFrame, TemplateDriving
 from personalive.streaming.engine import Engine
-from personalive.streaming.load import AUTO, load_engine
+from personalive.streaming.load import AUTO, NONE, load_engine
 from personalive.streaming.memory import memory_errors
 from personalive.streaming.state import StreamState
 from personalive.streaming.template import Template, fitted, is_template, load_template
 from personalive.vision.faces import FaceDetector, find_detector
 from personalive.vision.framing import DrivingFramer, FramingMode, NoFace, frame_portrait
 from personalive.vision.resize import Square, crop_and_resize, resize_portrait
+from personalive.vision.transfer import ToHost
 
 _PLAIN = Controls()
 
@@ -112,6 +113,7 @@ class AnimateReport:
     backend: str
     vram: str  # GB, the memory preset
     decoder: str  # kind of network that made the pictures
+    quantize: str  # number format of the denoiser's linear products, or "none"
     inputs: dict[str, str]
     options: dict[str, Any]
     framing: dict[str, Any]
@@ -141,6 +143,7 @@ def animate(
     vram: str | int = AUTO,
     backend: str = AUTO,
     decoder: str | os.PathLike[str] | None = None,
+    quantize: str = NONE,
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
     preparing: Preparing | None = None,
@@ -155,7 +158,8 @@ def animate(
         portrait: any common still.
         driving: any common video, GIF or still, or a motion template (see ``streaming.template``).
         output: an .mp4 that may exist already (it is replaced) but may not be an input.
-        weights, device, dtype, vram, backend, decoder: as for ``load_engine``; ignored where an ``engine`` is given.
+        weights, device, dtype, vram, backend, decoder, quantize: as for ``load_engine``; ignored where an ``engine``
+            is given.
         engine: a loaded model, to make several films with one.
         progress: called after every finished chunk.
         loading, preparing: called while the model is read and prepared, see ``load_engine``.
@@ -178,6 +182,7 @@ def animate(
             vram=vram,
             backend=backend,
             decoder=decoder,
+            quantize=quantize,
             frames=len(source) if isinstance(source, Template) else source.info.estimated_frames,
             progress=loading,
             preparing=preparing,
@@ -288,12 +293,17 @@ class _Film:
 
     def _made(self, in_flight: deque[DrivingFrame]) -> Iterator[np.ndarray]:
         """All that the engine makes, ease-in and padding included; driving frames are noted as they enter."""
+        coming: ToHost | None = None  # one call is always under way: while it runs, the next window is read
         for window in self.driving.windows():
             in_flight.extend(window.frames)
-            self.state, made = self.engine.step(
+            self.state, following = self.engine.submit(
                 self.state, window.driver, cut=window.cut, controls=self.options.controls
             )
-            yield from made.numpy()
+            if coming is not None:
+                yield from coming.wait().numpy()
+            coming = following
+        if coming is not None:
+            yield from coming.wait().numpy()
         for made in self.engine.flush(self.state):
             yield from made.numpy()
 
@@ -336,6 +346,7 @@ class _Film:
             backend=engine.backend.name,
             vram=engine.memory.name,
             decoder=type(engine.networks.decoder).__name__,
+            quantize=engine.networks.quantized,
             inputs={},
             options=asdict(self.options),
             framing=self.driving.framing(),

@@ -26,6 +26,7 @@ from personalive.streaming.memory import lay_to_rest
 from personalive.streaming.schedule import Schedule
 from personalive.streaming.state import Conditioning, Leaving, Motion, StreamState, draw_noise, entering_latents
 from personalive.vision.keypoints import HeadPose
+from personalive.vision.transfer import ToHost
 
 
 class Engine:
@@ -55,9 +56,9 @@ class Engine:
         for part, module in networks.modules().items():
             lay_to_rest(self.config, memory, part, module)
         self.conditioner = Conditioner(self.backend)
-        self.schedule = Schedule(self.config.schedule)
         self.device = self.conditioner.device
         self.dtype = self.conditioner.dtype
+        self.schedule = Schedule(self.config.schedule, self.device)
         self._timesteps = self.backend.timesteps  # (1, F)
 
     @property
@@ -145,7 +146,27 @@ class Engine:
         """Take one chunk of driving frames in and give one chunk of finished frames out.
 
         The frames that leave were driven by the window three calls ago; the first three chunks of a stream
-        are the ease-in from the portrait.
+        are the ease-in from the portrait. Arguments and errors as ``submit``.
+
+        Returns:
+            The next state, and frames (4, S, S, 3) uint8 on the CPU.
+        """
+        state, frames = self.submit(state, window, noise, cut=cut, controls=controls)
+        return state, frames.wait()
+
+    @torch.no_grad()
+    def submit(
+        self,
+        state: StreamState,
+        window: np.ndarray | Motion,
+        noise: Tensor | None = None,
+        *,
+        cut: int | None = None,
+        controls: Controls = PLAIN,
+    ) -> tuple[StreamState, ToHost]:
+        """``step`` without waiting for the frames: on CUDA they are made while the caller does something else.
+
+        A call waits once for the one before it, to know whether a frame becomes a keyframe.
 
         Args:
             window: (4, H, W, 3) uint8 RGB, square and already framed, or the motion read from such frames.
@@ -155,7 +176,7 @@ class Engine:
             controls: how the motion of this window reaches the portrait.
 
         Returns:
-            The next state, and frames (4, S, S, 3) uint8 on the CPU.
+            The next state, and frames (4, S, S, 3) uint8 on their way to the CPU.
 
         Raises:
             InputError: a window or noise of the wrong shape or kind, or a cut outside the window.
@@ -168,7 +189,7 @@ class Engine:
             raise InputError(f"cut {cut}: give the number of a frame of the window, 0 to {self.chunk_frames - 1}")
         motion = window if isinstance(window, Motion) else self.conditioner.read(window)
         state, leaving = self.advance(state, self.conditioner.follow(state, motion, cut, controls), noise)
-        return state, self.decode(leaving)
+        return state, self._pictures(leaving)
 
     @torch.no_grad()
     def flush(self, state: StreamState) -> Iterator[Tensor]:
@@ -227,6 +248,10 @@ class Engine:
         Returns:
             (4, S, S, 3) uint8 on the CPU.
         """
+        return self._pictures(leaving).wait()
+
+    @torch.no_grad()
+    def _pictures(self, leaving: Leaving) -> ToHost:
         images = self.decode_images(rearrange(leaving.latents, "1 c f h w -> f c h w"))
         if self.networks.detail is not None:
             reference = leaving.reference
@@ -234,7 +259,7 @@ class Engine:
                 self.backend, images, leaving.features, reference.picture, reference.pose, leaving.poses
             )
         bytes_ = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-        return rearrange(bytes_, "f c h w -> f h w c").contiguous().cpu()
+        return ToHost(rearrange(bytes_, "f c h w -> f h w c").contiguous())
 
     def decode_images(self, latents: Tensor) -> Tensor:
         """(F, C, h, w) clean latents -> (F, 3, S, S) about [-1, 1], differentiable."""

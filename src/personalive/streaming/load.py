@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -17,8 +18,10 @@ from personalive.checkpoints.programs import ProgramStore
 from personalive.config import BACKEND_ENV, WEIGHTS_ENV, BackendConfig, MemoryPreset, default_weights_folder
 from personalive.errors import CheckpointError, DeviceError
 from personalive.models.bundle import Networks
+from personalive.models.quantized import FP8, KINDS, quantize_transformers
 from personalive.streaming.backends.choose import candidates, choice_key, choose
 from personalive.streaming.backends.open import (
+    COMPILE,
     EAGER,
     Preparing,
     fitting_precision,
@@ -30,12 +33,25 @@ from personalive.streaming.backends.open import (
 from personalive.streaming.engine import Engine
 from personalive.streaming.memory import choose_preset, lay_to_rest, shortage, ways_out
 
-AUTO = "auto"
+AUTO, NONE = "auto", "none"
+QUANTIZING = (EAGER, COMPILE)  # backends that run narrowed layers
+_FP8_CAPABILITY = (8, 9)  # of CUDA devices: Ada and later
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+
+
+class EngineOptions(TypedDict, total=False):
+    """What ``load_engine`` takes by name, for those who pass it on."""
+
+    device: str
+    dtype: str
+    vram: str
+    backend: str
+    decoder: str | None
+    quantize: str
 
 
 def load_engine(
@@ -46,6 +62,7 @@ def load_engine(
     vram: str | int = AUTO,
     backend: str = AUTO,
     decoder: str | os.PathLike[str] | None = None,
+    quantize: str = NONE,
     frames: int | None = None,
     progress: LoadProgress | None = None,
     preparing: Preparing | None = None,
@@ -63,6 +80,7 @@ def load_engine(
             is made once.
         frames: how many will be made, where that is known: for a few, "auto" prepares nothing.
         decoder: a small decoder in the place of the VAE's, a folder or "taesd" (see ``load_decoder``).
+        quantize: ``"int8"`` or ``"fp8"`` for the products of the denoiser's linear layers, else ``"none"``.
         progress: called after every tensor with the bytes read and the bytes in all.
         preparing: called with a backend's name and the share done while its programs are made, once a model.
 
@@ -81,6 +99,7 @@ def load_engine(
         any_precision=dtype == AUTO,
         memory=choose_preset(str(vram), chosen, lambda: number.itemsize * count_values(folder)),
         decoder=None if decoder is None else os.fspath(decoder),
+        quantize=_check_quantize(quantize, chosen),
         progress=progress,
         preparing=preparing,
     )
@@ -98,6 +117,7 @@ class _Opening:
     any_precision: bool  # nobody asked for this one
     memory: MemoryPreset
     decoder: str | None
+    quantize: str
     progress: LoadProgress | None
     preparing: Preparing | None
     read: dict[torch.dtype, tuple[Networks, str]] = field(default_factory=dict)
@@ -107,6 +127,8 @@ class _Opening:
         precision = self.precision
         if self.any_precision:
             precision = fitting_precision(backend, self.device, precision)
+        if self.quantize != NONE and backend not in QUANTIZING:
+            raise DeviceError(f"--quantize {self.quantize}: needs --backend {' or '.join(QUANTIZING)}, not {backend}")
         if (reason := why_not(backend, self.device, precision)) is not None:
             raise DeviceError(f"backend {backend}: {reason}")
         with shortage(self.device, ways_out(self.memory, self.device, precision, self.folder.name)):
@@ -128,6 +150,9 @@ class _Opening:
             if self.decoder is not None:
                 small = load_decoder(self.decoder, self.folder, device=self.device, dtype=dtype)
                 networks, identity = replace(networks, small_decoder=small), identity + decoder_identity(small)
+            if self.quantize != NONE:
+                quantize_transformers(networks.denoising_unet, self.quantize)
+                networks, identity = replace(networks, quantized=self.quantize), identity + self.quantize
             self.read[dtype] = networks, identity
         return self.read[dtype]
 
@@ -135,9 +160,11 @@ class _Opening:
         """The engine with the backend that was or is measured as the fastest."""
         config, store = BackendConfig(), ProgramStore()
         large = count_values(self.folder) > config.max_values_on_cpu and self.device.type == "cpu"
-        identity = f"{self.folder.identity()}{self.decoder or ''}"
-        built = self.decoder is None and has_engines(identity, self.precision, self.device, store)
+        identity = f"{self.folder.identity()}{self.decoder or ''}{self.quantize}"
+        built = self.decoder is None and has_engines(self.folder.identity(), self.precision, self.device, store)
         names = [EAGER] if large else candidates(self.device, self.precision, built=built)
+        if self.quantize != NONE:
+            names = [name for name in names if name in QUANTIZING]
         if len(names) == 1:
             return self.by(EAGER)
         key = choice_key(names, self.device, self.precision, identity)
@@ -147,6 +174,16 @@ class _Opening:
         if frames is not None and frames < config.prepare_from_frames:
             return self.by(EAGER)
         return choose({name: partial(self.by, name) for name in names}, store, key, config)[0]
+
+
+def _check_quantize(kind: str, device: torch.device) -> str:
+    if kind not in (NONE, *KINDS):
+        raise DeviceError(f"quantize {kind!r} is not known: use {NONE}, {', '.join(KINDS)}")
+    if kind != NONE and device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"--quantize {kind}: is made for CPUs and NVIDIA devices, not for {device.type}")
+    if kind == FP8 and device.type == "cuda" and torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
+        raise DeviceError("--quantize fp8: this GPU does not multiply in it: use --quantize int8")
+    return kind
 
 
 def find_weights() -> Path:

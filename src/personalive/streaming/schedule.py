@@ -23,10 +23,14 @@ class Step(NamedTuple):
 class Schedule:
     """Cumulative products and the two formulas that use them. Immutable after construction."""
 
-    def __init__(self, config: ScheduleConfig) -> None:
+    def __init__(self, config: ScheduleConfig, device: torch.device | None = None) -> None:
+        """
+        Args:
+            device: of the timesteps to come, where that is known: then nothing is copied for them.
+        """
         self.config = config
         roots = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_steps, dtype=torch.float64)
-        self.alphas_cumprod = torch.cumprod(1.0 - roots**2, dim=0).float()  # (train_steps,) CPU float32
+        self.alphas_cumprod = torch.cumprod(1.0 - roots**2, dim=0).float().to(device)  # (train_steps,) float32
 
     def timesteps(self, chunk_frames: int) -> Tensor:
         """(1, F) timesteps of the frames in flight, cleanest first."""

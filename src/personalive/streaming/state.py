@@ -16,6 +16,7 @@ from torch import Tensor
 
 from personalive.models.attention import KV
 from personalive.vision.keypoints import HeadPose, interpolate
+from personalive.vision.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +111,4 @@ def draw_noise(seed: int, call: int, shape: tuple[int, ...], device: torch.devic
     """
     mixed = np.random.SeedSequence((seed, call)).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
-    return torch.randn(shape, generator=generator).to(device)
+    return to_device(torch.randn(shape, generator=generator), device)

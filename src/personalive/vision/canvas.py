@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from personalive.config import CanvasConfig
+from personalive.vision.transfer import constant
 
 _CANVAS = CanvasConfig()
+_REACH = range(-_CANVAS.radius_px, _CANVAS.radius_px + 1)
+_DISC = tuple((x, y) for x in _REACH for y in _REACH if x * x + y * y <= _CANVAS.radius_px**2)
 
 
 def draw_canvas(keypoints: Tensor, size_px: int) -> Tensor:
@@ -25,7 +28,7 @@ def draw_canvas(keypoints: Tensor, size_px: int) -> Tensor:
         (F, 3, S, S) float32 in [0, 1].
     """
     index, inside = _disc_pixels(_pixels(keypoints, size_px), size_px)
-    colours = torch.tensor(_CANVAS.colours, dtype=torch.float32, device=keypoints.device) / 255
+    colours = constant(_CANVAS.colours, keypoints.device) / 255
     ink = colours.T[None, :, :, None] * inside[:, None]  # (F, 3, P, offsets)
     canvas = torch.zeros(len(keypoints), 3, size_px * size_px, device=keypoints.device)
     canvas.scatter_add_(2, index.flatten(1)[:, None].expand(-1, 3, -1), ink.flatten(2))
@@ -54,16 +57,13 @@ def face_box(keypoints: Tensor, size_px: int) -> Tensor:
 
 def _pixels(keypoints: Tensor, size_px: int) -> Tensor:
     """Pixel positions of the drawn keypoints, truncated towards zero: (F, P, 2) int64."""
-    chosen = keypoints[:, list(_CANVAS.points), :2].float()
+    chosen = keypoints[:, constant(_CANVAS.points, keypoints.device), :2].float()
     return ((chosen * 0.5 + 0.5) * size_px).to(torch.int64)
 
 
 def _disc_pixels(centres: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
     """Flat pixel numbers under each disc and whether they lie on the canvas: two (F, P, offsets)."""
-    reach = torch.arange(-_CANVAS.radius_px, _CANVAS.radius_px + 1, device=centres.device)
-    offsets = torch.cartesian_prod(reach, reach)
-    offsets = offsets[offsets.square().sum(dim=1) <= _CANVAS.radius_px**2]
-    pixels = centres[:, :, None] + offsets
+    pixels = centres[:, :, None] + constant(_DISC, centres.device)
     inside = ((pixels >= 0) & (pixels < size_px)).all(dim=-1)
     index = pixels[..., 1] * size_px + pixels[..., 0]
     return torch.where(inside, index, 0), inside

@@ -17,6 +17,7 @@ from torch import Tensor
 from personalive.config import HeadProxyConfig
 from personalive.vision.fields import enlarged, places, sample
 from personalive.vision.keypoints import HeadPose, rotation_matrix
+from personalive.vision.transfer import constant
 
 _PROXY = HeadProxyConfig()
 _FIELD_SHARE = 2  # the field is computed at this fraction of the side: it is smooth
@@ -56,7 +57,7 @@ def _head_shift(held: HeadPose, wanted: HeadPose, at: Tensor) -> tuple[Tensor, T
     and looked up in the held pose. Beside the ellipsoid its nearest point is taken.
     """
     to_picture, to_held = _rotation(wanted), _rotation(held)
-    radii = torch.tensor(_PROXY.radii, device=at.device)
+    radii = constant(_PROXY.radii, at.device)
     centre = _beside(held, _PROXY.centre)  # (B, 3) head coordinates
     at_centre = einsum(centre, to_picture, "b i, b i j -> b j")[:, None, None, :2]
     flat = F.pad((at - _shift(wanted)) / _scale(wanted) - at_centre, (0, 1))  # z = 0
@@ -99,9 +100,9 @@ def _scale(pose: HeadPose) -> Tensor:
 
 
 def _beside(pose: HeadPose, offset: tuple[float, float, float]) -> Tensor:
-    return pose.kp.mean(dim=1) + torch.tensor(offset, device=pose.kp.device)
+    return pose.kp.mean(dim=1) + constant(offset, pose.kp.device)
 
 
 def _pair(values: tuple[float, float], weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    low, high = (weight.new_tensor(value) for value in values)
+    low, high = constant(values, weight.device).to(weight).unbind()
     return low.expand_as(weight), high.expand_as(weight), weight

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from personalive.errors import InputError
+from personalive.vision.transfer import to_device
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 ValueRange = Literal["unit", "signed"]  # [0, 1] or [-1, 1]
@@ -125,7 +126,7 @@ def frames_to_tensor(
         )
     batch = frames if frames.ndim == 4 else frames[None]
     owned = batch if batch.flags.c_contiguous and batch.flags.writeable else batch.copy()
-    pixels = torch.from_numpy(owned).to(device).permute(0, 3, 1, 2).to(torch.float32)
+    pixels = to_device(torch.from_numpy(owned), torch.device(device)).permute(0, 3, 1, 2).to(torch.float32)
     scaled = pixels / 255 if value_range == "unit" else pixels / 127.5 - 1
     return scaled.to(dtype).contiguous()
 

@@ -38,7 +38,7 @@ def backend(networks: Networks, folder: Path) -> Backend:
     """With some programs compiled, the others run by torch."""
     found = graphs(Backend(networks))
     plain = {name: lambda *given, run=graph.module: listed(run(*given)) for name, graph in found.items()}
-    compiled = compiled_programs.read({name: found[name] for name in NAMES}, folder, networks.config.chunk_frames)
+    compiled = compiled_programs.read({name: found[name] for name in NAMES}, folder)
     return ProgramBackend(networks, "compile", plain | compiled, torch.float32)
 
 

@@ -88,6 +88,14 @@ def test_more_pictures_than_a_program_takes_come_in_parts(networks, opened, monk
         )
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_encoders_for_a_chunk_take_any_number(networks, opened, count: int):
+    faces = torch.rand(count, 3, *[networks.config.motion_encoder.face_size_px] * 2) * 2 - 1
+    with torch.no_grad():
+        wanted = Backend(networks).motion_tokens(faces)
+        torch.testing.assert_close(opened("openvino").motion_tokens(faces), wanted, atol=1e-3, rtol=1e-3)
+
+
 def test_gradients_are_refused_and_not_lost(opened):
     backend = opened("openvino")
     latents = torch.zeros(1, 4, 8, 8, requires_grad=True)
@@ -100,7 +108,7 @@ def test_openvino_reports_to_nobody(tmp_path: Path):
         "import sys\n"
         "from personalive.streaming.backends.openvino_programs import read\n"
         "import torch\n"
-        f"read([], __import__('pathlib').Path({str(tmp_path)!r}), torch.float32, 1)\n"
+        f"read({{}}, __import__('pathlib').Path({str(tmp_path)!r}), torch.float32, 1, 4)\n"
         "assert 'openvino' in sys.modules\n"
         "loaded = [m for m, it in sys.modules.items() if m.startswith('openvino_telemetry') and it is not None]\n"
         "assert not loaded, loaded\n"

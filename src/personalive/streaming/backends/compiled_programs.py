@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from personalive.models.bundle import Networks
-from personalive.streaming.backends.cuda_graphs import Recorded
+from personalive.streaming.backends.cuda_graphs import Recorded, Recorder
 from personalive.streaming.backends.graphs import REFERENCES, Graph, exported, listed
 from personalive.streaming.backends.programs import Program
 
@@ -63,15 +63,18 @@ def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], Non
     told(1.0)
 
 
-def read(graphs: Mapping[str, Graph], folder: Path, chunk: int) -> dict[str, Program]:
-    """The programs that ``write`` left there, each run once; on CUDA recorded for a chunk and all references."""
+def read(graphs: Mapping[str, Graph], folder: Path) -> dict[str, Program]:
+    """The programs that ``write`` left there, each run once; on CUDA recorded for all counts of references."""
+    programs: dict[str, Program] = {}
+    recorder: Recorder | None = None
     with _kernels_in(folder / _KERNELS):
-        programs: dict[str, Program] = {}
         for name, graph in graphs.items():
-            counts = REFERENCES if graph.counts == {"r"} else (chunk,)
-            run = _Compiled(graph, folder / name)
-            programs[name] = Recorded(run, graph, counts) if graph.device.type == "cuda" else run
-            programs[name](*graph.examples(counts[0]))
+            programs[name] = run = _Compiled(graph, folder / name)
+            run(*graph.examples(1))
+            if graph.device.type == "cuda":
+                recorder = recorder or Recorder()
+                counts = REFERENCES if graph.counts == {"r"} else ()
+                programs[name] = Recorded(run, graph, counts, recorder)
     return programs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -12,58 +13,78 @@ from torch import Tensor
 from personalive.streaming.backends.graphs import Graph
 from personalive.streaming.backends.programs import Program
 
+_MOST = 4  # recordings of one program
+Shapes = tuple[torch.Size, ...]
 
-class Recorded:
-    """A program recorded for some counts; with any other it is run plainly.
 
-    All counts share one set of inputs, the largest count's, and one pool of memory: only one of them runs at a time.
+class Recorder:
+    """One pool of memory for all recordings of a backend: only one of them runs at a time.
+
+    All callers have to use the same CUDA stream, as they do unless they ask for others.
     """
 
-    def __init__(self, run: Program, graph: Graph, counts: Sequence[int]) -> None:
-        """Record at once.
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    @torch.no_grad()
+    def record(self, run: Program, inputs: list[Tensor]) -> _Recording:
+        """What ``run`` does with these inputs, for replays that read what is in them then."""
+        here = torch.cuda.current_stream(inputs[0].device)
+        aside = torch.cuda.Stream(inputs[0].device)
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):  # libraries set themselves up in their first calls, which cannot be recorded
+            for _ in range(2):
+                run(*inputs)
+        here.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others may go on
+            outputs = list(run(*inputs))
+        return _Recording(graph, inputs, outputs)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: Any
+    inputs: list[Tensor]
+    outputs: list[Tensor]  # held, so that no later recording takes their memory
+
+
+class Recorded:
+    """A program that is recorded for the shapes it meets, the first few; with others it is run plainly."""
+
+    def __init__(self, run: Program, graph: Graph, counts: Sequence[int], recorder: Recorder) -> None:
+        """Record some shapes at once, so that a stream does not wait for it; they share their inputs' memory.
 
         Args:
             run: launches kernels on the current stream, and waits for none.
             graph: what ``run`` computes.
-            counts: of pictures or of references.
+            counts: of pictures or of references, to be recorded now.
         """
-        self._run, self._lock = run, Lock()
-        self._inputs = graph.examples(max(counts))
-        self._recorded: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, list[Tensor], list[Tensor]]] = {}
-        pool = torch.cuda.graph_pool_handle()
+        self._run, self._recorder = run, recorder
+        self._recordings: dict[Shapes, _Recording] = {}
+        largest = graph.examples(max(counts, default=1))
         for count in sorted(counts, reverse=True):  # the largest first: the others fit into what it took
             inputs = [
                 whole[tuple(slice(side) for side in graph.shape(name, count))]
-                for name, whole in zip(graph.inputs, self._inputs, strict=True)
+                for name, whole in zip(graph.inputs, largest, strict=True)
             ]
-            recording, outputs = _record(run, inputs, pool)
-            self._recorded[_shapes(inputs)] = recording, inputs, outputs
+            self._recordings[_shapes(inputs)] = recorder.record(run, inputs)
 
     @torch.no_grad()
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
-        if (found := self._recorded.get(_shapes(tensors))) is None:
-            return self._run(*tensors)
-        recording, inputs, outputs = found
-        with self._lock:
-            for own, given in zip(inputs, tensors, strict=True):
+        shapes = _shapes(tensors)
+        with self._recorder.lock:
+            if shapes not in self._recordings:
+                if len(self._recordings) == _MOST:
+                    return self._run(*tensors)
+                self._recordings[shapes] = self._recorder.record(self._run, [t.clone() for t in tensors])
+            found = self._recordings[shapes]
+            for own, given in zip(found.inputs, tensors, strict=True):
                 own.copy_(given)
-            recording.replay()
-            return [tensor.clone() for tensor in outputs]  # the next replay writes over them
+            found.graph.replay()
+            return [tensor.clone() for tensor in found.outputs]  # the next replay writes over them
 
 
-def _shapes(tensors: Sequence[Tensor]) -> tuple[torch.Size, ...]:
+def _shapes(tensors: Sequence[Tensor]) -> Shapes:
     return tuple(tensor.shape for tensor in tensors)
-
-
-@torch.no_grad()
-def _record(run: Program, inputs: list[Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
-    aside = torch.cuda.Stream(inputs[0].device)
-    aside.wait_stream(torch.cuda.current_stream(inputs[0].device))
-    with torch.cuda.stream(aside):  # libraries set themselves up in their first calls, which cannot be recorded
-        for _ in range(2):
-            run(*inputs)
-    torch.cuda.current_stream(inputs[0].device).wait_stream(aside)
-    recording = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recording, pool=pool):
-        outputs = list(run(*inputs))
-    return recording, outputs

@@ -52,6 +52,8 @@ def open_backend(
     device = networks.denoising_unet.conv_in.weight.device
     if (reason := why_not(name, device, precision)) is not None:
         raise DeviceError(f"backend {name}: {reason}")
+    if device.type == "cuda":
+        _channels_last(networks)
     plain = Backend(networks)
     if name == EAGER:
         return plain
@@ -129,13 +131,13 @@ def _programs(
         return store.read(
             program_key(name, *compiled_programs.PACKAGES, **facts, threads=threads),
             make=lambda folder: compiled_programs.write(found, folder, told),
-            read=lambda folder: compiled_programs.read(found, folder, plain.leaving),
+            read=lambda folder: compiled_programs.read(found, folder),
         )
     if name == OPENVINO:
         return store.read(
             program_key(name, *openvino_programs.PACKAGES, model=identity),
             make=lambda folder: openvino_programs.write(found, folder, told),
-            read=lambda folder: openvino_programs.read(list(found), folder, precision, threads),
+            read=lambda folder: openvino_programs.read(found, folder, precision, threads, plain.leaving),
         )
     return store.read(
         onnx_key(identity, plain.dtype, plain.device),
@@ -185,6 +187,13 @@ def _providers(name: str, device: torch.device, folder: object = "") -> list[tup
         "trt_timing_cache_path": f"{folder}/{TENSORRT}",
     }
     return [("TensorrtExecutionProvider", engines), cuda]
+
+
+def _channels_last(networks: Networks) -> None:
+    """Lay convolutions' weights out as tensor cores read them; else they would be laid out anew in each call."""
+    modules: list[Any] = [*networks.modules().values(), networks.decoder]
+    for module in modules:
+        module.to(memory_format=torch.channels_last)
 
 
 def _silent(_name: str, _share: float) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from personalive.streaming.backends.graphs import Graph, exported
-from personalive.streaming.backends.programs import Program
+from personalive.streaming.backends.programs import InChunks, Program
 
 PACKAGES = ("openvino", "torch")  # whose versions decide the files
+_ENCODERS = ("encode", "extract", "motion_tokens")  # the other programs gain nothing by a fixed shape
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
@@ -33,8 +34,10 @@ def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], Non
     told(1.0)
 
 
-def read(names: list[str], folder: Path, precision: torch.dtype, threads: int) -> dict[str, Program]:
-    """The programs that ``write`` left there."""
+def read(
+    graphs: Mapping[str, Graph], folder: Path, precision: torch.dtype, threads: int, chunk: int
+) -> dict[str, Program]:
+    """The programs that ``write`` left there; encoders for a chunk of pictures exactly, a quarter faster so."""
     openvino = _openvino()
     core = openvino.Core()
     settings = {
@@ -43,7 +46,16 @@ def read(names: list[str], folder: Path, precision: torch.dtype, threads: int) -
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_HYPER_THREADING": True,  # or it would count cores and take half of the threads it may
     }
-    return {name: _Program(core.compile_model(folder / f"{name}.xml", "CPU", settings)) for name in names}
+    programs: dict[str, Program] = {}
+    for name, graph in graphs.items():
+        model = core.read_model(folder / f"{name}.xml")
+        if name in _ENCODERS:
+            model.reshape(
+                {node: graph.shape(key, chunk) for node, key in zip(model.inputs, graph.inputs, strict=True)}
+            )
+        program = _Program(core.compile_model(model, "CPU", settings))
+        programs[name] = InChunks(program, chunk) if name in _ENCODERS else program
+    return programs
 
 
 def _openvino() -> Any:

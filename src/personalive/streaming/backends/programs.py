@@ -96,3 +96,19 @@ class ProgramBackend(Backend):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             raise RuntimeError(f"the {self.name} backend gives no gradients: train with the eager one")
         return self._programs[name](*tensors)
+
+
+class InChunks:
+    """Any number of pictures by a program for a chunk of them, the last chunk filled up."""
+
+    def __init__(self, run: Program, chunk: int) -> None:
+        self._run, self._chunk = run, chunk
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
+        parts = []
+        for start in range(0, len(tensors[0]), self._chunk):
+            part = [tensor[start : start + self._chunk] for tensor in tensors]
+            missing = self._chunk - len(part[0])
+            filled = [torch.cat([t, t[-1:].expand(missing, *t.shape[1:])]) if missing else t for t in part]
+            parts.append([tensor[: self._chunk - missing] for tensor in self._run(*filled)])
+        return parts[0] if len(parts) == 1 else [torch.cat(tensors) for tensors in zip(*parts, strict=True)]

@@ -1,0 +1,156 @@
+"""What only an NVIDIA device can show. Everything else is tested on the CPU, where these tests are skipped.
+
+python -m pytest tests/cuda
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from personalive.checkpoints.programs import ProgramStore
+from personalive.models.bundle import Networks
+from personalive.models.quantized import KINDS, quantize_transformers
+from personalive.streaming.backends.open import open_backend
+from personalive.streaming.engine import Engine
+from support.small_engine import key_seeded_networks, noise_pictures
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
+
+CALLS = 14  # enough for all keyframes
+PORTRAIT = noise_pictures(1, 9)[0]
+WINDOWS = noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
+
+
+def on_cuda(dtype: torch.dtype = torch.float32) -> Networks:
+    networks = key_seeded_networks()
+    for module in networks.modules().values():
+        module.to(device="cuda", dtype=dtype)
+    return networks
+
+
+def opened(name: str, store: ProgramStore, dtype: torch.dtype = torch.float32) -> Engine:
+    networks = on_cuda(dtype)
+    backend = open_backend(name, networks, precision=dtype, identity="small", store=store)
+    return Engine(networks, backend=backend)
+
+
+def frames_of(engine: Engine, calls: int = CALLS) -> torch.Tensor:
+    """A short stream; a low threshold makes keyframes early."""
+    state, made = engine.start(PORTRAIT, keyframe_threshold=0.0), []
+    for window in WINDOWS[:calls]:
+        state, frames = engine.step(state, window)
+        made.append(frames)
+    assert state.keyframes == (3 if calls == CALLS else state.keyframes)
+    return torch.cat(made).float()
+
+
+def psnr_db(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float(10 * torch.log10(255**2 / (found - wanted).square().mean()))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> ProgramStore:
+    return ProgramStore(tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """Float32 means float32: without tensor cores' shorter mantissa."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def by_cpu() -> torch.Tensor:
+    return frames_of(Engine(key_seeded_networks()), 4)
+
+
+@pytest.mark.parametrize(("dtype", "least_db"), [(torch.float32, 50), (torch.float16, 35), (torch.bfloat16, 25)])
+def test_frames_are_those_of_the_cpu(by_cpu, store, dtype: torch.dtype, least_db: float):
+    assert psnr_db(frames_of(opened("eager", store, dtype), 4), by_cpu) > least_db
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_compiled_calls_with_every_number_of_keyframes_are_those_of_torch(store, dtype: torch.dtype):
+    plain, compiled = opened("eager", store, dtype), opened("compile", store, dtype)
+    state = plain.start(PORTRAIT, keyframe_threshold=0.0)
+    met = set()
+    for window in WINDOWS:
+        met.add(state.keyframes)
+        found = compiled.step(state, window)[1].float()
+        state, wanted = plain.step(state, window)
+        assert psnr_db(found, wanted.float()) > (50 if dtype == torch.float32 else 35)
+    assert met == {0, 1, 2, 3}
+
+
+def test_a_replayed_stream_is_the_same_bit_by_bit(store):
+    compiled = opened("compile", store, torch.float16)
+    assert torch.equal(frames_of(compiled, 5), frames_of(compiled, 5))
+
+
+def test_two_streams_by_turns_do_not_disturb_each_other(store):
+    compiled = opened("compile", store, torch.float16)
+    alone = frames_of(compiled, 4)
+    one, other = (compiled.start(picture) for picture in (PORTRAIT, noise_pictures(1, 5)[0]))
+    one = compiled.start(PORTRAIT, keyframe_threshold=0.0)
+    made = []
+    for window in WINDOWS[:4]:
+        one, frames = compiled.step(one, window)
+        made.append(frames)
+        other, _ = compiled.step(other, window[::-1].copy())
+    assert torch.equal(torch.cat(made).float(), alone)
+
+
+@pytest.mark.parametrize("name", ["eager", "compile"])
+def test_the_host_waits_once_in_a_call_and_only_for_the_keyframe(store, name: str):
+    engine = opened(name, store, torch.float16)
+    state = engine.start(PORTRAIT, keyframe_threshold=0.0)
+    for window in WINDOWS[:12]:  # past the first call that may keep one
+        state, _ = engine.step(state, window)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            _, pending = engine.submit(state, WINDOWS[12])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    asked = state.keyframes < engine.config.keyframes.maximum
+    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) == int(asked)
+    assert pending.wait().is_pinned()
+
+
+def test_frames_asked_for_ahead_are_those_of_steps(store):
+    engine = opened("compile", store, torch.float16)
+    wanted = frames_of(engine, 6)
+    state, pending = engine.start(PORTRAIT, keyframe_threshold=0.0), []
+    for window in WINDOWS[:6]:
+        state, frames = engine.submit(state, window)
+        pending.append(frames)
+    assert torch.equal(torch.cat([frames.wait() for frames in pending]).float(), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eight_bits_on_the_device_are_those_of_the_cpu(kind: str):
+    if kind == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this GPU has no fp8")
+    cpu, cuda = key_seeded_networks(), on_cuda()
+    for networks in (cpu, cuda):
+        quantize_transformers(networks.denoising_unet, kind)
+    assert psnr_db(frames_of(Engine(cuda), 3), frames_of(Engine(cpu), 3)) > 35
+
+
+def test_states_and_frames_need_no_copy_of_the_window(store):
+    """A window that the caller writes over afterwards was taken in as it was."""
+    engine = opened("eager", store)
+    state = engine.start(PORTRAIT)
+    window = np.array(WINDOWS[0])
+    wanted = engine.step(state, window)[0].motion
+    following, _ = engine.submit(state, window)
+    window[:] = 0
+    assert torch.equal(following.motion, wanted)

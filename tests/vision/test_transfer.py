@@ -1,0 +1,26 @@
+"""Tensors to a device and back; what only CUDA does is in tests/cuda."""
+
+from __future__ import annotations
+
+import torch
+
+from personalive.vision.transfer import ToHost, constant, to_device
+
+CPU = torch.device("cpu")
+
+
+def test_on_one_device_nothing_is_copied():
+    tensor = torch.rand(3)
+    assert to_device(tensor, CPU) is tensor
+    assert ToHost(tensor).wait() is tensor
+
+
+def test_another_device_is_reached():
+    assert to_device(torch.rand(3), torch.device("meta")).device.type == "meta"
+
+
+def test_constants_are_made_once():
+    values = ((1.0, 2.0), (3.0, 4.0))
+    assert torch.equal(constant(values, CPU), torch.tensor(values))
+    assert constant(values, CPU) is constant(values, CPU)
+    assert constant((1, 2), CPU).dtype == torch.int64
