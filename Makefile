@@ -26,7 +26,7 @@ check: $(STAMP)
 
 test: check
 	@$(BIN)/python tests/support/chromium.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 train: $(STAMP)
 	$(BIN)/python -m personalive.training all --run runs/tiny

@@ -136,6 +136,7 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
         "vram": "auto",
         "backend": "auto",
         "decoder": None,
+        "quantize": "none",
     }
     assert asked == {**engine, "framing": "none", "fallback": True}
     assert not (place / "some/where").exists()

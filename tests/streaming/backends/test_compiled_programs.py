@@ -18,6 +18,7 @@ from personalive.streaming.backends.programs import ProgramBackend
 from personalive.streaming.engine import Engine
 from support.small_engine import key_seeded_networks, noise_pictures
 
+pytestmark = pytest.mark.xdist_group("compiled")  # compiled once, not by every worker
 NAMES = ("denoise", "guide")  # compiling is slow, and these have both kinds of counts
 
 

@@ -21,6 +21,7 @@ from personalive.streaming.backends.open import BACKENDS, open_backend, why_not
 from personalive.streaming.engine import Engine
 from support.small_engine import noise_pictures
 
+pytestmark = pytest.mark.xdist_group("programs")  # made once, not by every worker
 RUNTIMES = ("openvino", "onnxruntime")
 
 
