@@ -30,16 +30,16 @@ class Recorder:
     @torch.no_grad()
     def record(self, run: Program, inputs: list[Tensor]) -> _Recording:
         """What ``run`` does with these inputs, for replays that read what is in them then."""
-        here = torch.cuda.current_stream(inputs[0].device)
-        aside = torch.cuda.Stream(inputs[0].device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):  # libraries set themselves up in their first calls, which cannot be recorded
-            for _ in range(2):
-                run(*inputs)
-        here.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others may go on
-            outputs = list(run(*inputs))
+        with torch.cuda.device(inputs[0].device):
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):  # libraries set themselves up in their first calls, which are not recorded
+                for _ in range(2):
+                    run(*inputs)
+            here.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()  # "thread_local": other threads may go on with the device meanwhile
+            with torch.cuda.graph(graph, self._pool, aside, capture_error_mode="thread_local"):
+                outputs = list(run(*inputs))
         return _Recording(graph, inputs, outputs)
 
 
