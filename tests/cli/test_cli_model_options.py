@@ -92,6 +92,7 @@ def test_a_film_in_eight_bits_says_so(run, place, portrait, driving, small_weigh
     flags = ("--weights", small_weights, "--framing", "center", "--quantize", "int8")
     done = run("animate", portrait, driving, *flags)
     assert (done.code, done.err) == (0, "")
+    assert "and int8 by eager" in done.out
     assert '"quantize": "int8"' in (place / "clip_by_me.json").read_text()
 
 

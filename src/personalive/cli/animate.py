@@ -267,7 +267,8 @@ def told(progress: Progress) -> str:
 
 def _show(report: AnimateReport) -> None:
     length = f"{report.frames} frames, {report.duration_s:.2f} s"
-    model = f"{report.weights} on {report.device} in {report.dtype} by {report.backend}"
+    formats = report.dtype if report.quantize == Quantize.NONE else f"{report.dtype} and {report.quantize}"
+    model = f"{report.weights} on {report.device} in {formats} by {report.backend}"
     rows = [
         ("film", report.output),
         ("", f"{length}, made in {clock(report.seconds)} at {report.fps:.1f} frames per second"),
