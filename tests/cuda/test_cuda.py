@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from personalive.checkpoints.programs import ProgramStore
+from personalive.errors import DeviceError
 from personalive.models.bundle import Networks
 from personalive.models.quantized import KINDS, quantize_transformers
 from personalive.streaming.backends.open import open_backend
 from personalive.streaming.engine import Engine
+from personalive.streaming.load import load_engine
 from support.small_engine import key_seeded_networks, noise_pictures
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
@@ -138,7 +140,9 @@ def test_frames_asked_for_ahead_are_those_of_steps(store):
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_bits_on_the_device_are_those_of_the_cpu(kind: str):
     if kind == "fp8" and torch.cuda.get_device_capability() < (8, 9):
-        pytest.skip("this GPU has no fp8")
+        with pytest.raises(DeviceError, match="--quantize int8"):
+            load_engine("tiny", device="cuda", quantize=kind)
+        return
     cpu, cuda = key_seeded_networks(), on_cuda()
     for networks in (cpu, cuda):
         quantize_transformers(networks.denoising_unet, kind)

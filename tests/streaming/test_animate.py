@@ -194,6 +194,24 @@ def test_an_interruption_leaves_a_playable_part_and_no_film(studio: Studio, kind
     assert any("film.partial.mp4" in note for note in error.value.__notes__)
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_frames_that_were_finished_when_a_call_failed_are_in_the_part(studio: Studio, kind: type[BaseException]):
+    engine, calls = Noting(studio.engine.networks), []
+    submit = engine.submit
+
+    def fails(*window: Any, **named: Any):
+        calls.append(window)
+        if len(calls) == 6:  # the first three calls give the ease-in
+            raise kind
+        return submit(*window, **named)
+
+    engine.submit = fails
+    with pytest.raises(kind):
+        studio.film(studio.clip(40), engine=engine)
+    part = read_film(studio.folder / "film.partial.mp4")
+    assert part.times == [Fraction(i, 25) for i in range(8)]
+
+
 def test_an_older_film_survives_an_interruption(studio: Studio):
     driving = studio.clip(9)
     studio.film(driving)

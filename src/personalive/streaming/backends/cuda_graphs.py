@@ -63,7 +63,7 @@ class Recorded:
         """
         self._run, self._recorder = run, recorder
         self._recordings: dict[Shapes, _Recording] = {}
-        largest = graph.examples(max(counts, default=1))
+        largest = graph.examples(max(counts)) if counts else []
         for count in sorted(counts, reverse=True):  # the largest first: the others fit into what it took
             inputs = [
                 whole[tuple(slice(side) for side in graph.shape(name, count))]
