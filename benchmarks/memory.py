@@ -185,6 +185,9 @@ def estimate(dtype: torch.dtype = torch.float16) -> Estimate:
         away = {name: weights[name] for name in resting(networks.config, preset)}
         staying = sum(weights.values()) - sum(away.values())
         steps = counter.steps(preset.decode_frames or networks.config.chunk_frames)
+        if preset.decode_beside:
+            denoiser, decoder = steps[-2:]
+            steps[-2:] = [Step(name=f"{denoiser.name} beside {decoder.name}", alive=denoiser.alive + decoder.alive)]
         found.steps.extend(step for step in steps if step not in found.steps)
         wanted = {step.name: step.alive + away.get(step.needs or "", 0) for step in steps}
         largest = max(wanted, key=lambda name: wanted[name])

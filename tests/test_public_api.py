@@ -129,6 +129,7 @@ def test_the_state_holds_these_values():
         "poses",
         "driver",
         "bank",
+        "leads",
         "keyframe_threshold",
         "seed",
         "call",

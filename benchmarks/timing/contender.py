@@ -22,6 +22,7 @@ from personalive.streaming.engine import Engine
 from personalive.streaming.keyframes import extend
 from personalive.streaming.load import NONE
 from personalive.streaming.state import StreamState
+from personalive.vision.transfer import ToHost
 from timing.baseline import Baseline
 from timing.machine import Memory
 from timing.material import Material, Model
@@ -68,7 +69,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 # --- the one place where backends are made -------------------------------------------------------------------------
 
 
-def open_backend(spec: Spec, networks: Networks, identity: str) -> Backend:
+def open_backend(spec: Spec, networks: Networks, identity: str, memory: MemoryPreset) -> Backend:
     """What runs these networks.
 
     Raises:
@@ -79,7 +80,9 @@ def open_backend(spec: Spec, networks: Networks, identity: str) -> Backend:
     if spec.quantize != NONE:
         quantize_transformers(networks.denoising_unet, spec.quantize)
         identity += spec.quantize
-    return backends.open_backend(spec.name, networks, precision=spec.dtype, identity=identity)
+    return backends.open_backend(
+        spec.name, networks, precision=spec.dtype, identity=identity, decode_beside=memory.decode_beside
+    )
 
 
 def network_dtype(spec: Spec) -> torch.dtype:
@@ -129,7 +132,7 @@ def set_up(
     begun = time.perf_counter()
     figures["load_s"] = begun - loading
     memory.reset()
-    backend = open_backend(contender.spec, networks, model.identity)
+    backend = open_backend(contender.spec, networks, model.identity, plan.memory)
     engine = Engine(networks, backend=backend, memory=plan.memory)
     figures["open_s"] = time.perf_counter() - begun
     contender.engine = engine
@@ -145,6 +148,7 @@ def set_up(
         figures |= agreement(first.frames, wanted)
     figures["first_frame_s"] = first_frame_s(engine, material, plan.repeats)
     figures["keyframe_ms"] = keyframe_ms(engine, first.state, plan.repeats)
+    figures["ahead_frames_per_s"] = ahead_frames_per_s(engine, first.state, material, plan.stream_calls)
     for _ in range(plan.warm_calls):
         take_turn(contender, material)
     figures["peak_memory_bytes"], figures["peak_reserved_bytes"] = memory.peak_bytes(), memory.reserved_bytes()
@@ -223,7 +227,7 @@ def with_keyframes(engine: Engine, state: StreamState, count: int) -> StreamStat
     state = dataclasses.replace(state, call=max(state.call, engine.config.keyframes.first_call))
     for number in range(count):
         kv = engine.backend.project(state.latents[:, :, number], state.reference.context)
-        bank = torch.cat([state.bank, state.motion[:, number : number + 1]], dim=1)
+        bank = (*state.bank, ToHost(state.motion[:, number : number + 1]))
         state = dataclasses.replace(state, reference=extend(state.reference, kv), bank=bank)
     return state
 
@@ -245,6 +249,20 @@ def keyframe_ms(engine: Engine, state: StreamState, repeats: int) -> float:
         settle(engine.device)
         times.append(1e3 * (time.perf_counter() - begun))
     return median(times)
+
+
+def ahead_frames_per_s(engine: Engine, state: StreamState, material: Material, calls: int) -> float:
+    """Of calls each of which is asked for before the frames of the one before it are waited for, as films do."""
+    settle(engine.device)
+    begun, coming = time.perf_counter(), None
+    for number in range(calls):
+        state, following = engine.submit(state, material.windows[number % len(material.windows)])
+        if coming is not None:
+            coming.wait()
+        coming = following
+    if coming is not None:
+        coming.wait()
+    return calls * engine.chunk_frames / (time.perf_counter() - begun)
 
 
 def agreement(found: Tensor, wanted: Tensor) -> Mapping[str, Any]:

@@ -142,8 +142,8 @@ def _calls_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _once_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
-    titles = ("backend", "dtype", "load s", "set-up s", "first frame s", "keyframe ms", "peak GB", "reserved GB")
-    table = Table(*titles, "PSNR dB", Column("", overflow="fold"), title="Once")
+    titles = ("backend", "dtype", "load s", "set-up s", "first frame s", "keyframe ms", "ahead frames/s")
+    table = Table(*titles, "peak GB", "reserved GB", "PSNR dB", Column("", overflow="fold"), title="Once")
     for row in contenders:
         table.add_row(
             row["title"],
@@ -152,6 +152,7 @@ def _once_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
             _number(row.get("setup_s"), ".1f"),
             _number(row.get("first_frame_s"), ".2f"),
             _number(row.get("keyframe_ms"), ".1f"),
+            _number(row.get("ahead_frames_per_s"), ".2f"),
             *(_number(row.get(f"peak_{kind}_bytes"), ".2f", GIGA) for kind in ("memory", "reserved")),
             "equal" if row.get("largest_difference_levels") == 0 else _number(row.get("psnr_db"), ".1f"),
             row["error"] or "",

@@ -166,7 +166,7 @@ def marked(engine: Engine, marks: Marks) -> Iterator[None]:
             (engine, "advance", None, "step"),
             (engine, "decode_images", None, "decode"),
             (backend, "trust", None, "decode"),  # the last of the detail head
-            (engine, "_pictures", None, "copy_out"),
+            (engine, "_finished", None, "copy_out"),
         ):
             wrapped.enter_context(_wrapped(owner, name, marks, before, after))
         yield

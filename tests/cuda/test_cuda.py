@@ -23,6 +23,7 @@ from support.small_engine import key_seeded_networks, noise_pictures
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
 
 CALLS = 14  # enough for all keyframes
+BUSY_CYCLES = 2_000_000_000  # of the device, about a second
 PORTRAIT = noise_pictures(1, 9)[0]
 WINDOWS = noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
 
@@ -34,9 +35,13 @@ def on_cuda(dtype: torch.dtype = torch.float32) -> Networks:
     return networks
 
 
-def opened(name: str, store: ProgramStore, dtype: torch.dtype = torch.float32) -> Engine:
+def opened(
+    name: str, store: ProgramStore, dtype: torch.dtype = torch.float32, *, decode_beside: bool = False
+) -> Engine:
     networks = on_cuda(dtype)
-    backend = open_backend(name, networks, precision=dtype, identity="small", store=store)
+    backend = open_backend(
+        name, networks, precision=dtype, identity="small", store=store, decode_beside=decode_beside
+    )
     return Engine(networks, backend=backend)
 
 
@@ -110,20 +115,24 @@ def test_two_streams_by_turns_do_not_disturb_each_other(store):
 
 
 @pytest.mark.parametrize("name", ["eager", "compile"])
-def test_the_host_waits_once_in_a_call_and_only_for_the_keyframe(store, name: str):
-    engine = opened(name, store, torch.float16)
+@pytest.mark.parametrize("decode_beside", [False, True])
+def test_the_host_never_waits_in_a_call(store, name: str, decode_beside: bool):
+    engine = opened(name, store, torch.float16, decode_beside=decode_beside)
     state = engine.start(PORTRAIT, keyframe_threshold=0.0)
-    for window in WINDOWS[:12]:  # past the first call that may keep one
+    for window in WINDOWS[:11]:  # past the first call that may keep one
         state, _ = engine.step(state, window)
+    assert 0 < state.keyframes < engine.config.keyframes.maximum  # so the next call decides about one
+    torch.cuda._sleep(BUSY_CYCLES)  # and the device has work for a long while
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as waits:
             warnings.simplefilter("always")
-            _, pending = engine.submit(state, WINDOWS[12])
+            _, pending = engine.submit(state, WINDOWS[11])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    asked = state.keyframes < engine.config.keyframes.maximum
-    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) == int(asked)
+    assert [str(wait.message) for wait in waits if "synchroniz" in str(wait.message)] == []
+    assert pending._ready is not None
+    assert not pending._ready.query()  # the device is still busy: the host waited for nothing that it does
     assert pending.wait().is_pinned()
 
 
@@ -135,6 +144,22 @@ def test_frames_asked_for_ahead_are_those_of_steps(store):
         state, frames = engine.submit(state, window)
         pending.append(frames)
     assert torch.equal(torch.cat([frames.wait() for frames in pending]).float(), wanted)
+
+
+@pytest.mark.parametrize("name", ["eager", "compile"])
+def test_decoding_beside_the_next_calls_gives_the_same_frames(store, name: str):
+    """Calls are asked for faster than the device makes them, and everything but the frames is dropped at once."""
+    wanted = frames_of(opened(name, store, torch.float16))
+    engine = opened(name, store, torch.float16, decode_beside=True)
+    assert engine.backend.beside.stream is not None
+    for _ in range(3):
+        state, pending = engine.start(PORTRAIT, keyframe_threshold=0.0), []
+        torch.cuda._sleep(BUSY_CYCLES)
+        for window in WINDOWS:
+            state, frames = engine.submit(state, window)
+            pending.append(frames)
+        del state
+        assert torch.equal(torch.cat([frames.wait() for frames in pending]).float(), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)

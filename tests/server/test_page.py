@@ -136,7 +136,7 @@ def test_the_delay_is_measured_and_plausible(live: Person):
 def test_another_portrait_takes_over_while_the_stream_runs(live: Person, server: LiveServer, portraits: list[Path]):
     before = session_of(server, live).state()["generation"]
     live.find("portrait-input").set_input_files(portraits[1])
-    live.wait(lambda: live.traffic.frames[-1].generation == before + 1)
+    live.wait(lambda: live.traffic.frames and live.traffic.frames[-1].generation == before + 1)
     live.see_different(3)
     live.page.wait_for_selector("#notices:not(:has([data-key=portrait]))", state="attached")
 

@@ -48,7 +48,7 @@ def test_motion_drives_as_its_frames_do(engine: Engine, pictures: Pictures):
 
 def test_no_expression_is_the_portraits_own_and_half_lies_between(engine: Engine, stream):
     state, motion = stream
-    own = state.bank[:, :1].expand_as(motion.tokens)
+    own = state.reference.motion.expand_as(motion.tokens)
     torch.testing.assert_close(followed(engine, stream, expression=0.0).motion, own)
     torch.testing.assert_close(followed(engine, stream, expression=0.5).motion, (own + motion.tokens) / 2)
     torch.testing.assert_close(followed(engine, stream, expression=2.0).motion, 2 * motion.tokens - own)

@@ -119,5 +119,5 @@ def test_controls_reach_the_conditioning(bundled: Engine):
     with torch.no_grad():
         plain = bundled.conditioner.follow(state, motion).motion[:, -1]
         shut = bundled.conditioner.follow(state, motion, controls=Controls(mouth=0.0)).motion[:, -1]
-    own = state.bank[:, 0]
+    own = state.reference.motion[:, 0]
     assert (shut - own).norm() < 0.5 * (plain - own).norm()

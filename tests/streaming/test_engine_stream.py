@@ -71,7 +71,7 @@ def test_the_first_twelve_frames_lead_from_the_portrait_to_the_first_driving_fra
         conditioning = engine.conditioner.drive(state, frames[1:])
         own = engine.conditioner.extract(engine.conditioner._image(frames[1:]))
     assert conditioning.motion.shape[1] == conditioning.pose.shape[2] == WARMUP + CHUNK
-    first, last = state.bank[:, 0], conditioning.motion[:, WARMUP]
+    first, last = state.reference.motion[:, 0], conditioning.motion[:, WARMUP]
     assert (first - last).abs().max() > 0.01
     for frame in range(WARMUP):
         wanted = first + (last - first) * frame / WARMUP
@@ -219,7 +219,7 @@ def test_three_keyframes_enter_from_the_tenth_call_on_and_then_nothing_grows(eng
         counts.append(state.keyframes)
         pictures_seen = {pair.key.shape[1] // portrait[name].shape[1] for name, pair in state.reference.kv.items()}
         assert pictures_seen == {1 + state.keyframes}
-        assert state.bank.shape[1] == 1 + state.keyframes
+        assert len(state.bank) == 1 + state.keyframes
     assert counts == [0] * 9 + [1, 2] + [3] * 4
     for name, pair in state.reference.kv.items():
         assert torch.equal(pair.key[:, : portrait[name].shape[1]], portrait[name])
@@ -229,7 +229,7 @@ def test_the_bank_keeps_the_leaving_frames_motion(engine: Engine, pictures: Pict
     frames = pictures(1 + 10 * CHUNK, 1)
     before = after(engine, frames, 9, keyframe_threshold=0)
     state, _ = engine.step(before, frames[1 + 9 * CHUNK :])
-    assert torch.equal(state.bank[:, 1], before.motion[:, 0])
+    assert torch.equal(state.bank[1].wait(), before.motion[:, :1])
 
 
 def test_a_still_driver_is_stored_once(engine: Engine, pictures: Pictures):
@@ -240,7 +240,7 @@ def test_a_still_driver_is_stored_once(engine: Engine, pictures: Pictures):
 def test_the_threshold_is_a_distance(engine: Engine, pictures: Pictures):
     frames = pictures(1 + 10 * CHUNK, 1)
     before = after(engine, frames, 9, keyframe_threshold=0)
-    distance = torch.linalg.vector_norm(before.bank[:, 0] - before.motion[:, 0]).item()
+    distance = torch.linalg.vector_norm(before.reference.motion - before.motion[:, :1]).item()
     for share, stored in ((0.99, 1), (1.01, 0)):
         state, _ = engine.step(dataclasses.replace(before, keyframe_threshold=share * distance), frames[37:41])
         assert state.keyframes == stored

@@ -61,7 +61,8 @@ def test_each_preset_is_within_its_card_and_the_smaller_ones_within_the_goal(fou
 
 def test_decoding_in_slices_takes_less_than_the_denoiser(found):
     alive = {step.name: step.alive for step in found.steps}
-    assert alive["decoder, 2 frames at a time"] < alive["denoiser"] < alive["decoder, 4 frames at a time"]
+    assert alive["decoder, 2 frames at a time"] < alive["denoiser"]
+    assert alive["denoiser beside decoder, 4 frames at a time"] > 2 * alive["denoiser"]
 
 
 def test_the_page_says_what_is_counted(script, found):

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -16,6 +16,7 @@ import numpy as np
 import simplejpeg
 import uvicorn
 from PIL import Image
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from personalive.config import LiveConfig, ServerConfig
@@ -145,7 +146,8 @@ class Socket:
         header, data = unpack_finished(message)
         self.frames.append((header, simplejpeg.decode_jpeg(data)))
         if self.answers:
-            self.connection.send(json.dumps({"type": "ack", "index": header.index}))
+            with suppress(ConnectionClosed):  # the server may have said goodbye right behind this frame
+                self.connection.send(json.dumps({"type": "ack", "index": header.index}))
 
     def receive_until(self, true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
         """Receive until ``true`` gives something."""

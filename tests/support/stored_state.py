@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from personalive.models.attention import KV
 from personalive.streaming.state import Reference, StreamState
 from personalive.vision.keypoints import HeadPose
+from personalive.vision.transfer import ToHost
 
 _NUMBERS = ("keyframe_threshold", "seed", "call")
 
@@ -32,6 +34,8 @@ def _collect(prefix: str, values: Mapping[str, Any], found: dict[str, Tensor]) -
             found[prefix + name] = value
         elif isinstance(value, KV):
             _collect(f"{prefix}{name}/", value._asdict(), found)
+        elif isinstance(value, tuple) and value:
+            found[prefix + name] = torch.cat([sent.wait() for sent in value], dim=1)
         elif isinstance(value, Mapping):
             _collect(f"{prefix}{name}/", value, found)
         elif dataclasses.is_dataclass(value):
@@ -62,12 +66,14 @@ def load(path: Path) -> StreamState:
             found["reference/latent"],
             kv,
             pose("reference/pose/"),
+            found["reference/motion"],
         ),
         latents=found["latents"],
         motion=found["motion"],
         pose=found["pose"],
         poses=pose("poses/"),
         driver=pose("driver/") if "driver/kp" in found else None,
-        bank=found["bank"],
+        bank=tuple(map(ToHost, found["bank"].split(1, dim=1))),
+        leads=tuple(map(ToHost, found["leads"].split(1, dim=1))) if "leads" in found else (),
         **numbers,
     )

@@ -12,7 +12,12 @@ CPU = torch.device("cpu")
 def test_on_one_device_nothing_is_copied():
     tensor = torch.rand(3)
     assert to_device(tensor, CPU) is tensor
-    assert ToHost(tensor).wait() is tensor
+    assert ToHost(tensor).wait().data_ptr() == tensor.data_ptr()
+
+
+def test_numbers_go_without_their_history():
+    tensor = torch.rand(3, requires_grad=True)
+    assert not ToHost(tensor * 2).wait().requires_grad
 
 
 def test_another_device_is_reached():

@@ -40,14 +40,11 @@ class Conditioner:
 
     # --- the portrait ---------------------------------------------------------------------------------
 
-    def reference(self, portrait: np.ndarray) -> tuple[Reference, Tensor]:
+    def reference(self, portrait: np.ndarray) -> Reference:
         """Everything that is computed once per portrait.
 
         Args:
             portrait: (H, W, 3) uint8, square.
-
-        Returns:
-            The reference, and the portrait's own motion embedding (1, 1, T, K).
         """
         whole = self._image(resize_portrait(portrait, self.config.image_size_px))
         small = resize_portrait(portrait, self.config.motion_extractor.input_size_px)
@@ -55,7 +52,7 @@ class Conditioner:
         context = self.context(portrait)
         latent = self.encode(whole)
         kv = self.backend.project(latent, context)
-        return Reference(whole, context, latent, kv, pose), self.motion_tokens(whole, pose)
+        return Reference(whole, context, latent, kv, pose, self.motion_tokens(whole, pose))
 
     def context(self, portrait: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (1, 1, D) image embedding; square, so CLIP's centre crop removes nothing."""
@@ -167,7 +164,7 @@ class Conditioner:
 
     def _expressed(self, state: StreamState, tokens: Tensor, controls: Controls) -> Tensor:
         """Tokens on the line from the portrait's own (0) through the driver's (1), mouth and eyes turned alone."""
-        own = state.bank[:, :1]
+        own = state.reference.motion
         if controls.expression != 1.0:
             tokens = torch.lerp(own.expand_as(tokens), tokens, controls.expression)
         if self.check(controls):
@@ -180,7 +177,7 @@ class Conditioner:
         driven = self._on_portrait(state, own, own[0], **manner)
         if self.config.interpolated_start:
             weights = torch.arange(count, device=self.device, dtype=motion.dtype)[None, :, None, None] / count
-            warmup = torch.lerp(state.bank[:, :1], motion[:, :1], weights)
+            warmup = torch.lerp(state.reference.motion, motion[:, :1], weights)
             start = interpolated_start(state.reference.pose, own[0], count, **manner)
         else:
             warmup, start = motion[:, :1].expand(-1, count, -1, -1), HeadPose.cat([driven[:1]] * count)

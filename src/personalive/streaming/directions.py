@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from personalive.config import DirectionConfig
 from personalive.errors import InputError
 from personalive.synthetic import Identity, Motion, Performance, render
 from personalive.synthetic.motion import EXPRESSION_INDEX
+from personalive.vision.transfer import to_device
 
 Reader = Callable[[np.ndarray], Tensor]  # (F, S, S, 3) uint8 -> (1, F, T, K') motion tokens
 FACIAL: dict[str, tuple[str, ...]] = {"mouth": ("jawOpen",), "eyes": ("eyeBlinkLeft", "eyeBlinkRight")}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """What each part of the face does to the tokens.
 
@@ -36,6 +38,11 @@ class Directions:
 
     ways: Tensor
     agreement: dict[str, float]
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        """(K, P): a change of tokens times it is the share of each way, by least squares. Found once: it is slow."""
+        return torch.linalg.pinv(self.ways)
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse to turn what this model does not tell apart.
@@ -60,8 +67,8 @@ class Directions:
             gains: by name of ``FACIAL``; 1 leaves a part as it is.
         """
         difference = (tokens - own).flatten(2).float()
-        shares = difference @ torch.linalg.pinv(self.ways)  # (1, F, P): least squares
-        more = torch.tensor([gains[name] - 1 for name in FACIAL], device=tokens.device)
+        shares = difference @ self._shares  # (1, F, P)
+        more = to_device(torch.tensor([gains[name] - 1 for name in FACIAL]), tokens.device)
         return tokens + ((shares * more) @ self.ways).view_as(tokens).to(tokens.dtype)
 
 

@@ -104,17 +104,18 @@ class Engine:
             raise InputError(f"seed {seed}: give a whole number from 0 up")
         if math.isnan(keyframe_threshold) or keyframe_threshold < 0:
             raise InputError(f"keyframe threshold {keyframe_threshold}: give a number from 0 up, or infinity")
-        reference, motion = self.conditioner.reference(portrait)
+        reference = self.conditioner.reference(portrait)
         clean = reference.latent.float()[:, :, None].expand(-1, -1, self.warmup_frames, -1, -1)
         noise = self._noise(noise, seed, 0, clean.shape)
         return StreamState(
             reference=reference,
             latents=self.schedule.add_noise(clean, noise, self._timesteps[:, : self.warmup_frames]),
-            motion=motion[:, :0],
+            motion=reference.motion[:, :0],
             pose=self._no_pose(reference.latent),
             poses=reference.pose[:0],
             driver=None,
-            bank=motion,
+            bank=(ToHost(reference.motion),),
+            leads=(),
             keyframe_threshold=keyframe_threshold,
             seed=seed,
             call=0,
@@ -166,8 +167,6 @@ class Engine:
     ) -> tuple[StreamState, ToHost]:
         """``step`` without waiting for the frames: on CUDA they are made while the caller does something else.
 
-        A call waits once for the one before it, to know whether a frame becomes a keyframe.
-
         Args:
             window: (4, H, W, 3) uint8 RGB, square and already framed, or the motion read from such frames.
             noise: (1, C, 4, h, w) instead of the engine's own draw.
@@ -212,7 +211,9 @@ class Engine:
         motion = torch.cat([state.motion, conditioning.motion], dim=1)
         pose = torch.cat([state.pose, conditioning.pose], dim=2)
         latents = torch.cat([state.latents, self._enter(state, conditioning, noise)], dim=2)
-        keeps = self._is_keyframe(state, motion[:, :1])  # asked now: a device would have to be waited for later
+        # The host decides about a frame when it leaves, by what was sent to it when the frame entered.
+        leads = (*state.leads, *(ToHost(chunk[:, :1]) for chunk in conditioning.motion.split(count, dim=1)))
+        keeps = self._is_keyframe(state, leads[0])
         features, prediction = self.backend.denoise(
             latents.to(self.dtype),
             context=state.reference.context,
@@ -226,7 +227,7 @@ class Engine:
         reference, bank = state.reference, state.bank
         if keeps:
             kv = self.backend.project(leaving.latents[:, :, 0], reference.context)
-            reference, bank = extend(reference, kv), torch.cat([bank, motion[:, :1]], dim=1)
+            reference, bank = extend(reference, kv), (*bank, leads[0])
         following = StreamState(
             reference=reference,
             latents=stepped.previous[:, :, count:],
@@ -235,6 +236,7 @@ class Engine:
             poses=poses[count:],
             driver=conditioning.driver,
             bank=bank,
+            leads=leads[1:],
             keyframe_threshold=state.keyframe_threshold,
             seed=state.seed,
             call=state.call + 1,
@@ -252,6 +254,10 @@ class Engine:
 
     @torch.no_grad()
     def _pictures(self, leaving: Leaving) -> ToHost:
+        with self.backend.beside.work(*leaving.tensors()):
+            return self._finished(leaving)
+
+    def _finished(self, leaving: Leaving) -> ToHost:
         images = self.decode_images(rearrange(leaving.latents, "1 c f h w -> f c h w"))
         if self.networks.detail is not None:
             reference = leaving.reference
@@ -277,7 +283,7 @@ class Engine:
         noise = self._noise(noise, state.seed, state.call + 1, clean.shape)
         return self.schedule.add_noise(clean, noise, self._timesteps[:, -self.chunk_frames :])
 
-    def _is_keyframe(self, state: StreamState, motion: Tensor) -> bool:
+    def _is_keyframe(self, state: StreamState, motion: ToHost) -> bool:
         """Whether the first frame that leaves with this call becomes a further reference picture."""
         return is_keyframe(
             self.config.keyframes,

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from personalive.config import KeyframeConfig
 from personalive.models.attention import KV
 from personalive.streaming.state import Reference
+from personalive.vision.transfer import ToHost
 
 
-def is_keyframe(config: KeyframeConfig, *, bank: Tensor, leaving: Tensor, call: int, threshold: float) -> bool:
+def is_keyframe(
+    config: KeyframeConfig, *, bank: Sequence[ToHost], leaving: ToHost, call: int, threshold: float
+) -> bool:
     """Whether the leaving frame is far from everything stored and there is room for it.
 
     Args:
-        bank: (1, R, T, K) motion embeddings of the portrait and the keyframes so far.
-        leaving: (1, 1, T, K) motion embedding of the first frame in flight.
+        bank: motion embeddings (1, 1, T, K) of the portrait and the keyframes so far.
+        leaving: that of the first frame in flight.
         call: number of this call, counted from 1.
         threshold: L2 distance of flattened embeddings (tau in the paper; infinity keeps none).
     """
-    if call < config.first_call or bank.shape[1] > config.maximum:
+    if call < config.first_call or len(bank) > config.maximum:
         return False
-    distances = torch.linalg.vector_norm((bank - leaving).flatten(2).float(), dim=-1)
+    stored = torch.cat([motion.wait() for motion in bank], dim=1)
+    distances = torch.linalg.vector_norm((stored - leaving.wait()).flatten(2).float(), dim=-1)
     return bool(distances.min() > threshold)
 
 

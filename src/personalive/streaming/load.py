@@ -133,7 +133,14 @@ class _Opening:
             raise DeviceError(f"backend {backend}: {reason}")
         with shortage(self.device, ways_out(self.memory, self.device, precision, self.folder.name)):
             networks, identity = self._networks(network_dtype(backend, precision))
-            runs = open_backend(backend, networks, precision=precision, identity=identity, preparing=self.preparing)
+            runs = open_backend(
+                backend,
+                networks,
+                precision=precision,
+                identity=identity,
+                preparing=self.preparing,
+                decode_beside=self.memory.decode_beside,
+            )
         return Engine(networks, backend=runs, memory=self.memory, name=self.folder.name, folder=self.folder.root)
 
     def _networks(self, dtype: torch.dtype) -> tuple[Networks, str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from personalive.models.attention import KV
 from personalive.vision.keypoints import HeadPose, interpolate
-from personalive.vision.transfer import to_device
+from personalive.vision.transfer import ToHost, to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Reference:
     latent: Tensor  # (1, C, h, w)
     kv: Mapping[str, KV]  # by spatial block: projected keys and values, (1, R*N, C_i)
     pose: HeadPose  # the portrait's own, one row
+    motion: Tensor  # (1, 1, T, K) the portrait's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class StreamState:
     pose: Tensor  # (1, C0, warm-up frames, h, w); no frames before the first call
     poses: HeadPose  # the same frames' head poses on the portrait, warm-up frames or none
     driver: HeadPose | None  # the first driving frame: later motion is relative to it
-    bank: Tensor  # (1, R, T, K) motion embeddings of the portrait and the keyframes
+    bank: tuple[ToHost, ...]  # R motion embeddings (1, 1, T, K), of the portrait and the keyframes
+    leads: tuple[ToHost, ...]  # those of the first frame of each chunk in flight; none before the first call
     keyframe_threshold: float
     seed: int
     call: int  # finished calls
@@ -48,7 +50,7 @@ class StreamState:
     @property
     def keyframes(self) -> int:
         """Stored keyframes, the portrait not counted."""
-        return self.bank.shape[1] - 1
+        return len(self.bank) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +97,11 @@ class Leaving:
     features: Tensor  # (4, C0, h, w) the denoiser's last ones
     poses: HeadPose  # 4, on the portrait
     reference: Reference  # whose portrait they show
+
+    def tensors(self) -> list[Tensor]:
+        """All that pictures are made from."""
+        shown = (self.latents, self.features, self.reference.picture)
+        return [*shown, *self.poses.tensors(), *self.reference.pose.tensors()]
 
 
 def entering_latents(state: StreamState, conditioning: Conditioning, count: int) -> Tensor:

@@ -32,7 +32,7 @@ def detached(state: StreamState) -> StreamState:
     """The state without its gradient history; a keyframe taken in this call had one too."""
     kv = {name: KV(one.key.detach(), one.value.detach()) for name, one in state.reference.kv.items()}
     reference = dataclasses.replace(state.reference, kv=kv)
-    return dataclasses.replace(state, reference=reference, latents=state.latents.detach(), bank=state.bank.detach())
+    return dataclasses.replace(state, reference=reference, latents=state.latents.detach())
 
 
 def _with_entering(engine: Engine, state: StreamState, conditioning: Conditioning, at: Tensor) -> Tensor:

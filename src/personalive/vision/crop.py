@@ -1,4 +1,4 @@
-"""Crop and resize by boxes.
+"""Crop and resize by boxes, without the host ever seeing them.
 
 Axis letters: F frames, C channels, H W picture height and width, S output side.
 """
@@ -6,7 +6,6 @@ Axis letters: F frames, C channels, H W picture height and width, S output side.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,17 +24,33 @@ def crop_faces(frames: Tensor, boxes: Tensor, size_px: int) -> Tensor:
     Returns:
         (F, C, S, S), same dtype and range as ``frames``.
     """
-    crops = []
-    for frame, box in zip(frames, _repaired(boxes, *frames.shape[-2:]).tolist(), strict=True):
-        x1, y1, x2, y2 = box
-        crop = frame[None, :, y1:y2, x1:x2]
-        crops.append(F.interpolate(crop, size=(size_px, size_px), mode="bilinear", align_corners=False))
-    return torch.cat(crops)
+    height, width = frames.shape[-2:]
+    across = _sampled(frames.float(), boxes[:, 0], boxes[:, 2], width, size_px)
+    down = _sampled(across.transpose(2, 3), boxes[:, 1], boxes[:, 3], height, size_px)
+    return down.transpose(2, 3).to(frames.dtype).contiguous()
 
 
-def _repaired(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Boxes of at least one pixel inside the picture; those that already are stay as they are."""
-    limit = boxes.new_tensor([width, height])
-    start = torch.minimum(boxes[:, :2].clamp(min=0), limit - 1)
-    stop = torch.maximum(torch.minimum(boxes[:, 2:], limit), start + 1)
-    return torch.cat([start, stop], dim=1)
+def _sampled(lines: Tensor, start: Tensor, stop: Tensor, length: int, count: int) -> Tensor:
+    """``count`` even samples between two places of each frame's lines, which are its last axis.
+
+    Args:
+        lines: (F, C, L, ``length``) float32.
+        start, stop: (F,) integers, the latter exclusive.
+
+    Returns:
+        (F, C, L, ``count``) float32.
+    """
+    start = start.clamp(min=0, max=length - 1)
+    stop = torch.maximum(stop.clamp(max=length), start + 1)
+    extent = (stop - start)[:, None]  # (F, 1) pixels, at least one
+    place = (torch.arange(count, device=lines.device) + 0.5) * (extent / count) - 0.5  # (F, S) pixel centres
+    place = place.clamp(min=0)
+    low = torch.minimum(place.long(), extent - 1)
+    high = torch.minimum(low + 1, extent - 1)
+    share = (place - low)[:, None, None]
+
+    def at(index: Tensor) -> Tensor:
+        index = (start[:, None] + index)[:, None, None]
+        return lines.gather(3, index.expand(-1, *lines.shape[1:3], -1))
+
+    return at(low) * (1 - share) + at(high) * share

@@ -41,6 +41,10 @@ class HeadPose:
         parts = {f.name: torch.cat([getattr(pose, f.name) for pose in poses]) for f in fields(HeadPose)}
         return HeadPose(**parts)
 
+    def tensors(self) -> list[Tensor]:
+        """Everything a pose is made of."""
+        return [getattr(self, f.name) for f in fields(self)]
+
     def detach(self) -> HeadPose:
         """The same numbers, cut from the autograd graph."""
         return self._map(Tensor.detach)

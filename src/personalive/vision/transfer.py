@@ -26,10 +26,11 @@ def constant(values: tuple, device: torch.device) -> Tensor:
 
 
 class ToHost:
-    """A tensor on its way to the host's memory, behind whatever the device is still to do for it."""
+    """A tensor's numbers on their way to the host's memory, behind whatever the device is still to do for them."""
 
     def __init__(self, tensor: Tensor) -> None:
         """Begin to copy; on CUDA the host may go on with something else."""
+        tensor = tensor.detach()
         self._ready: torch.cuda.Event | None = None
         if tensor.device.type != "cuda":
             self._tensor = tensor.cpu()

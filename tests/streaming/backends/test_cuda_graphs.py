@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,7 +32,12 @@ class StandIn:
     """In the place of a ``Recorder``."""
 
     def __init__(self) -> None:
-        self.lock, self.made = threading.Lock(), []
+        self.turns, self.made = 0, []
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        self.turns += 1
+        yield
 
     def record(self, run, inputs: list[Tensor]) -> Replays:
         self.made.append(Replays(run, inputs))

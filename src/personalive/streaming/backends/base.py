@@ -14,6 +14,7 @@ from torch import Tensor
 
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
+from personalive.streaming.backends.beside import Beside
 from personalive.streaming.schedule import Schedule
 from personalive.vision.keypoints import HeadPose
 
@@ -30,13 +31,15 @@ class Backend:
 
     name = "eager"
 
-    def __init__(self, networks: Networks, *, recompute: bool = False) -> None:
+    def __init__(self, networks: Networks, *, recompute: bool = False, beside: Beside | None = None) -> None:
         """
         Args:
             networks: all on one device, in eval mode.
             recompute: save memory in training, see ``DenoisingUNet``; changes no number.
+            beside: where finished frames become pictures; None is in their turn.
         """
         self.networks, self.recompute = networks, recompute
+        self.beside = beside or Beside()
         weight = networks.denoising_unet.conv_in.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.leaving = networks.config.chunk_frames

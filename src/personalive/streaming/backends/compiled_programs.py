@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from personalive.models.bundle import Networks
 from personalive.streaming.backends.cuda_graphs import Recorded, Recorder
-from personalive.streaming.backends.graphs import REFERENCES, Graph, exported, listed
+from personalive.streaming.backends.graphs import PICTURING, REFERENCES, Graph, exported, listed
 from personalive.streaming.backends.programs import Program
 
 PACKAGES = ("torch",)  # whose versions decide the files
@@ -63,18 +63,24 @@ def write(graphs: Mapping[str, Graph], folder: Path, told: Callable[[float], Non
     told(1.0)
 
 
-def read(graphs: Mapping[str, Graph], folder: Path) -> dict[str, Program]:
-    """The programs that ``write`` left there, each run once; on CUDA recorded for all counts of references."""
+def read(graphs: Mapping[str, Graph], folder: Path, *, decode_beside: bool = False) -> dict[str, Program]:
+    """The programs that ``write`` left there, each run once; on CUDA recorded for all counts of references.
+
+    Recordings share their memory, so one runs at a time; with ``decode_beside`` those that make pictures have their
+    own, and run beside the others.
+    """
     programs: dict[str, Program] = {}
-    recorder: Recorder | None = None
+    recorders: dict[bool, Recorder] = {}
     with _kernels_in(folder / _KERNELS):
         for name, graph in graphs.items():
             programs[name] = run = _Compiled(graph, folder / name)
             run(*graph.examples(1))
             if graph.device.type == "cuda":
-                recorder = recorder or Recorder()
+                apart = decode_beside and name in PICTURING
+                if apart not in recorders:
+                    recorders[apart] = Recorder(graph.device)
                 counts = REFERENCES if graph.counts == {"r"} else ()
-                programs[name] = Recorded(run, graph, counts, recorder)
+                programs[name] = Recorded(run, graph, counts, recorders[apart])
     return programs
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -18,19 +19,28 @@ Shapes = tuple[torch.Size, ...]
 
 
 class Recorder:
-    """One pool of memory for all recordings of a backend: only one of them runs at a time.
+    """One pool of memory for recordings of which only one runs at a time."""
 
-    All callers have to use the same CUDA stream, as they do unless they ask for others.
-    """
-
-    def __init__(self) -> None:
-        self.lock = Lock()
+    def __init__(self, device: torch.device) -> None:
+        self._lock, self._device = Lock(), device
         self._pool = torch.cuda.graph_pool_handle()
+        self._done = torch.cuda.Event()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Inside, the device is at work for nobody else's turn, on whichever stream that was."""
+        with self._lock:
+            here = torch.cuda.current_stream(self._device)
+            here.wait_event(self._done)
+            try:
+                yield
+            finally:
+                self._done.record(here)
 
     @torch.no_grad()
     def record(self, run: Program, inputs: list[Tensor]) -> _Recording:
         """What ``run`` does with these inputs, for replays that read what is in them then."""
-        with torch.cuda.device(inputs[0].device):
+        with torch.cuda.device(self._device):
             here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
             aside.wait_stream(here)
             with torch.cuda.stream(aside):  # libraries set themselves up in their first calls, which are not recorded
@@ -69,12 +79,13 @@ class Recorded:
                 whole[tuple(slice(side) for side in graph.shape(name, count))]
                 for name, whole in zip(graph.inputs, largest, strict=True)
             ]
-            self._recordings[_shapes(inputs)] = recorder.record(run, inputs)
+            with recorder.turn():
+                self._recordings[_shapes(inputs)] = recorder.record(run, inputs)
 
     @torch.no_grad()
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
         shapes = _shapes(tensors)
-        with self._recorder.lock:
+        with self._recorder.turn():
             if shapes not in self._recordings:
                 if len(self._recordings) == _MOST:
                     return self._run(*tensors)

@@ -23,6 +23,7 @@ from personalive.streaming.detail import HALVING
 from personalive.streaming.schedule import Schedule
 
 REFERENCES = tuple(range(1, KeyframeConfig.maximum + 2))  # counts of reference pictures that a stream meets
+PICTURING = ("decode", "correction", "trust")  # make pictures of finished frames; the others lead to the next call
 
 
 @dataclass(frozen=True)

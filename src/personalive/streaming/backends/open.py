@@ -16,6 +16,7 @@ from personalive.errors import DeviceError, PersonaLiveError
 from personalive.models.bundle import Networks
 from personalive.streaming.backends import compiled_programs, onnx_programs, openvino_programs
 from personalive.streaming.backends.base import Backend
+from personalive.streaming.backends.beside import beside
 from personalive.streaming.backends.graphs import REFERENCES, Graph, graphs
 from personalive.streaming.backends.machine import device_name
 from personalive.streaming.backends.programs import Program, ProgramBackend
@@ -34,6 +35,7 @@ def open_backend(
     identity: str,
     store: ProgramStore | None = None,
     preparing: Preparing | None = None,
+    decode_beside: bool = False,
 ) -> Backend:
     """Make the backend that runs these networks, preparing what is not kept from an earlier time.
 
@@ -44,6 +46,7 @@ def open_backend(
         identity: of the weights, see ``CheckpointFolder.identity``.
         store: where programs are kept; None is the user's own.
         preparing: called while programs are made.
+        decode_beside: on CUDA, make pictures of finished frames while the next call runs; takes memory for both.
 
     Raises:
         DeviceError: it cannot run here, or cannot take this model.
@@ -54,7 +57,8 @@ def open_backend(
         raise DeviceError(f"backend {name}: {reason}")
     if device.type == "cuda":
         _channels_last(networks)
-    plain = Backend(networks)
+    aside = beside(device, decode_beside and name in (EAGER, COMPILE))  # the others wait for their own streams
+    plain = Backend(networks, beside=aside)
     if name == EAGER:
         return plain
     told = partial(preparing or _silent, name)
@@ -67,7 +71,7 @@ def open_backend(
         raise DeviceError(
             f"backend {name}: this model could not be prepared for it ({reason}): use --backend eager"
         ) from error
-    return ProgramBackend(networks, name, programs, precision)
+    return ProgramBackend(networks, name, programs, precision, aside)
 
 
 def network_dtype(name: str, precision: torch.dtype) -> torch.dtype:
@@ -131,7 +135,7 @@ def _programs(
         return store.read(
             program_key(name, *compiled_programs.PACKAGES, **facts, threads=threads),
             make=lambda folder: compiled_programs.write(found, folder, told),
-            read=lambda folder: compiled_programs.read(found, folder),
+            read=lambda folder: compiled_programs.read(found, folder, decode_beside=plain.beside.stream is not None),
         )
     if name == OPENVINO:
         return store.read(

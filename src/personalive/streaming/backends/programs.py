@@ -14,6 +14,7 @@ from personalive.config import BackendConfig
 from personalive.models.attention import KV
 from personalive.models.bundle import Networks
 from personalive.streaming.backends.base import Backend, Denoised
+from personalive.streaming.backends.beside import Beside
 from personalive.streaming.backends.graphs import flat
 from personalive.vision.keypoints import HeadPose
 
@@ -25,7 +26,12 @@ class ProgramBackend(Backend):
     """Calls a program for each network call; gives no gradients."""
 
     def __init__(
-        self, networks: Networks, name: str, programs: Mapping[str, Program], precision: torch.dtype
+        self,
+        networks: Networks,
+        name: str,
+        programs: Mapping[str, Program],
+        precision: torch.dtype,
+        beside: Beside | None = None,
     ) -> None:
         """
         Args:
@@ -33,8 +39,9 @@ class ProgramBackend(Backend):
             name: of the runtime, for reports.
             programs: one for every graph of ``graphs.graphs``.
             precision: the number format that the programs compute in.
+            beside: as for ``Backend``.
         """
-        super().__init__(networks)
+        super().__init__(networks, beside=beside)
         self.name = name
         self._programs, self._precision = programs, precision
         self._blocks = list(networks.denoising_unet.spatial_transformers())

@@ -1,0 +1,215 @@
+"""What the host knows of a call: nothing that is still on the device, and decoding reads nothing that may be dropped.
+
+The meta device stands for an accelerator: it has no numbers, so whatever looks at one raises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from personalive.config import DetailConfig
+from personalive.models.bundle import Networks
+from personalive.streaming import engine as engines
+from personalive.streaming.backends.base import Backend
+from personalive.streaming.backends.beside import Beside
+from personalive.streaming.controls import Controls
+from personalive.streaming.directions import FACIAL, Directions
+from personalive.streaming.engine import Engine
+from personalive.vision import moved_head
+from personalive.vision.transfer import constant
+from support.small_engine import key_seeded_networks, noise_pictures, small_engine
+from support.small_model import SMALL_PRESET
+
+CALLS = 8
+PORTRAIT = noise_pictures(1, 9)[0]
+WINDOWS = noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
+FRESH = torch.ops.aten.lift_fresh.default  # begins a tensor that is made of numbers
+MAKING = (torch.tensor, torch.as_tensor, Tensor.new_tensor)  # on a device they copy from memory that is not pinned
+
+
+class Crossings(TorchDispatchMode):
+    """What tensors go from one device to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and made.device != args[0].device:
+            self.shapes.append(tuple(made.shape))
+        return made
+
+
+class Constants(TorchFunctionMode):
+    """Tensors that are made of numbers on the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func in MAKING and made.device.type == "meta":
+            self.made.append(args)
+        return made
+
+
+class Sent:
+    """In the place of a ``ToHost``: notes in which call it was sent, and in which somebody waited for it."""
+
+    call = 0
+    waits: list[tuple[int, int]]
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.shape, self.sent = tensor.shape, Sent.call
+
+    def wait(self) -> Tensor:
+        """Motion that is far from every other."""
+        Sent.waits.append((self.sent, Sent.call))
+        return torch.rand(self.shape)
+
+
+def detailed() -> Networks:
+    """With a detail head."""
+    model = dataclasses.replace(SMALL_PRESET.model, detail=DetailConfig(width=8, blocks=1, blend_width=4))
+    return key_seeded_networks(dataclasses.replace(SMALL_PRESET, model=model))
+
+
+@pytest.fixture
+def on_meta(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setattr(engines, "ToHost", Sent)
+    monkeypatch.setattr(Sent, "waits", [], raising=False)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows nothing of this device
+    networks = detailed()
+    networks = dataclasses.replace(networks, config=dataclasses.replace(networks.config, entry="moved"))
+    for module in networks.modules().values():
+        module.to("meta")
+    engine = Engine(networks)
+    encoder = engine.config.motion_encoder
+    ways = torch.zeros(len(FACIAL), encoder.tokens * encoder.token_width, device="meta")
+    vars(engine.conditioner)["directions"] = Directions(ways, dict.fromkeys(FACIAL, 1.0))
+    return engine
+
+
+def test_no_call_looks_at_the_device_nor_waits_for_the_call_before(on_meta: Engine):
+    controls = Controls(mouth=1.5, eyes=0.5, expression=0.8, smoothing=0.3, head_motion=0.7, pose="relative")
+    state = on_meta.start(PORTRAIT, keyframe_threshold=0.0)
+    for number, window in enumerate(WINDOWS, start=1):
+        Sent.call = number
+        with Crossings() as crossings, Constants() as constants:
+            state, _ = on_meta.submit(state, window, cut=2 if number == 3 else None, controls=controls)
+        if number == 4:
+            state = dataclasses.replace(state, call=20)  # old enough for keyframes
+        if number > 1:  # constants are copied once
+            assert sorted(crossings.shapes) == sorted([(len(FACIAL),), tuple(window.shape), (1, 4, 4, 8, 8)])
+            assert constants.made == []
+    assert state.keyframes == 3
+    assert Sent.waits
+    assert all(asked - sent >= 3 for sent, asked in Sent.waits)
+
+
+class Reads(TorchDispatchMode):
+    """Refuses tensors that nobody told of and that were not made inside."""
+
+    def __init__(self, known: list[Tensor]) -> None:
+        super().__init__()
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.held: list[Tensor] = []  # or other tensors would get the memory of those that are known
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor) and tensor.numel() and func is not FRESH:
+                self.count += 1
+                assert tensor.untyped_storage().data_ptr() in self.known, (func, tensor.shape)
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self.held.append(tensor)
+                self.known.add(tensor.untyped_storage().data_ptr())
+        return made
+
+
+class Watched(Beside):
+    """Lets the work inside read its inputs and the model, and nothing else."""
+
+    def __init__(self, model: list[Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.reads: list[int] = []
+
+    @contextmanager
+    def work(self, *inputs: Tensor) -> Iterator[None]:
+        with Reads([*inputs, *self.model]) as reads:
+            yield
+        self.reads.append(reads.count)
+
+
+@pytest.mark.parametrize("decode_frames", [None, 2])
+def test_decoding_reads_nothing_that_was_not_told_of(decode_frames: int | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(moved_head, "constant", constant.__wrapped__)  # those that are kept are never dropped
+    networks = detailed()
+    model = [t for module in networks.modules().values() for t in (*module.parameters(), *module.buffers())]
+    watched = Watched(model)
+    memory = dataclasses.replace(engines.FULL, decode_frames=decode_frames)
+    engine, plain = Engine(networks, backend=Backend(networks, beside=watched), memory=memory), Engine(networks)
+    state = same = engine.start(PORTRAIT)
+    for window in WINDOWS[:4]:
+        state, frames = engine.step(state, window)
+        same, wanted = plain.step(same, window)
+        assert torch.equal(frames, wanted)
+    list(engine.flush(state))
+    assert len(watched.reads) == 7
+    assert min(watched.reads) > 100
+
+
+def test_work_goes_behind_what_was_asked_for_and_holds_what_it_reads(monkeypatch: pytest.MonkeyPatch):
+    done: list[Any] = []
+
+    class Stream:
+        device = torch.device("cuda")
+
+        def wait_stream(self, other: object) -> None:
+            done.append(("waits for", other))
+
+    @contextmanager
+    def entered(stream: object) -> Iterator[None]:
+        done.append(("enters", stream))
+        yield
+        done.append("leaves")
+
+    class Held:
+        def record_stream(self, stream: object) -> None:
+            done.append(("is held for", stream))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the current one")
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    stream: Any = Stream()
+    held: Any = Held()
+    with Beside(stream).work(held):
+        done.append("works")
+    order = [("waits for", "the current one"), ("is held for", stream), ("enters", stream), "works", "leaves"]
+    assert done == order
+
+
+def test_a_state_whose_window_is_written_over_stays_as_it_was():
+    """The decision about a frame is made three calls after it came, by the motion it came with."""
+    engine = small_engine()
+    window = np.array(WINDOWS[0])
+    state, _ = engine.step(engine.start(PORTRAIT), window)
+    before = [sent.wait().clone() for sent in state.leads]
+    window[:] = 0
+    assert all(torch.equal(sent.wait(), kept) for sent, kept in zip(state.leads, before, strict=True))
+    assert torch.equal(torch.cat(before, dim=1), state.motion[:, :: engine.chunk_frames])
