@@ -121,7 +121,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_nothing_half_written(videos, place,
         out, err = process.communicate(timeout=DEADLINE_S)
     *progress, last = err.splitlines()
     assert process.returncode == 130, err
-    assert last == "interrupted: the videos finished so far are kept in set; the same command goes on"
+    assert last == "interrupted: the videos finished so far are kept in set; the same command goes on", err
     assert all(line.startswith("preparing: ") for line in progress)
     assert out == ""
     assert not list((place / "set").rglob(".personalive-*"))
