@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from support.small_model import SMALL_SIZE_PX
 SESSIONS = 3
 BEEP_S, MAX_SOUND_DELAY_S = 1.5, 5.0  # the false microphone beeps every half second
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+TAKEN_OFF = """() => {
+  const small = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  small.drawImage(document.getElementById("result"), 0, 0, 1, 1);
+  return small.getImageData(0, 0, 1, 1).data[3] === 0;
+}"""
 SMALLEST_PHONE = {**PHONE, "viewport": {"width": 320, "height": 568}}
 SERVER = ServerConfig(max_sessions=SESSIONS, min_session_fps=0.01, retry_after_s=0.3)  # however slow the machine is
 LIVE = LiveConfig(camera_gain=1.0)  # no more frames than the camera's: several sessions share a core
@@ -212,27 +218,67 @@ def test_the_link_to_the_clean_view_stays(live: Person):
     panel = live.page.locator("details", has=live.page.locator("#view-link"))
     panel.evaluate("panel => { panel.open = true; }")
     link = live.find("view-link").input_value()
-    view = live.open(link)
-    see_different(view, 2)
+    with closing(live.open(link)) as view:
+        see_different(view, 2)
+        live.page.bring_to_front()
+        live.find("stop").click()
+        live.find("start").click()
+        live.see_different(3)
+        view.bring_to_front()
+        see_different(view, 2)  # the next session, without anybody touching it
+        assert live.find("view-link").input_value() == link
+        live.page.get_by_role("button", name="New link").click()
+        assert live.find("view-link").input_value() != link
+        live.page.bring_to_front()
+        live.find("stop").click()
+        live.find("start").click()
+        live.see_different(3)
+        view.bring_to_front()
+        view.wait_for_function(TAKEN_OFF)
     live.page.bring_to_front()
-    live.find("stop").click()
-    live.find("start").click()
-    live.see_different(3)
-    view.bring_to_front()
-    see_different(view, 2)  # the next session, without anybody touching it
-    assert live.find("view-link").input_value() == link
-    live.page.get_by_role("button", name="New link").click()
-    assert live.find("view-link").input_value() != link
-    live.page.bring_to_front()
-    live.find("stop").click()
-    live.find("start").click()
-    live.see_different(3)
-    view.bring_to_front()
-    view.wait_for_function(
-        "() => document.getElementById('result').getContext('2d').getImageData(32, 32, 1, 1).data[3] === 0"
-    )
-    view.close()
-    live.page.bring_to_front()
+
+
+def test_a_view_without_a_session_asks_now_and_then(server: LiveServer, visit: Callable[..., Person]):
+    person, sockets = visit(), []
+    with closing(person.context.new_page()) as view:
+        view.on("websocket", lambda socket: sockets.append(socket.url))
+        view.goto(f"{server.address}/view#key=nobody-has-this-key-now")
+        view.wait_for_timeout(7_000)
+    assert 1 <= len(sockets) <= 3  # at once, and every three seconds
+
+
+def test_no_frame_is_drawn_after_the_picture_was_taken_off(visit: Callable[..., Person]):
+    """Neither one that is still being read nor one that waits for its animation frame."""
+    script = """async () => {
+      const { Painter } = await import("/static/js/painter.js");
+      const canvas = Object.assign(document.createElement("canvas"), { width: 8, height: 8 });
+      const red = Object.assign(new OffscreenCanvas(8, 8).getContext("2d"), { fillStyle: "red" });
+      red.fillRect(0, 0, 8, 8);
+      const picture = await red.canvas.convertToBlob({ type: "image/jpeg" });
+      canvas.getContext("2d", { willReadFrequently: true });
+      const painter = new Painter(canvas), settled = [];
+      painter.onsettled = (header) => settled.push(header.index);
+      const alpha = () => canvas.getContext("2d").getImageData(4, 4, 1, 1).data[3];
+      const frame = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+      const offer = (index) => painter.offer({ generation: 1, index }, picture);
+      await offer(0);
+      await frame();
+      const shown = alpha();
+      const reading = offer(1);
+      painter.clear();
+      await reading;
+      await frame();
+      const afterReading = alpha();
+      await offer(2);
+      painter.clear();
+      await frame();
+      const afterWaiting = alpha();
+      await offer(3);
+      await frame();
+      return { shown, afterReading, afterWaiting, again: alpha(), settled };
+    }"""
+    found = visit().page.evaluate(script)
+    assert found == {"shown": 255, "afterReading": 0, "afterWaiting": 0, "again": 255, "settled": [0, 2, 3]}
 
 
 def test_a_control_reaches_the_server(live: Person, server: LiveServer):

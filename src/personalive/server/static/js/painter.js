@@ -8,6 +8,7 @@ export class Painter {
     this.context = canvas.getContext("2d");
     this.pending = null;
     this.scheduled = false;
+    this.era = 0; // frames that are still being read when it changes are never shown
     this.ondrawn = (_header, _nowMs) => {};
     this.onsettled = (_header) => {}; // shown or dropped: to be acknowledged
     this.reset();
@@ -15,6 +16,7 @@ export class Painter {
 
   /** Forgets the stream; the picture stays. */
   reset() {
+    this.era += 1;
     this.generation = 0;
     this.newestIndex = -1;
     this.dropped = 0;
@@ -38,8 +40,10 @@ export class Painter {
    * @param {Blob} jpeg
    */
   async offer(header, jpeg) {
+    const { era } = this;
     this.setGeneration(header.generation);
     const bitmap = this.isStale(header) ? null : await createImageBitmap(jpeg).catch(() => null);
+    if (era !== this.era) { bitmap?.close(); return; }
     const frame = { header, bitmap };
     if (!bitmap || this.isStale(header)) { this.drop(frame); return; }
     this.newestIndex = header.index;
@@ -107,7 +111,10 @@ export class Painter {
     this.context.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side, 0, 0, width, height);
   }
 
+  /** Nothing is shown, and nothing that came before. */
   clear() {
+    this.era += 1;
+    if (this.pending) this.drop(this.pending);
     this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 }

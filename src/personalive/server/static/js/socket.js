@@ -36,7 +36,7 @@ export class SocketTransport {
     this.ongone = (_reason) => {};
   }
 
-  /** Resolves when the socket is open; from then on it comes back by itself. */
+  /** Resolves when the socket is served; from then on it comes back by itself. */
   async connect() {
     await this.open();
     this.keep();
@@ -49,22 +49,24 @@ export class SocketTransport {
       socket.onopen = () => {
         if (this.closed.signal.aborted) { socket.close(); return; } // closed while it was opening
         this.socket = socket;
-        resolve(socket);
       };
       socket.onclose = () => { this.cut?.(); reject(new Error("The connection was closed.")); };
-      socket.onmessage = ({ data }) => this.receive(data);
+      // A socket that is refused opens too, says why and closes: to be tried again later, not at once.
+      socket.onmessage = ({ data }) => { if (this.receive(data) !== "error") resolve(socket); };
     });
   }
 
+  /** @returns {string} what kind of message it was */
   receive(data) {
     if (typeof data === "string") {
       const message = JSON.parse(data);
-      if (message.type === "ended") { this.leave(message.reason); return; }
-      this.onmessage(message.type, message);
-      return;
+      if (message.type === "ended") this.leave(message.reason);
+      else this.onmessage(message.type, message);
+      return message.type;
     }
     const frame = unpackFinished(data);
     if (frame) this.onframe(frame.header, frame.jpeg);
+    return "frame";
   }
 
   async keep() {
