@@ -238,49 +238,6 @@ def test_the_link_to_the_clean_view_stays(live: Person):
     live.page.bring_to_front()
 
 
-def test_a_view_without_a_session_asks_now_and_then(server: LiveServer, visit: Callable[..., Person]):
-    person, sockets = visit(), []
-    with closing(person.context.new_page()) as view:
-        view.on("websocket", lambda socket: sockets.append(socket.url))
-        view.goto(f"{server.address}/view#key=nobody-has-this-key-now")
-        view.wait_for_timeout(7_000)
-    assert 1 <= len(sockets) <= 3  # at once, and every three seconds
-
-
-def test_no_frame_is_drawn_after_the_picture_was_taken_off(visit: Callable[..., Person]):
-    """Neither one that is still being read nor one that waits for its animation frame."""
-    script = """async () => {
-      const { Painter } = await import("/static/js/painter.js");
-      const canvas = Object.assign(document.createElement("canvas"), { width: 8, height: 8 });
-      const red = Object.assign(new OffscreenCanvas(8, 8).getContext("2d"), { fillStyle: "red" });
-      red.fillRect(0, 0, 8, 8);
-      const picture = await red.canvas.convertToBlob({ type: "image/jpeg" });
-      canvas.getContext("2d", { willReadFrequently: true });
-      const painter = new Painter(canvas), settled = [];
-      painter.onsettled = (header) => settled.push(header.index);
-      const alpha = () => canvas.getContext("2d").getImageData(4, 4, 1, 1).data[3];
-      const frame = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
-      const offer = (index) => painter.offer({ generation: 1, index }, picture);
-      await offer(0);
-      await frame();
-      const shown = alpha();
-      const reading = offer(1);
-      painter.clear();
-      await reading;
-      await frame();
-      const afterReading = alpha();
-      await offer(2);
-      painter.clear();
-      await frame();
-      const afterWaiting = alpha();
-      await offer(3);
-      await frame();
-      return { shown, afterReading, afterWaiting, again: alpha(), settled };
-    }"""
-    found = visit().page.evaluate(script)
-    assert found == {"shown": 255, "afterReading": 0, "afterWaiting": 0, "again": 255, "settled": [0, 2, 3]}
-
-
 def test_a_control_reaches_the_server(live: Person, server: LiveServer):
     live.find("control-expression").fill("0.5")
     live.wait(lambda: session_of(server, live).controls.expression == 0.5)

@@ -20,7 +20,7 @@ class MemoryPreset:
     min_device_bytes: int  # `auto` takes it from here up: cards report up to a tenth less than they are sold as
     encoders_rest: bool = False  # image encoder and VAE encoder wait in main memory and come for each portrait
     decode_frames: int | None = None  # decoded at a time; None: a whole chunk
-    decode_beside: bool = False  # on CUDA, decoded while the next call runs: faster, with memory for both
+    decode_beside: bool = False  # on CUDA, decoded while the next call runs, which takes memory for both
 
 
 FULL = MemoryPreset(name="16", min_device_bytes=14_500_000_000, decode_beside=True)  # saves nothing

@@ -293,22 +293,22 @@ class _Film:
 
     def _made(self, in_flight: deque[DrivingFrame]) -> Iterator[np.ndarray]:
         """All that the engine makes, ease-in and padding included; driving frames are noted as they enter."""
-        coming: ToHost | None = None  # one call is always under way: while it runs, the next window is read
+        coming: deque[ToHost] = deque()  # one call is always under way: while it runs, the next window is read
         try:
             for window in self.driving.windows():
                 in_flight.extend(window.frames)
                 self.state, following = self.engine.submit(
                     self.state, window.driver, cut=window.cut, controls=self.options.controls
                 )
-                if coming is not None:
-                    yield from coming.wait().numpy()
-                coming = following
-        except (Exception, KeyboardInterrupt):  # what is finished belongs into the unfinished film
-            if coming is not None:
-                yield from coming.wait().numpy()
+                coming.append(following)
+                if len(coming) > 1:
+                    yield from coming.popleft().wait().numpy()
+        except (Exception, KeyboardInterrupt):  # what is finished belongs into the unfinished film, once
+            if coming:
+                yield from coming.popleft().wait().numpy()
             raise
-        if coming is not None:
-            yield from coming.wait().numpy()
+        if coming:
+            yield from coming.popleft().wait().numpy()
         for made in self.engine.flush(self.state):
             yield from made.numpy()
 

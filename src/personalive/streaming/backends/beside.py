@@ -15,6 +15,14 @@ class Beside:
     def __init__(self, stream: torch.cuda.Stream | None = None) -> None:
         self.stream = stream
 
+    @classmethod
+    def on(cls, device: torch.device) -> Beside:
+        """With a stream of its own where the device has any.
+
+        It goes before the next call where both could run: frames that are finished are waited for.
+        """
+        return cls(torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None)
+
     @contextmanager
     def work(self, *inputs: Tensor) -> Iterator[None]:
         """Inside, the stream is the current one, behind all that was asked for so far.
@@ -30,11 +38,3 @@ class Beside:
             tensor.record_stream(self.stream)
         with torch.cuda.stream(self.stream):
             yield
-
-
-def beside(device: torch.device, wanted: bool) -> Beside:
-    """A stream of its own where that is wanted and there are any.
-
-    It goes before the next call where both could run: frames that are finished are waited for.
-    """
-    return Beside(torch.cuda.Stream(device, priority=-1) if wanted and device.type == "cuda" else None)

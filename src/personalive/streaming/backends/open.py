@@ -16,7 +16,7 @@ from personalive.errors import DeviceError, PersonaLiveError
 from personalive.models.bundle import Networks
 from personalive.streaming.backends import compiled_programs, onnx_programs, openvino_programs
 from personalive.streaming.backends.base import Backend
-from personalive.streaming.backends.beside import beside
+from personalive.streaming.backends.beside import Beside
 from personalive.streaming.backends.graphs import REFERENCES, Graph, graphs
 from personalive.streaming.backends.machine import device_name
 from personalive.streaming.backends.programs import Program, ProgramBackend
@@ -57,8 +57,9 @@ def open_backend(
         raise DeviceError(f"backend {name}: {reason}")
     if device.type == "cuda":
         _channels_last(networks)
-    aside = beside(device, decode_beside and name in (EAGER, COMPILE))  # the others wait for their own streams
-    plain = Backend(networks, beside=aside)
+    apart = decode_beside and name in (EAGER, COMPILE)  # the others wait for streams of their own
+    beside = Beside.on(device) if apart else Beside()
+    plain = Backend(networks, beside=beside)
     if name == EAGER:
         return plain
     told = partial(preparing or _silent, name)
@@ -71,7 +72,7 @@ def open_backend(
         raise DeviceError(
             f"backend {name}: this model could not be prepared for it ({reason}): use --backend eager"
         ) from error
-    return ProgramBackend(networks, name, programs, precision, aside)
+    return ProgramBackend(networks, name, programs, precision, beside)
 
 
 def network_dtype(name: str, precision: torch.dtype) -> torch.dtype:
