@@ -30,7 +30,7 @@ from personalive.config import KeyframeConfig
 from personalive.errors import PersonaLiveError
 from personalive.evaluation.heldout import Case, run_case, score
 from personalive.evaluation.metrics import flicker, l1
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.training.loop import train, trainable
 from personalive.training.presets import STAGES, TinyPreset
 from personalive.training.run import Run

@@ -17,9 +17,9 @@ from statistics import fmean
 import numpy as np
 
 from personalive import Engine, load_engine
+from personalive.engine.controls import Controls
 from personalive.evaluation.heldout import BLINKS, Case, angles, readings, run_case
 from personalive.evaluation.metrics import correlation, flicker
-from personalive.streaming.controls import Controls
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 SETTINGS = (

@@ -42,7 +42,7 @@ from aiortc.mediastreams import MediaStreamError
 from PIL import Image
 from websockets.sync.client import connect
 
-from personalive.config import ServerConfig
+from personalive.server.config import ServerConfig
 from personalive.server.wire import DrivingHeader, pack_driving, unpack_finished
 from personalive.synthetic import Identity, Motion, Performance, render
 
@@ -107,7 +107,7 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """What it says of itself."""
-        return self.ask("GET", "/api/status")
+        return self.run_on_worker("GET", "/api/status")
 
     def counted(self) -> dict[str, float]:
         """Memory in MB, threads, open files and sessions."""

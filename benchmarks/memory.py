@@ -26,10 +26,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from personalive.config import PRESETS, KeyframeConfig
+from personalive.engine.backend import Backend
 from personalive.models.attention import KV
-from personalive.models.bundle import Networks
-from personalive.streaming.backends.base import Backend
-from personalive.streaming.memory import resting
+from personalive.models.networks import Networks
+from personalive.runtime.memory import resting
 from timing.seeded import released_shape, seeded_networks
 
 GB = 1e9

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from personalive.models.quantized import KINDS
 
 from personalive.config import FULL as FULL_MEMORY
 from personalive.config import PRESETS
 from personalive.errors import InputError, PersonaLiveError
-from personalive.models.quantized import KINDS
-from personalive.streaming.backends.open import BACKENDS
-from personalive.streaming.load import AUTO, DTYPES, NONE, QUANTIZING, choose_device, choose_dtype
+from personalive.runtime.load import AUTO, DTYPES, NONE, QUANTIZING, choose_device, choose_dtype
+from personalive.runtime.registry import BACKENDS
 from timing.contender import (
     BASELINE,
     Contender,

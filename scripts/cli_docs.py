@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
+from personalive.cli.config import CliConfig
 from personalive.cli.main import NAME, app
-from personalive.config import CliConfig
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 _INTRO = """# Commands

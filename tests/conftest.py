@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from personalive.engine.engine import Engine
+    from personalive.models.networks import Networks
+    from support.studio import Pictures, Studio
 
 # Tests say themselves which backend they mean, and keep nothing of what they prepare.
 os.environ.setdefault("PERSONALIVE_BACKEND", "eager")
@@ -12,3 +22,46 @@ os.environ.setdefault("PERSONALIVE_CACHE", tempfile.mkdtemp(prefix="personalive-
 
 # Jobs that a shell starts in the background ignore Ctrl-C, and so would every process that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# --- a small model in which everything matters: 64 px, narrow, every weight seeded by its key ---
+
+
+@pytest.fixture(scope="session")
+def networks() -> Networks:
+    from support.small_engine import key_seeded_networks
+
+    return key_seeded_networks()
+
+
+@pytest.fixture(scope="session")
+def engine(networks: Networks) -> Engine:
+    from support.small_engine import small_engine
+
+    return small_engine(networks)
+
+
+@pytest.fixture(scope="session")
+def moving(networks: Networks) -> Engine:
+    """The same networks where frames enter as the portrait with its head moved."""
+    from personalive.engine.engine import Engine
+
+    config = dataclasses.replace(networks.config, entry="moved")
+    return Engine(dataclasses.replace(networks, config=config), name="moving")
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Pictures:
+    """``pictures(count, seed)``: smooth noise, (count, 64, 64, 3) uint8."""
+    from support.small_engine import noise_pictures
+
+    return noise_pictures
+
+
+@pytest.fixture
+def studio(tmp_path: Path, engine: Engine, pictures: Pictures) -> Studio:
+    from support.clips import save_picture
+    from support.studio import Studio
+
+    portrait = save_picture(tmp_path / "portrait.png", pictures(1, 1)[0])
+    return Studio(tmp_path, engine, pictures, portrait)

@@ -208,7 +208,7 @@ def test_only_the_engine_denoises_and_only_backends_run_the_denoiser():
         }
         for path in MODULES
     }
-    assert [name for name, called in attributes.items() if "denoise" in called] == ["personalive.streaming.engine"]
+    assert [name for name, called in attributes.items() if "denoise" in called] == ["personalive.engine.engine"]
     callers = {
         name_of(path)
         for path in MODULES
@@ -222,8 +222,8 @@ def test_only_the_engine_denoises_and_only_backends_run_the_denoiser():
     }
     # Image-level training has no stream: it shows the net single frames, without its temporal modules.
     assert callers == {
-        "personalive.streaming.backends.base",
-        "personalive.streaming.backends.graphs",
+        "personalive.engine.backend",
+        "personalive.engine.calls",
         "personalive.training.motion",
         "personalive.training.recipe.denoise",  # and windows of published sliding training, which no engine runs
     }

@@ -20,10 +20,10 @@ import personalive
 from personalive.checkpoints.layout import CONFIGS, PARTS
 from personalive.cli.main import NAME, app
 from personalive.config import FACE_DETECTOR, ModelConfig
-from personalive.models.bundle import Networks
-from personalive.streaming.backends.base import Backend
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import Conditioning, Leaving, Reference, StreamState
+from personalive.engine.backend import Backend
+from personalive.engine.engine import Engine
+from personalive.engine.state import Conditioning, Leaving, Reference, StreamState
+from personalive.models.networks import Networks
 from personalive.training.presets import STAGES, TinyPreset
 from personalive.training.run import STEPS
 

@@ -70,7 +70,6 @@ def test_animate_takes_files_by_position_and_all_else_by_name():
         "vram",
         "backend",
         "decoder",
-        "quantize",
         "progress",
         "loading",
         "preparing",
@@ -104,7 +103,7 @@ def test_options_of_animate_are_these():
 
 def test_load_engine_takes_the_weights_by_position():
     kinds = parameters(personalive.load_engine)
-    named = ["device", "dtype", "vram", "backend", "decoder", "quantize", "frames", "progress", "preparing"]
+    named = ["device", "dtype", "vram", "backend", "decoder", "frames", "progress", "preparing"]
     assert list(kinds) == ["weights", *named]
     assert {kinds[name] for name in named} == {inspect.Parameter.KEYWORD_ONLY}
 
@@ -113,10 +112,11 @@ def test_the_stream_is_driven_by_these_methods():
     public = {
         name for name, value in vars(personalive.Engine).items() if not name.startswith("_") and callable(value)
     }
-    assert public == {"start", "read", "step", "submit", "flush", "advance", "decode", "decode_images"}
+    assert public == {"start", "encode_motion", "step", "flush", "stream", "advance", "decode", "decode_images"}
     assert list(parameters(personalive.Engine.start)) == ["self", "portrait", "seed", "noise", "keyframe_threshold"]
-    for method in (personalive.Engine.step, personalive.Engine.submit):
-        assert list(parameters(method)) == ["self", "state", "window", "noise", "cut", "controls"]
+    assert list(parameters(personalive.Engine.step)) == ["self", "state", "window", "noise", "cut", "controls"]
+    named = ["seed", "keyframe_threshold", "controls", "on_step"]
+    assert list(parameters(personalive.Engine.stream)) == ["self", "portrait", "windows", *named]
     assert list(parameters(personalive.Engine.advance)) == ["self", "state", "conditioning", "noise"]
 
 
@@ -129,7 +129,7 @@ def test_the_state_holds_these_values():
         "poses",
         "driver",
         "bank",
-        "leads",
+        "keyframe_candidates",
         "keyframe_threshold",
         "seed",
         "call",

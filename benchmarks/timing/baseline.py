@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from personalive.engine.backend import Backend, Denoised
 from personalive.models.attention import (
     KV,
     FrameInputs,
@@ -30,9 +31,8 @@ from personalive.models.attention import (
     SpatialTransformer,
     TemporalAttention,
 )
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.models.unet import UNet
-from personalive.streaming.backends.base import Backend, Denoised
 
 AnyUNet = TypeVar("AnyUNet", bound=UNet)
 

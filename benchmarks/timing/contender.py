@@ -11,18 +11,18 @@ from statistics import median
 from typing import Any
 
 import torch
+from personalive.models.quantized import quantize_transformers
 from torch import Tensor
 
 from personalive.config import FULL, MemoryPreset
-from personalive.models.bundle import Networks
-from personalive.models.quantized import quantize_transformers
-from personalive.streaming.backends import open as backends
-from personalive.streaming.backends.base import Backend
-from personalive.streaming.engine import Engine
-from personalive.streaming.keyframes import extend
-from personalive.streaming.load import NONE
-from personalive.streaming.state import StreamState
-from personalive.vision.transfer import ToHost
+from personalive.device import HostCopy
+from personalive.engine.backend import Backend
+from personalive.engine.engine import Engine
+from personalive.engine.keyframes import extend
+from personalive.engine.state import StreamState
+from personalive.models.networks import Networks
+from personalive.runtime import registry as backends
+from personalive.runtime.load import NONE
 from timing.baseline import Baseline
 from timing.machine import Memory
 from timing.material import Material, Model
@@ -92,7 +92,7 @@ def network_dtype(spec: Spec) -> torch.dtype:
 
 def fitting_dtype(name: str, device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """The number format itself, or the nearest that the backend has: where nobody asked for one."""
-    return dtype if name == BASELINE else backends.fitting_precision(name, device, dtype)
+    return dtype if name == BASELINE else backends.default_precision(name, device, dtype)
 
 
 # --- contenders ----------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def with_keyframes(engine: Engine, state: StreamState, count: int) -> StreamStat
     state = dataclasses.replace(state, call=max(state.call, engine.config.keyframes.first_call))
     for number in range(count):
         kv = engine.backend.project(state.latents[:, :, number], state.reference.context)
-        bank = (*state.bank, ToHost(state.motion[:, number : number + 1]))
+        bank = (*state.bank, HostCopy(state.motion[:, number : number + 1]))
         state = dataclasses.replace(state, reference=extend(state.reference, kv), bank=bank)
     return state
 

@@ -14,7 +14,7 @@ from PIL import Image
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks
 from personalive.config import ModelConfig
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from timing.seeded import NAME, released_shape, seeded_networks
 
 FULL = "full"

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from personalive.errors import OutputError
-from personalive.streaming.backends.open import EAGER
-from personalive.streaming.load import NONE
+from personalive.runtime.load import NONE
+from personalive.runtime.registry import EAGER
 from timing.contender import BASELINE, Contender, dtype_name
 from timing.stages import STAGES, Call
 

@@ -21,7 +21,7 @@ from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import parts_of
 from personalive.checkpoints.networks import unet_to_diffusers
 from personalive.config import ModelConfig
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.models.unet import UNetConfig
 
 NAME = "key-seeded"

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import StreamState
+from personalive.engine.engine import Engine
+from personalive.engine.state import StreamState
 
 STAGES = ("conditioning", "denoiser", "step", "decode", "copy_out")
 

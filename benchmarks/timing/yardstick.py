@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from personalive.engine.engine import Engine
 from personalive.errors import DeviceError
-from personalive.streaming.engine import Engine
 from timing.baseline import Baseline
 from timing.contender import BASELINE, Plan, dtype_name, stream, with_keyframes
 from timing.material import Material, Model

@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from personalive.engine.engine import Engine
+    from personalive.engine.state import StreamState
     from personalive.errors import (
         CheckpointError,
         DeviceError,
@@ -22,10 +24,8 @@ if TYPE_CHECKING:
         OutputError,
         PersonaLiveError,
     )
-    from personalive.streaming.animate import AnimateOptions, AnimateReport, Progress, animate
-    from personalive.streaming.engine import Engine
-    from personalive.streaming.load import load_engine
-    from personalive.streaming.state import StreamState
+    from personalive.offline.animate import AnimateOptions, AnimateReport, Progress, animate
+    from personalive.runtime.load import load_engine
 
 __version__ = "0.1.0"
 
@@ -37,13 +37,13 @@ _HOMES = {
     "InputError": "personalive.errors",
     "OutputError": "personalive.errors",
     "PersonaLiveError": "personalive.errors",
-    "AnimateOptions": "personalive.streaming.animate",
-    "AnimateReport": "personalive.streaming.animate",
-    "Progress": "personalive.streaming.animate",
-    "animate": "personalive.streaming.animate",
-    "Engine": "personalive.streaming.engine",
-    "StreamState": "personalive.streaming.state",
-    "load_engine": "personalive.streaming.load",
+    "AnimateOptions": "personalive.offline.animate",
+    "AnimateReport": "personalive.offline.animate",
+    "Progress": "personalive.offline.animate",
+    "animate": "personalive.offline.animate",
+    "Engine": "personalive.engine.engine",
+    "StreamState": "personalive.engine.state",
+    "load_engine": "personalive.runtime.load",
 }
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from support.small_engine import key_seeded_networks
 from timing.material import Material, Model, find_material
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from personalive.engine.backend import Backend
+from personalive.engine.engine import Engine
 from personalive.models.attention import KV
-from personalive.models.bundle import Networks
-from personalive.streaming.backends.base import Backend
-from personalive.streaming.engine import Engine
+from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from support.small_model import SMALL_PRESET
 from timing.baseline import Baseline
@@ -34,8 +34,8 @@ def test_the_baseline_gives_what_the_engine_gives(engines, material: Material, k
     for engine in engines:
         state = with_keyframes(engine, stream(engine, material, len(material.windows)).state, keyframes)
         assert state.keyframes == keyframes
-        motion = engine.conditioner.read(material.windows[0])
-        state, leaving = engine.advance(state, engine.conditioner.follow(state, motion))
+        motion = engine.conditioner.encode_motion(material.windows[0])
+        state, leaving = engine.advance(state, engine.conditioner.condition(state, motion))
         found.append((state.latents, leaving.latents, leaving.features))
     for one, other in zip(*found, strict=True):
         assert one.abs().max() > 0.5  # of a size at which the tolerance means something
@@ -52,7 +52,7 @@ def test_both_streams_show_the_same(engines, material: Material):
 def test_keyframes_reach_the_baseline(engines, material: Material):
     engine = engines[1]
     before = stream(engine, material, len(material.windows)).state
-    given = engine.conditioner.follow(before, engine.conditioner.read(material.windows[0]))
+    given = engine.conditioner.condition(before, engine.conditioner.encode_motion(material.windows[0]))
     without, with_three = (engine.advance(with_keyframes(engine, before, count), given)[1] for count in (0, 3))
     assert (without.latents - with_three.latents).abs().max() > 0.01
 

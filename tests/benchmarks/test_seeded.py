@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from support import keyseeded
 from support.small_model import SMALL_PRESET

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import whole_call
-from personalive.models.bundle import Networks
-from personalive.streaming.engine import Engine
+from personalive.engine.engine import Engine
+from personalive.models.networks import Networks
 from support.small_model import write_small_model
 from timing.contender import Contender, Plan, Spec, agreement, set_up, stream, take_turns, with_keyframes
 from timing.material import Material, Model

@@ -14,7 +14,7 @@ from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.config import DetailConfig
 from personalive.errors import CheckpointError
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from support.small_model import SMALL_PRESET
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from personalive.checkpoints import download as download_module
+from personalive.checkpoints.config import DownloadConfig
 from personalive.checkpoints.download import DownloadProgress, download_weights
 from personalive.checkpoints.layout import CONFIGS, MODEL_CONFIG, missing_files
 from personalive.checkpoints.sources import RELEASED, Source
-from personalive.config import DownloadConfig
 from personalive.errors import DownloadError
 
 QUICK = DownloadConfig(chunk_bytes=1000, timeout_s=5, retries=2, retry_pause_s=0, report_interval_s=0)

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from personalive.checkpoints.download import download_weights
 from personalive.checkpoints.networks import save_networks
 from personalive.checkpoints.sources import SMALL_DECODER
+from personalive.engine.backend import Backend
+from personalive.engine.calls import graphs
+from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError
-from personalive.streaming.backends.base import Backend
-from personalive.streaming.backends.graphs import graphs
-from personalive.streaming.engine import Engine
-from personalive.streaming.load import load_engine
+from personalive.runtime.load import load_engine
 from personalive.training.build import build_networks
 from support.small_decoder import SCALE, write_small_decoder
 from support.small_model import SMALL_PRESET

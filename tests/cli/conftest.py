@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from personalive.cli.config import CliConfig
 from personalive.cli.main import main
-from personalive.config import CliConfig
 from support.film_files import write_clip
 from support.small_model import write_small_model
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from personalive.cli import animate as command
 from personalive.cli import console
-from personalive.config import CliConfig, KeyframeConfig
-from personalive.streaming.controls import PoseMode
-from personalive.streaming.load import DTYPES
+from personalive.cli.config import CliConfig
+from personalive.config import KeyframeConfig
+from personalive.engine.controls import PoseMode
+from personalive.runtime.load import DTYPES
 from personalive.vision.framing import FramingMode, NoFace
 from support.film_files import CLIP_FPS, read_film, write_clip
 from support.small_model import SMALL_SIZE_PX
@@ -33,7 +34,7 @@ def test_the_plainest_command_names_film_and_record_after_both_inputs(run, place
 
 
 def test_every_option_reaches_the_film(run, place, portrait, small_weights, monkeypatch):
-    monkeypatch.setattr("personalive.streaming.directions.DirectionConfig.min_agreement", -1.0)  # weights by chance
+    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", -1.0)  # weights by chance
     clip = write_clip(place / "long.mp4", 25, sound=True)
     options = (
         "--device cpu --dtype float32 --vram 8 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center "
@@ -136,7 +137,6 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
         "vram": "auto",
         "backend": "auto",
         "decoder": None,
-        "quantize": "none",
     }
     assert asked == {**engine, "framing": "none", "fallback": True}
     assert not (place / "some/where").exists()

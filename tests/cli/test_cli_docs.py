@@ -39,7 +39,6 @@ def commands(command: Any) -> Iterator[Any]:
         ("--device", 10),
         ("--vram", 5),
         ("--backend", 5),
-        ("--quantize", 4),
         ("--seed", 2),
         ("--start", 2),
         ("--end", 2),

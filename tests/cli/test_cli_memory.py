@@ -13,11 +13,11 @@ from support.film_files import contents, read_film, write_clip
 
 TOLD = "CUDA out of memory. Tried to allocate 168.00 MiB. GPU 0 has a total capacity of 7.60 GiB\nof which"
 PLACES = {  # what asks for memory at each step
-    "loading": "personalive.streaming.load.load_networks",
-    "start": "personalive.streaming.backends.base.Backend.project",
-    "reading": "personalive.streaming.backends.base.Backend.motion_tokens",
-    "step": "personalive.streaming.backends.base.Backend.denoise",
-    "decode": "personalive.streaming.backends.base.Backend.decode",
+    "loading": "personalive.runtime.load.load_networks",
+    "start": "personalive.engine.backend.Backend.project",
+    "reading": "personalive.engine.backend.Backend.motion_tokens",
+    "step": "personalive.engine.backend.Backend.denoise",
+    "decode": "personalive.engine.backend.Backend.decode",
 }
 
 

@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found.pop("frames", None)  # films know how many; the other commands do not
         raise InputError("that will do")
 
-    for module in ("streaming.animate", "streaming.record", "streaming.load", "server.run"):
+    for module in ("offline.animate", "offline.record", "runtime.load", "live.worker"):
         monkeypatch.setattr(f"personalive.{module}.load_engine", load)
     return found
 
@@ -67,7 +67,7 @@ def test_the_server_is_told_too(run, monkeypatch):
         found.update(model, weights=weights)
         raise InputError("that will do")
 
-    monkeypatch.setattr("personalive.server.run.local_worker", worker)
+    monkeypatch.setattr("personalive.server.run.make_worker", worker)
     monkeypatch.setattr("personalive.server.run._check_port", lambda host, port: None)
     assert run("serve", *FLAGS).error_lines == ["error: that will do"]
     assert found == {"weights": "w", **GIVEN}

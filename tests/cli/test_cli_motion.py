@@ -1,4 +1,4 @@
-"""Motion templates through the command line: recorded, shown, replayed, refused in one line."""
+"""Motion files through the command line: recorded, shown, replayed, refused in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from personalive.cli import motion as command
-from personalive.streaming.template import load_template
+from personalive.offline.motion_file import load_motion_file
 from support.film_files import CLIP_FPS, contents, read_film, write_clip
 from support.small_model import write_small_model
 
@@ -28,11 +28,11 @@ def test_a_recording_says_what_is_in_it(run, place, driving, small_weights):
     labels = [line.split()[0] for line in done.out.splitlines()]
     assert labels == ["template", "length", "shots", "head", "face", "read", "model"]
     assert f"10 frames, {10 / CLIP_FPS:.2f} s, {CLIP_FPS} frames per second" in done.out
-    assert len(load_template(place / "take.safetensors")) == 10
+    assert len(load_motion_file(place / "take.safetensors")) == 10
 
 
 def test_show_fits_on_a_screen_and_names_the_model_that_fits(run, take, small_weights, tmp_path):
-    template = load_template(take)
+    template = load_motion_file(take)
     done = run("motion", "show", take, "--weights", small_weights)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
@@ -60,7 +60,7 @@ def test_options_of_a_recording_reach_it(run, place, small_weights):
     options = ("--weights", small_weights, *COMMON, "--start", "0.2", "--end", "0.52")
     assert run("motion", "record", clip, "plain.safetensors", *options).code == 0
     assert run("motion", "record", clip, "mirrored.safetensors", *options, "--mirror").code == 0
-    plain, mirrored = (load_template(place / f"{name}.safetensors") for name in ("plain", "mirrored"))
+    plain, mirrored = (load_motion_file(place / f"{name}.safetensors") for name in ("plain", "mirrored"))
     assert len(plain) == len(mirrored) == 8
     assert not np.array_equal(plain.motion.tokens.numpy(), mirrored.motion.tokens.numpy())
 
@@ -104,7 +104,7 @@ def test_recordings_that_cannot_be(run, place, driving, take, small_weights):
     refused(run, place, *record, "no/out.safetensors", names="no/out.safetensors", way_out="create it")
     refused(
         run, place, "motion", "record", take, "out.safetensors", "--weights", small_weights,
-        names="take.safetensors: is a motion template", way_out="give a clip",
+        names="take.safetensors: is a motion file", way_out="give a clip",
     )  # fmt: skip
     usage = {"way_out": "see `personalive motion record --help`", "code": 2}
     refused(run, place, *record, names="OUT", **usage)

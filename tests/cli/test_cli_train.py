@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from personalive.checkpoints.folder import CheckpointFolder
-from personalive.streaming.load import load_engine
+from personalive.runtime.load import load_engine
 from personalive.training.recipe import run as module
 from personalive.training.recipe.overrides import from_json, resolve
 from support.toy_run import QUIET

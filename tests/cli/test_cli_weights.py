@@ -14,7 +14,7 @@ from personalive.checkpoints import download as downloads
 from personalive.checkpoints.download import DownloadProgress
 from personalive.checkpoints.sources import RELEASED, SMALL_DECODER
 from personalive.cli import weights as command
-from personalive.config import CliConfig
+from personalive.cli.config import CliConfig
 from personalive.errors import DownloadError
 from support.film_files import contents
 

@@ -10,14 +10,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
-
-from personalive.checkpoints.programs import ProgramStore
-from personalive.errors import DeviceError
-from personalive.models.bundle import Networks
 from personalive.models.quantized import KINDS, quantize_transformers
-from personalive.streaming.backends.open import open_backend
-from personalive.streaming.engine import Engine
-from personalive.streaming.load import load_engine
+
+from personalive.engine.engine import Engine
+from personalive.errors import DeviceError
+from personalive.models.networks import Networks
+from personalive.runtime.cache import ProgramCache
+from personalive.runtime.load import load_engine
+from personalive.runtime.registry import open_backend
 from support.small_engine import key_seeded_networks, noise_pictures
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
@@ -36,7 +36,7 @@ def on_cuda(dtype: torch.dtype = torch.float32) -> Networks:
 
 
 def opened(
-    name: str, store: ProgramStore, dtype: torch.dtype = torch.float32, *, decode_beside: bool = False
+    name: str, store: ProgramCache, dtype: torch.dtype = torch.float32, *, decode_beside: bool = False
 ) -> Engine:
     networks = on_cuda(dtype)
     backend = open_backend(
@@ -60,8 +60,8 @@ def psnr_db(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> ProgramStore:
-    return ProgramStore(tmp_path_factory.mktemp("programs"))
+def store(tmp_path_factory) -> ProgramCache:
+    return ProgramCache(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture(autouse=True)

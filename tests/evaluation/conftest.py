@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from personalive.engine.engine import Engine
 from personalive.media import VideoWriter
-from personalive.streaming.engine import Engine
 from support.small_engine import small_engine
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from personalive.engine.engine import Engine
 from personalive.evaluation import heldout
 from personalive.evaluation.heldout import (
     Case,
@@ -18,7 +19,6 @@ from personalive.evaluation.heldout import (
     score,
     sheet,
 )
-from personalive.streaming.engine import Engine
 from personalive.synthetic import EXPRESSION_NAMES, Identity, Motion, Performance, render
 from personalive.training.presets import HELD_OUT_SEED
 from support.small_engine import small_engine

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from personalive.config import MediaConfig
 from personalive.errors import InputError
 from personalive.media import open_video
+from personalive.media.config import MediaConfig
 
 NTSC = Fraction(1001, 30000)
 

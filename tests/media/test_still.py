@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from personalive.config import MediaConfig
 from personalive.errors import InputError, OutputError
 from personalive.media import is_still, load_still, save_png
+from personalive.media.config import MediaConfig
 
 GREY = MediaConfig().background_grey
 

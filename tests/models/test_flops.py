@@ -40,7 +40,7 @@ def call(denoiser: DenoisingUNet, pictures: int, shifts: dict[str, Tensor] | Non
             motion=torch.empty(1, FRAMES, TOKENS, 16),
             pose=torch.empty(1, 320, FRAMES, SIDE, SIDE),
             reference=attended,
-            shifts=shifts,
+            time_embeddings=shifts,
         )
     return counted.get_total_flops()
 
@@ -53,9 +53,9 @@ def test_a_call_of_the_released_shape_stays_within_its_operations(denoiser, keyf
 
 
 @torch.no_grad()
-def test_known_time_shifts_save_their_projections(denoiser):
+def test_known_time_embeddings_save_their_projections(denoiser):
     with torch.device("meta"):
-        shifts = denoiser.time_shifts(torch.zeros(1, FRAMES, dtype=torch.long))
+        shifts = denoiser.embed_time(torch.zeros(1, FRAMES, dtype=torch.long))
     widths = sum(shift.shape[1] for shift in shifts.values())
     inner = 4 * 320
     saved = 2 * FRAMES * (inner * widths + 320 * inner + inner * inner)

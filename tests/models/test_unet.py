@@ -231,6 +231,6 @@ def test_attention_gives_the_same_with_and_without_a_gradient():
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, n, 16, generator=generator) for n in (5, 7, 7))
     for sees in (None, torch.rand(5, 7, generator=generator) < 0.5):
-        plain = attend(q.detach(), k, v, heads=2, sees=sees)
-        trained = attend(q.requires_grad_(), k, v, heads=2, sees=sees)
+        plain = attend(q.detach(), k, v, heads=2, attention_mask=sees)
+        trained = attend(q.requires_grad_(), k, v, heads=2, attention_mask=sees)
         torch.testing.assert_close(trained, plain, atol=1e-6, rtol=1e-5)

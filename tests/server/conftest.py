@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from personalive.config import LiveConfig
-from personalive.streaming.engine import Engine
+from personalive.engine.engine import Engine
+from personalive.live.config import LiveConfig
 from support.live_checks import generous, turned
 from support.live_server import LiveClient, LiveServer, Socket, running
 from support.small_engine import noise_pictures, small_engine

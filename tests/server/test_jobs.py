@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from personalive import animate
-from personalive.streaming.engine import Engine
+from personalive.engine.engine import Engine
 from support.clips import read_film, write_clip
 from support.live_server import LiveServer, png, wait_until
 
@@ -31,13 +31,13 @@ class Film:
 
     def send(self, portrait: bytes, clip: bytes) -> None:
         for name, body in (("portrait", portrait), ("clip", clip)):
-            assert self.ask("PUT", f"/{name}", content=body).status_code == 204
+            assert self.run_on_worker("PUT", f"/{name}", content=body).status_code == 204
 
     def begin(self) -> httpx2.Response:
-        return self.ask("POST", "/start")
+        return self.run_on_worker("POST", "/start")
 
     def state(self) -> dict[str, Any]:
-        return self.ask("GET").json()
+        return self.run_on_worker("GET").json()
 
     def end(self) -> dict[str, Any]:
         wait_until(lambda: self.state()["state"] not in ("waiting", "running"))

@@ -19,9 +19,9 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from personalive.config import LiveConfig
+from personalive.engine.engine import Engine
+from personalive.live.config import LiveConfig
 from personalive.server.wire import DrivingHeader, pack_driving
-from personalive.streaming.engine import Engine
 from support.clips import write_clip
 from support.live_checks import check_error, errors_of, exchange, expect_error, generous, session_of, turned
 from support.live_server import LiveClient, LiveServer, Socket, jpeg, png, running, wait_until

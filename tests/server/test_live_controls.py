@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
+from personalive.engine.controls import Controls
 from personalive.errors import InputError
-from personalive.server.live_controls import LiveControls
-from personalive.streaming.controls import Controls
+from personalive.live.controls import LiveControls
 
 
 def test_the_defaults_are_those_of_the_protocol():

@@ -11,9 +11,10 @@ import pytest
 import simplejpeg
 import torch
 
-from personalive.config import LiveConfig, ServerConfig
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import Motion
+from personalive.engine.engine import Engine
+from personalive.engine.state import Motion
+from personalive.live.config import LiveConfig
+from personalive.server.config import ServerConfig
 from support.live_checks import check_error, generous, send_at_once, turned
 from support.live_checks import errors_of as errors
 from support.live_checks import until_stats as two_looks
@@ -50,7 +51,7 @@ class Shadow:
     def take(self, pictures: list[np.ndarray], picks: list[tuple[int, int, float]]) -> None:
         new = sorted({number for low, high, _ in picks for number in (low, high)} - {0})
         seen = [simplejpeg.decode_jpeg(jpeg(pictures[number - 1]), fastdct=True) for number in new]
-        read = self.engine.read(np.stack(seen))
+        read = self.engine.encode_motion(np.stack(seen))
         known = {number: read[place : place + 1] for place, number in enumerate(new)}
         if self.last is not None:
             known[0] = self.last

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from personalive.cli.main import main
-from personalive.streaming.backends.base import Backend
+from personalive.engine.backend import Backend
 from support.clips import write_clip
 from support.live_checks import check_error, expect_error, generous, turned
 from support.live_server import running
@@ -95,9 +95,9 @@ def test_a_camera_ends_in_one_line(
     weights = write_small_model(tmp_path / "weights")
     Image.fromarray(pictures[0]).save(tmp_path / "portrait.png")
     write_clip(tmp_path / "clip.mp4", list(pictures), range(8))
-    monkeypatch.setattr("personalive.server.run.TINY", str(weights))  # a model of drawn heads
+    monkeypatch.setattr("personalive.live.worker.TINY", str(weights))  # a model of drawn heads
     if name == "loading":
-        monkeypatch.setattr("personalive.streaming.load.load_networks", _without_memory)
+        monkeypatch.setattr("personalive.runtime.load.load_networks", _without_memory)
     else:
         short(name).set()
     target = tmp_path / "film.mp4"
@@ -117,7 +117,7 @@ def test_a_camera_that_finds_no_memory_later_ends_in_the_same_line(
     weights = write_small_model(tmp_path / "weights")
     Image.fromarray(pictures[0]).save(tmp_path / "portrait.png")
     write_clip(tmp_path / "clip.mp4", list(pictures), range(8))
-    monkeypatch.setattr("personalive.server.run.TINY", str(weights))
+    monkeypatch.setattr("personalive.live.worker.TINY", str(weights))
     decode, calls = Backend.decode, itertools.count()
 
     def call(*args: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from personalive.config import LiveConfig
+from personalive.live.config import LiveConfig
 from support.live_checks import check_error, exchange, expect_error, generous, session_of
 from support.live_checks import errors_of as errors
 from support.live_checks import until_stats as two_looks

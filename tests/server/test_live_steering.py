@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import Motion
+from personalive.engine.engine import Engine
+from personalive.engine.state import Motion
 from support.live_checks import expect_error, held, send_at_once
 from support.live_server import jpeg, wait_until
 

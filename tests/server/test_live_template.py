@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from personalive import animate
-from personalive.streaming.engine import Engine
-from personalive.streaming.template import load_template
+from personalive.engine.engine import Engine
+from personalive.offline.motion_file import load_motion_file
 from support.clips import read_film
 from support.live_server import LiveServer, png
 
@@ -30,7 +30,7 @@ def test_what_was_recorded_live_drives_again_live_and_in_films(
     path = tmp_path / "performance.safetensors"
     path.write_bytes(answer.content)
 
-    template = load_template(path, engine)
+    template = load_motion_file(path, engine)
     assert 20 <= len(template) <= 60
     assert template.times_s[0] == 0
     assert (np.diff(template.times_s) > 0).all()

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from personalive.config import LiveConfig
-from personalive.server import clips
-from personalive.server.clips import ClipPlayer
-from personalive.server.session import Session
+from personalive.live import players as clips
+from personalive.live.config import LiveConfig
+from personalive.live.players import ClipPlayer
+from personalive.live.session import Session
 from support.live_checks import (
     check_error,
     errors_of,
@@ -127,13 +127,13 @@ def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, sta
 def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
     server: LiveServer, stage, camera, monkeypatch
 ):
-    monkeypatch.setattr("personalive.streaming.directions.DirectionConfig.min_agreement", 1.1)
+    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", 1.1)
     before = stage.ask("GET", "/controls").json()
     message = expect_error(stage.ask("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400)
     assert "leave mouth at 1" in message
     assert stage.ask("GET", "/controls").json() == before
     stage.connect().drive(camera, 8)
-    monkeypatch.setattr("personalive.streaming.directions.DirectionConfig.min_agreement", -1.0)
+    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", -1.0)
     assert stage.ask("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
     assert session_of(server, stage).controls.mouth == 0.5
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from personalive.config import LiveConfig
+from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError
-from personalive.server.worker import Worker
-from personalive.streaming.engine import Engine
+from personalive.live.config import LiveConfig
+from personalive.live.worker import Worker
 from support.live_checks import check_error, expect_error, generous, session_of, turned
 from support.live_server import LiveServer, Socket, running, wait_until
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from personalive.config import LiveConfig, ServerConfig
+from personalive.live.config import LiveConfig
+from personalive.server.config import ServerConfig
 from support.browser import Person, chromium, see_different, write_camera
 from support.head_films import heads
 from support.live_server import LiveServer, running

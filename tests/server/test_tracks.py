@@ -16,12 +16,11 @@ from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.mediastreams import MediaStreamError
 
-from personalive.config import LiveConfig
-from personalive.server.errors import RefusedError
-from personalive.server.mailboxes import FinishedFrame
-from personalive.server.session import Session
-from personalive.server.tracks import ResultTrack, Sound, SoundTrack, drive, hand_on
-from personalive.server.wire import FinishedHeader, StageTimes
+from personalive.live.config import LiveConfig
+from personalive.live.errors import RefusedError
+from personalive.live.frames import FinishedFrame, FinishedHeader, StageTimes
+from personalive.live.session import Session
+from personalive.server.webrtc.tracks import ResultTrack, Sound, SoundTrack, drive, hand_on
 
 NOW_S = 100.0
 
@@ -204,7 +203,7 @@ def test_sound_waits_as_long_as_the_picture():
         await session.set_controls({"delay_ms": 250.0})
         await hand_on(Given("audio", [audio(0)]), session, sound)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("personalive.server.tracks.asyncio.sleep", sleep)
+            patch.setattr("personalive.server.webrtc.tracks.asyncio.sleep", sleep)
             await track.recv()
         assert slept == [pytest.approx(0.25)]
 

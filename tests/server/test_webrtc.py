@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from personalive.config import ServerConfig
-from personalive.server.session import Session
+from personalive.live.session import Session
+from personalive.server.config import ServerConfig
 from support.head_films import heads
 from support.small_model import SMALL_SIZE_PX
 from support.whip_client import SDP, Client, blocks, distinct, post, publisher, recorded, sample_offer, watcher
@@ -51,7 +51,7 @@ def server(running: LiveServer, caplog) -> Iterator[LiveServer]:
     for session in running.desk:
         running.close(session)
     wait_until(lambda: len(running.peers) == 0)
-    wait_until(lambda: not any("aiortc" in name or "Peer" in name or "RTC" in name for name in running.tasks()))
+    wait_until(lambda: not any("aiortc" in name or "Connection" in name or "RTC" in name for name in running.tasks()))
     wait_until(lambda: not any("decoder" in thread.name for thread in threading.enumerate()))
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -82,7 +82,7 @@ def test_a_clip_goes_in_and_its_animation_comes_out(server, session, clip, portr
             await viewer.until(lambda: session.state()["stage"] == "live")
             await viewer.more(20)
             assert session.connections == 2
-            await server_ask(server, session, lambda stream: stream.cast(portraits[1], 0))
+            await server_ask(server, session, lambda stream: stream.set_portrait(portraits[1], 0))
             await viewer.until(lambda: made[-1].header.generation == 2)
             await viewer.more(20)
             for client in (driver, viewer):
@@ -368,10 +368,10 @@ def test_shutdown_ends_what_is_open(engine, tmp_path, clip, portraits, caplog):
 async def server_ask(server: LiveServer, session: Session, order) -> None:
     """Run something on the worker's thread."""
 
-    async def ask() -> None:
-        await session.ask(order)
+    async def run() -> None:
+        await session.run_on_worker(order)
 
-    await asyncio.to_thread(server.inside, ask)
+    await asyncio.to_thread(server.inside, run)
 
 
 def spread(images: list[np.ndarray]) -> float:

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.server.errors import RefusedError
+from personalive.live.errors import RefusedError
+from personalive.live.frames import FinishedHeader, StageTimes
 from personalive.server.wire import (
     DRIVING_BYTES,
     FINISHED_BYTES,
     DrivingHeader,
-    FinishedHeader,
-    StageTimes,
     pack_driving,
     pack_finished,
     unpack_driving,

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from personalive.server.wire import FinishedHeader, unpack_finished
+from personalive.live.frames import FinishedHeader
+from personalive.server.wire import unpack_finished
 from support.chromium import MISSING, find_chromium
 from support.head_films import heads
 

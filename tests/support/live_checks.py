@@ -12,8 +12,8 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from personalive.config import ServerConfig
-from personalive.server.session import Session
+from personalive.live.session import Session
+from personalive.server.config import ServerConfig
 from support.live_server import PATIENCE_S, LiveClient, LiveServer, Socket, wait_until
 
 # No rate limit that a test could run into, and as many sessions as asked for, however slow the machine.
@@ -40,7 +40,7 @@ def held(server: LiveServer, client: LiveClient) -> Iterator[Session]:
         reached.set()
         go.wait(PATIENCE_S)
 
-    standing = asyncio.run_coroutine_threadsafe(session.ask(stand), session.loop)
+    standing = asyncio.run_coroutine_threadsafe(session.run_on_worker(stand), session.loop)
     try:
         assert reached.wait(PATIENCE_S)
         yield session

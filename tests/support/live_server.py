@@ -19,13 +19,15 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from personalive.config import LiveConfig, ServerConfig
+from personalive.engine.engine import Engine
+from personalive.live.config import LiveConfig
+from personalive.live.frames import FinishedHeader
+from personalive.live.worker import Worker
 from personalive.server.app import create_app
-from personalive.server.doors import Doors
+from personalive.server.auth import Auth
+from personalive.server.config import ServerConfig
 from personalive.server.serving import GracefulServer
-from personalive.server.wire import DrivingHeader, FinishedHeader, pack_driving, unpack_finished
-from personalive.server.worker import Worker
-from personalive.streaming.engine import Engine
+from personalive.server.wire import DrivingHeader, pack_driving, unpack_finished
 
 PATIENCE_S = 60.0
 
@@ -39,8 +41,8 @@ def running(
     server: ServerConfig | None = None,
 ) -> Iterator[LiveServer]:
     """A server that is ready; everything has ended afterwards."""
-    worker = Worker(lambda _: load(), center_fallback=True, live=live, server=server)
-    app = create_app(worker, Doors(token, config=server), live=live, server=server)
+    worker = Worker(lambda _: load(), center_fallback=True, live=live, limits=server)
+    app = create_app(worker, Auth(token, config=server), live=live, server=server)
     limit = (server or ServerConfig()).frame_bytes + 1024
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_level="error", ws="websockets-sansio", ws_max_size=limit
@@ -110,7 +112,7 @@ class LiveClient:
 
     def put_portrait(self, picture: np.ndarray) -> httpx2.Response:
         """Upload a picture."""
-        return self.ask("PUT", "/portrait", content=png(picture))
+        return self.run_on_worker("PUT", "/portrait", content=png(picture))
 
     def connect(self, key: str | None = None, query: str = "", **named: Any) -> Socket:
         """A socket of the session."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from personalive.models.bundle import Networks
-from personalive.streaming.engine import Engine
+from personalive.engine.engine import Engine
+from personalive.models.networks import Networks
+from personalive.runtime.directions import find_directions
 from personalive.training.build import build_networks
 from personalive.training.presets import TinyPreset
 from support import golden, keyseeded
@@ -27,7 +28,8 @@ def key_seeded_networks(preset: TinyPreset = SMALL_PRESET) -> Networks:
 
 def small_engine(networks: Networks | None = None) -> Engine:
     """64 px; of networks made now unless given."""
-    return Engine(key_seeded_networks() if networks is None else networks, name="small")
+    networks = key_seeded_networks() if networks is None else networks
+    return Engine(networks, name="small", find_directions=find_directions)
 
 
 def noise_pictures(count: int, seed: int) -> np.ndarray:

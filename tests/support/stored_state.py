@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from personalive.device import HostCopy
+from personalive.engine.state import Reference, StreamState
 from personalive.models.attention import KV
-from personalive.streaming.state import Reference, StreamState
 from personalive.vision.keypoints import HeadPose
-from personalive.vision.transfer import ToHost
 
 _NUMBERS = ("keyframe_threshold", "seed", "call")
 
@@ -61,7 +61,7 @@ def load(path: Path) -> StreamState:
     kv = {name: KV(found[f"reference/kv/{name}/key"], found[f"reference/kv/{name}/value"]) for name in blocks}
     return StreamState(
         reference=Reference(
-            found["reference/picture"],
+            found["reference/image"],
             found["reference/context"],
             found["reference/latent"],
             kv,
@@ -73,7 +73,9 @@ def load(path: Path) -> StreamState:
         pose=found["pose"],
         poses=pose("poses/"),
         driver=pose("driver/") if "driver/kp" in found else None,
-        bank=tuple(map(ToHost, found["bank"].split(1, dim=1))),
-        leads=tuple(map(ToHost, found["leads"].split(1, dim=1))) if "leads" in found else (),
+        bank=tuple(map(HostCopy, found["bank"].split(1, dim=1))),
+        keyframe_candidates=tuple(map(HostCopy, found["keyframe_candidates"].split(1, dim=1)))
+        if "keyframe_candidates" in found
+        else (),
         **numbers,
     )

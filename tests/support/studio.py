@@ -10,13 +10,13 @@ from unittest import mock
 
 import numpy as np
 
+from personalive.engine.conditioning import PLAIN
+from personalive.engine.controls import Controls
+from personalive.engine.engine import Engine
 from personalive.media import VideoWriter
-from personalive.streaming import animate as module
-from personalive.streaming.animate import AnimateReport, animate
-from personalive.streaming.conditioning import PLAIN
-from personalive.streaming.controls import Controls
-from personalive.streaming.engine import Engine
-from personalive.streaming.record import RecordOptions, record
+from personalive.offline import animate as module
+from personalive.offline.animate import AnimateReport, animate
+from personalive.offline.record import RecordOptions, record
 from support.clips import Film, read_film, write_clip
 
 Pictures = Callable[[int, int], np.ndarray]
@@ -54,7 +54,7 @@ class Studio:
         return film, given
 
     def take(self, clip: Path, **options: Any) -> Path:
-        """What happens in a clip, as a motion template."""
+        """What happens in a clip, as a motion file."""
         path = self.folder / "take.safetensors"
         record(clip, path, RecordOptions(framing="center", **options), engine=self.engine)
         return path
@@ -64,18 +64,18 @@ class Studio:
 
 
 class Noting(Engine):
-    """Keeps the cuts it is told of, by driving frame, the pictures it is driven with, and in what manner."""
+    """Keeps the cuts, by driving frame, the images it is driven with, and the controls."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.cuts: list[int] = []
         self.driven: list[np.ndarray] = []
-        self.manners: list[Controls] = []
+        self.controls_seen: list[Controls] = []
 
-    def submit(self, state, window, noise=None, *, cut=None, controls=PLAIN):
+    def step(self, state, window, noise=None, *, cut=None, controls=PLAIN):
         assert isinstance(window, np.ndarray)
         if cut is not None:
             self.cuts.append(len(self.driven) + cut)
         self.driven += list(window)
-        self.manners.append(controls)
-        return super().submit(state, window, noise, cut=cut, controls=controls)
+        self.controls_seen.append(controls)
+        return super().step(state, window, noise, cut=cut, controls=controls)

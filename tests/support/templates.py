@@ -1,4 +1,4 @@
-"""Motion templates of made-up motion."""
+"""Motion files of made-up motion."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from personalive.streaming.state import Motion
-from personalive.streaming.template import Template
+from personalive.engine.state import Motion
+from personalive.offline.motion_file import MotionClip
 from personalive.vision.keypoints import HeadPose
 
 _POSE = [field.name for field in dataclasses.fields(HeadPose)]
 
 
-def made_template(frames: int = 6, reader: str = "0123456789abcdef", **changes: Any) -> Template:
+def made_template(frames: int = 6, reader: str = "0123456789abcdef", **changes: Any) -> MotionClip:
     """Random motion of the small model's shape at 25 fps."""
     source = torch.Generator().manual_seed(frames)
 
@@ -39,10 +39,10 @@ def made_template(frames: int = 6, reader: str = "0123456789abcdef", **changes: 
         "fps": Fraction(25),
         "duration_s": frames / 25,
     }
-    return Template(**values | changes)
+    return MotionClip(**values | changes)
 
 
-def assert_equal(one: Template, other: Template) -> None:
+def assert_equal(one: MotionClip, other: MotionClip) -> None:
     """Every value, to the bit."""
     assert torch.equal(one.motion.tokens, other.motion.tokens)
     for name in _POSE:

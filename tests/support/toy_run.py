@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from personalive.models.bundle import Networks
-from personalive.streaming.load import DTYPES
+from personalive.models.networks import Networks
+from personalive.runtime.load import DTYPES
 from personalive.training.build import build_networks
 from personalive.training.recipe.loop import Loop
 from personalive.training.recipe.material import Arithmetic

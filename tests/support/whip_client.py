@@ -14,8 +14,8 @@ import numpy as np
 from aiortc import AudioStreamTrack, MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from personalive.server.mailboxes import FinishedFrame
-from personalive.server.session import Session
+from personalive.live.frames import FinishedFrame
+from personalive.live.session import Session
 from support.whip_server import Answer, LiveServer
 
 SDP = "application/sdp"
@@ -70,13 +70,13 @@ class Client:
         await self.connection.setLocalDescription(await self.connection.createOffer())
         return self.connection.localDescription.sdp
 
-    async def ask(self, method: str, path: str, body: str = "", media_type: str = "") -> Answer:
+    async def run_on_worker(self, method: str, path: str, body: str = "", media_type: str = "") -> Answer:
         """An HTTP request with our key."""
         return await asyncio.to_thread(self._server.ask, method, path, body, key=self._key, media_type=media_type)
 
     async def call(self, sdp: str | None = None) -> Answer:
         """Send our offer, and take the answer."""
-        answer = await self.ask("POST", self._path, sdp or await self.offer(), SDP)
+        answer = await self.run_on_worker("POST", self._path, sdp or await self.offer(), SDP)
         if answer.status == 201:
             self.location = answer.headers["location"]
             await self.connection.setRemoteDescription(RTCSessionDescription(answer.body.decode(), "answer"))
@@ -102,7 +102,7 @@ class Client:
 
     async def hang_up(self) -> Answer:
         """End it the way the protocol says."""
-        return await self.ask("DELETE", self.location)
+        return await self.run_on_worker("DELETE", self.location)
 
     def pull_the_plug(self) -> None:
         """What a killed client looks like from outside: nothing comes any more, and nothing says so."""

@@ -17,15 +17,16 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from personalive.config import LiveConfig, ServerConfig
-from personalive.server import webrtc
-from personalive.server.desk import Desk
-from personalive.server.doors import Doors
-from personalive.server.errors import RefusedError
-from personalive.server.peers import Peers
-from personalive.server.session import Session
-from personalive.server.worker import Worker
-from personalive.streaming.engine import Engine
+from personalive.engine.engine import Engine
+from personalive.live.config import LiveConfig
+from personalive.live.errors import RefusedError
+from personalive.live.session import Session
+from personalive.live.worker import Worker
+from personalive.server.auth import Auth
+from personalive.server.config import ServerConfig
+from personalive.server.routes import webrtc
+from personalive.server.sessions import SessionRegistry
+from personalive.server.webrtc.connections import Connections
 
 _LONG_S = 20.0
 
@@ -51,11 +52,11 @@ class LiveServer:
         self.app, self.port = app, port
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> SessionRegistry:
         return self.app.state.desk
 
     @property
-    def peers(self) -> Peers:
+    def peers(self) -> Connections:
         return self.app.state.peers
 
     def inside(self, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -68,7 +69,7 @@ class LiveServer:
         async def begin() -> Session:
             session = self.desk.open(None)
             if portrait is not None:
-                await session.ask(lambda stream: stream.cast(portrait, 0))
+                await session.run_on_worker(lambda stream: stream.set_portrait(portrait, 0))
             return session
 
         return self.inside(begin)
@@ -115,7 +116,7 @@ def live_server(
     engine: Engine, folder: Path, *, live: LiveConfig | None = None, server: ServerConfig | None = None
 ) -> Iterator[LiveServer]:
     """Runs in threads of its own until the block ends."""
-    worker = Worker(lambda _: engine, center_fallback=True, live=live, server=server)
+    worker = Worker(lambda _: engine, center_fallback=True, live=live, limits=server)
     app = _app(worker, folder, live, server)
     runner = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning", ws="none"))
     thread = threading.Thread(target=runner.run, name="test-server")
@@ -133,8 +134,8 @@ def _app(worker: Worker, folder: Path, live: LiveConfig | None, server: ServerCo
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.loop = asyncio.get_running_loop()
-        desk = app.state.desk = Desk(worker, folder, live=live, server=server)
-        app.state.peers = Peers(desk)
+        desk = app.state.desk = SessionRegistry(worker, folder, live=live, server=server)
+        app.state.peers = Connections(desk)
         worker.start()
         yield
         await app.state.peers.close_all()
@@ -142,7 +143,7 @@ def _app(worker: Worker, folder: Path, live: LiveConfig | None, server: ServerCo
         await asyncio.to_thread(worker.stop)
 
     app = FastAPI(lifespan=lifespan)
-    app.state.doors = Doors(None)
+    app.state.doors = Auth(None)
     app.include_router(webrtc.routes)
 
     @app.exception_handler(RefusedError)

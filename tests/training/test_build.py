@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import entering_latents
+from personalive.engine.engine import Engine
+from personalive.engine.state import entering_latents
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.build import build_networks
 from personalive.training.presets import TinyPreset

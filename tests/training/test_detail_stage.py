@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet, render_set

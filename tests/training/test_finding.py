@@ -16,16 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from personalive.config import DetailConfig
+from personalive.engine.detail import moved_portrait
 from personalive.errors import InputError
-from personalive.models.bundle import Networks
 from personalive.models.detail import DetailHead
-from personalive.streaming.detail import moved_portrait
+from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from personalive.training.cache import REFERENCES, FrameCache, missing_flow
 from personalive.training.data import PEOPLE, POSE_NAMES, RenderedSet, render_set
 from personalive.training.finding import FLOW_WEIGHT, PLACE_WEIGHTS, Finding, place_weight
-from personalive.vision.fields import corrected, places, sample
 from personalive.vision.keypoints import HeadPose
+from personalive.vision.warps import add_flow, places, sample
 from training.conftest import DATA, SIDE_PX, toy_preset
 
 FEATURES, LATENT = 6, SIDE_PX // 8
@@ -238,7 +238,7 @@ def test_the_missing_flow_says_where_in_the_moved_picture_to_look(shift_px: tupl
     expected = torch.tensor([x, y]).float()[:, None, None].expand_as(middle)
     torch.testing.assert_close(middle, expected, atol=0.25, rtol=0)
     pictures = [torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None].float() for p in (frame, moved)]
-    field = corrected(places(SIDE_PX, pictures[0].device), torch.from_numpy(flow)[None])
+    field = add_flow(places(SIDE_PX, pictures[0].device), torch.from_numpy(flow)[None])
     missed, unmoved = (
         (some - pictures[0])[..., 32:-32, 32:-32].abs().mean() for some in (sample(pictures[1], field), pictures[1])
     )

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from personalive.streaming.engine import Engine
+from personalive.engine.engine import Engine
 from personalive.synthetic import render
 from personalive.training.build import build_networks
 from personalive.training.data import PEOPLE

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from personalive.streaming.load import load_engine
+from personalive.runtime.load import load_engine
 from personalive.training.data import CELLS, RenderedSet, sequence
 from personalive.training.presets import HELD_OUT_SEED, STAGES, DataConfig
 

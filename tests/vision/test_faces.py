@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.config import FACE_DETECTOR, FramingConfig, HaarConfig
+from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, InputError
+from personalive.vision.config import FramingConfig, HaarConfig
 from personalive.vision.faces import FaceBox, HaarDetector, YuNetDetector, find_detector
 
 YUNET_NAME = Path(FACE_DETECTOR).name

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from personalive.vision.fields import corrected, enlarged, places, sample, shift_of
+from personalive.vision.warps import add_flow, enlarged, places, sample, shift_of
 
 CPU = torch.device("cpu")
 SIDE_PX = 16
@@ -124,21 +124,21 @@ def test_an_enlarged_field_moves_an_enlarged_picture_likewise():
 @settings(deadline=None, max_examples=30)
 def test_a_constant_flow_is_added_to_places_away_from_borders(x: int, y: int, coarse: int):
     flow = torch.tensor([2 * x / SIDE_PX, 2 * y / SIDE_PX])[None, :, None, None].expand(1, 2, coarse, coarse)
-    found = corrected(places(SIDE_PX, CPU), flow)
+    found = add_flow(places(SIDE_PX, CPU), flow)
     assert found.shape == (1, SIDE_PX, SIDE_PX, 2)
     torch.testing.assert_close(found[:, 5:-5, 5:-5], shifted(SIDE_PX, x, y)[:, 5:-5, 5:-5], atol=1e-6, rtol=0)
 
 
 def test_a_flow_out_of_the_picture_finds_its_edge():
     flow = torch.tensor([3.0, 0.0])[None, :, None, None].expand(1, 2, COARSE, COARSE)
-    found = corrected(places(SIDE_PX, CPU), flow)
+    found = add_flow(places(SIDE_PX, CPU), flow)
     assert (found[..., 0] - (1 - 1 / SIDE_PX)).abs().max() < 1e-6
     torch.testing.assert_close(found[..., 1], places(SIDE_PX, CPU)[..., 1], atol=1e-6, rtol=0)
 
 
 def test_no_flow_leaves_any_field_as_it_is():
     field = places(SIDE_PX, CPU) + 0.1 * noise(2, SIDE_PX, SIDE_PX, 2)
-    torch.testing.assert_close(corrected(field, torch.zeros(2, 2, COARSE, COARSE)), field, atol=1e-5, rtol=0)
+    torch.testing.assert_close(add_flow(field, torch.zeros(2, 2, COARSE, COARSE)), field, atol=1e-5, rtol=0)
 
 
 def test_a_corrected_field_looks_the_flow_up_in_the_picture_that_the_field_makes():
@@ -148,7 +148,7 @@ def test_a_corrected_field_looks_the_flow_up_in_the_picture_that_the_field_makes
     flow = 0.12 * wave(side // 8).flip(1)
     fine = F.interpolate(flow, size=(side, side), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
     expected = sample(sample(picture, field), places(side, CPU) + fine)
-    found = sample(picture, corrected(field, flow))
+    found = sample(picture, add_flow(field, flow))
     error = inner(found - expected, margin).abs().max()
     added = sample(picture, field + fine)  # what adding both up would give
     assert error < 0.02  # of -1..1: interpolated twice, once as pixels and once as places

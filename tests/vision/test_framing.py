@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalive.config import FramingConfig
 from personalive.errors import FaceNotFoundError, InputError
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox
-from personalive.vision.framing import DrivingFramer, FramedFrame, frame_portrait
+from personalive.vision.framing import DrivingFramer, FramedFrame, FrameTime, frame_portrait
 from personalive.vision.resize import Square, crop_and_resize
 
 CONFIG = FramingConfig()
@@ -181,7 +182,7 @@ def test_error_names_the_frame_and_its_time() -> None:
     stream = framer(no_face="error")
     with pytest.raises(FaceNotFoundError, match=r"driving frame 26 \(1\.04 s\).*--no-face hold"):
         for index, image in enumerate(interrupted(30)):
-            stream.push(image, index / 25)
+            stream.push(image, FrameTime(Fraction(index, 25), Fraction(1, 25)))
 
 
 def test_missed_detections_are_bridged_up_to_a_limit() -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.config import FramingConfig
 from personalive.errors import InputError
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox
 from personalive.vision.resize import Square, crop_square
 from personalive.vision.squares import centre_square, face_square, inside_share, whole_square

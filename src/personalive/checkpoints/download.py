@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from personalive.checkpoints.config import DownloadConfig
 from personalive.checkpoints.hub import ConnectionLostError, Hub, RemoteFile
 from personalive.checkpoints.sources import RELEASED, Source
-from personalive.config import DownloadConfig
 from personalive.errors import DownloadError
 
 _DEFAULTS = DownloadConfig()

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from personalive.checkpoints.config import WeightFilesConfig
 from personalive.checkpoints.layout import (
     CLIP_CONFIG,
     CONFIGS,
@@ -22,7 +23,7 @@ from personalive.checkpoints.layout import (
     missing_files,
     parts_of,
 )
-from personalive.config import TINY, ModelConfig, WeightFilesConfig
+from personalive.config import TINY, ModelConfig
 from personalive.errors import CheckpointError
 
 

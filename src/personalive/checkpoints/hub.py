@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from personalive.config import DownloadConfig
+from personalive.checkpoints.config import DownloadConfig
 from personalive.errors import DownloadError
 
 if TYPE_CHECKING:

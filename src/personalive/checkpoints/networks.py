@@ -17,7 +17,7 @@ from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG, parts_of
 from personalive.checkpoints.strict import load_files, module_infos
 from personalive.checkpoints.write import whole_folder, write_config, write_safetensors
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.models.unet import UNetConfig
 
 LoadProgress = Callable[[int, int], None]  # (bytes read, bytes in all)

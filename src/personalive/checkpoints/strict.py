@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from personalive.checkpoints.config import WeightFilesConfig
 from personalive.checkpoints.files import TensorInfo, portions, read_infos, read_tensors
 from personalive.checkpoints.key_map import NO_RULES, KeyRules
-from personalive.config import WeightFilesConfig
 from personalive.errors import CheckpointError
 
 

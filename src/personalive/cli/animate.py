@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from personalive.cli.config import CliConfig
 from personalive.cli.console import clock, loading, preparing, progress, show_rows
 from personalive.cli.options import (
     AUTO,
@@ -32,8 +33,6 @@ from personalive.cli.options import (
     HeadMotionOption,
     MirrorOption,
     MouthOption,
-    Quantize,
-    QuantizeOption,
     SeedOption,
     SmoothingOption,
     StartOption,
@@ -42,12 +41,13 @@ from personalive.cli.options import (
     engine_options,
     names_tiny,
 )
-from personalive.config import TINY, CliConfig, FilmSizeConfig, KeyframeConfig
+from personalive.config import TINY, KeyframeConfig
+from personalive.engine.controls import Controls
 from personalive.errors import InputError, OutputError
-from personalive.streaming.controls import Controls
+from personalive.offline.config import FilmSizeConfig
 
 if TYPE_CHECKING:
-    from personalive.streaming.animate import AnimateReport, Progress
+    from personalive.offline.animate import AnimateReport, Progress
 
 _PLAIN = Controls()
 EPILOG = """
@@ -89,7 +89,7 @@ def animate(
         Path | None,
         typer.Argument(
             metavar="DRIVING",
-            help="Any video, GIF or picture of the face that drives, or a motion template.",
+            help="Any video, GIF or picture of the face that drives, or a motion file.",
             show_default=False,
         ),
     ] = None,
@@ -121,7 +121,6 @@ def animate(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
-    quantize: QuantizeOption = Quantize.NONE,
     seed: SeedOption = 0,
     start: StartOption = None,
     end: EndOption = None,
@@ -164,7 +163,7 @@ def animate(
         bool | None,
         typer.Option(
             "--side-by-side/--no-side-by-side",
-            help="Show portrait, driver and result beside each other; a motion template has no driver to show.",
+            help="Show portrait, driver and result beside each other; a motion file has no driver to show.",
             show_default="no, or yes with --demo",
         ),
     ] = None,
@@ -213,7 +212,7 @@ def animate(
         "center_fallback": demo or names_tiny(weights),
     }
     engine = {"weights": weights} | engine_options(
-        device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
+        device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder
     )
     if demo:
         if portrait is not None:
@@ -237,7 +236,7 @@ def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]
 def _make(
     portrait: Path, driving: Path, film: Path, options: dict[str, Any], engine: dict[str, Any]
 ) -> AnimateReport:
-    from personalive.streaming.animate import animate as make_film  # noqa: PLC0415 (imports torch)
+    from personalive.offline.animate import animate as make_film  # noqa: PLC0415 (imports torch)
 
     with progress("animating") as show:
 
@@ -267,8 +266,7 @@ def told(progress: Progress) -> str:
 
 def _show(report: AnimateReport) -> None:
     length = f"{report.frames} frames, {report.duration_s:.2f} s"
-    formats = report.dtype if report.quantize == Quantize.NONE else f"{report.dtype} and {report.quantize}"
-    model = f"{report.weights} on {report.device} in {formats} by {report.backend}"
+    model = f"{report.weights} on {report.device} in {report.dtype} by {report.backend}"
     rows = [
         ("film", report.output),
         ("", f"{length}, made in {clock(report.seconds)} at {report.fps:.1f} frames per second"),

@@ -22,19 +22,17 @@ from personalive.cli.options import (
     HeadMotionOption,
     MirrorOption,
     MouthOption,
-    Quantize,
-    QuantizeOption,
     SmoothingOption,
     Vram,
     VramOption,
     WeightsOption,
     engine_options,
 )
-from personalive.config import FilmSizeConfig
-from personalive.streaming.controls import Controls
+from personalive.engine.controls import Controls
+from personalive.offline.config import FilmSizeConfig
 
 if TYPE_CHECKING:
-    from personalive.server.local import LocalProgress
+    from personalive.live.camera import CameraProgress
 
 _PLAIN = Controls()
 EPILOG = """
@@ -45,7 +43,7 @@ Examples:
   personalive camera me.jpg --from clip.mp4 --to film.mp4 --seconds 20
   personalive camera me.jpg --from srt://host:9000 --to srt://other:9001
 
-A clip or motion template plays over and over. Ctrl-C ends it; a film is whole then. The virtual camera needs
+A clip or motion file plays over and over. Ctrl-C ends it; a film is whole then. The virtual camera needs
 `pip install "personalive[camera]"` and a device: v4l2loopback on Linux, OBS on Windows and macOS.
 """
 
@@ -70,7 +68,6 @@ def camera(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
-    quantize: QuantizeOption = Quantize.NONE,
     size: Annotated[
         int | None,
         typer.Option(
@@ -92,25 +89,23 @@ def camera(
     smoothing: SmoothingOption = _PLAIN.smoothing,
 ) -> None:
     """Let a camera drive PORTRAIT, live, into a virtual camera, a stream or a film."""
-    from personalive.server.live_controls import LiveControls  # noqa: PLC0415 (imports torch)
-    from personalive.server.local import LocalOptions, run_local  # noqa: PLC0415
-    from personalive.server.run import local_worker  # noqa: PLC0415
+    from personalive.live.camera import CameraOptions, run_camera  # noqa: PLC0415
+    from personalive.live.controls import LiveControls  # noqa: PLC0415 (imports torch)
+    from personalive.live.worker import make_worker  # noqa: PLC0415
 
     if size is not None and size % 2:
         raise typer.BadParameter(f"--size {size}: give an even number")
     controls = LiveControls(
         mirror=mirror, expression=expression, mouth=mouth, eyes=eyes, head_motion=head_motion, smoothing=smoothing
     )
-    options = LocalOptions(
+    options = CameraOptions(
         portrait=portrait, source=source, target=target, size_px=size, seconds=seconds, controls=controls
     )
     with progress("live") as show:
-        sent = run_local(
-            local_worker(
+        sent = run_camera(
+            make_worker(
                 weights,
-                engine_options(
-                    device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
-                ),
+                engine_options(device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder),
             ),
             options,
             lambda now: show(now.seconds, seconds, _told(now)),
@@ -119,7 +114,7 @@ def camera(
     show_rows([("sent", _told(sent)), ("to", target)])
 
 
-def _told(now: LocalProgress) -> str:
+def _told(now: CameraProgress) -> str:
     """``0:12, 118 frames, 9.8 per second, 1540 ms behind the driver``."""
     behind = "" if now.delay_ms is None else f", {now.delay_ms:.0f} ms behind the driver"
     return f"{clock(now.seconds)}, {now.frames} frames, {now.fps:.1f} per second{behind}"

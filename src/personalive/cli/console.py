@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from personalive.config import CliConfig
+from personalive.cli.config import CliConfig
 
 Show = Callable[[float, float | None, str], None]  # (done, total or None where unknown, what to say)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.console import clock, progress, show_rows, size
-from personalive.config import WEIGHTS_ENV, ModelConfig, PrepareConfig, default_weights_folder
+from personalive.config import WEIGHTS_ENV, ModelConfig, default_weights_folder
 from personalive.errors import InputError
+from personalive.training.prepare.config import PrepareConfig
 
 if TYPE_CHECKING:
     from personalive.training.prepare.report import Report

@@ -123,7 +123,7 @@ def _torch() -> tuple[State, str]:
 def _device() -> tuple[State, str]:
     import torch  # noqa: PLC0415
 
-    from personalive.streaming.load import AUTO, choose_device, choose_dtype  # noqa: PLC0415
+    from personalive.runtime.load import AUTO, choose_device, choose_dtype  # noqa: PLC0415
 
     device = choose_device(AUTO)
     dtype = str(choose_dtype(AUTO, device)).removeprefix("torch.")
@@ -139,7 +139,7 @@ def _device() -> tuple[State, str]:
 def _cpu() -> tuple[State, str]:
     import torch  # noqa: PLC0415
 
-    from personalive.streaming.load import choose_dtype  # noqa: PLC0415
+    from personalive.runtime.load import choose_dtype  # noqa: PLC0415
 
     native = choose_dtype("auto", torch.device("cpu")) is torch.bfloat16
     formats = "float32 and bfloat16" if native else "float32 only (bfloat16 would be emulated)"
@@ -150,13 +150,13 @@ def _cpu() -> tuple[State, str]:
 def _backends() -> tuple[State, str]:
     import torch  # noqa: PLC0415
 
-    from personalive.streaming.backends.open import BACKENDS, fitting_precision, why_not  # noqa: PLC0415
-    from personalive.streaming.load import AUTO, choose_device, choose_dtype  # noqa: PLC0415
+    from personalive.runtime.load import AUTO, choose_device, choose_dtype  # noqa: PLC0415
+    from personalive.runtime.registry import BACKENDS, default_precision, unavailable  # noqa: PLC0415
 
     device = choose_device(AUTO)
     precision = choose_dtype(AUTO, device)
     reasons = {
-        name: why_not(name, torch.device(device), fitting_precision(name, device, precision)) for name in BACKENDS
+        name: unavailable(name, torch.device(device), default_precision(name, device, precision)) for name in BACKENDS
     }
     usable = [name for name, reason in reasons.items() if reason is None]
     rest = "; ".join(f"no {name}: {reason}" for name, reason in reasons.items() if reason is not None)
@@ -173,7 +173,7 @@ def _memory() -> tuple[State, str]:
 
 
 def _faces() -> tuple[State, str]:
-    from personalive.streaming.load import find_weights  # noqa: PLC0415
+    from personalive.runtime.load import find_weights  # noqa: PLC0415
     from personalive.vision.faces import find_detector  # noqa: PLC0415
 
     try:
@@ -195,7 +195,7 @@ def _encoder() -> tuple[State, str]:
 
 def _released() -> tuple[State, str]:
     from personalive.checkpoints.folder import CheckpointFolder  # noqa: PLC0415
-    from personalive.streaming.load import find_weights  # noqa: PLC0415
+    from personalive.runtime.load import find_weights  # noqa: PLC0415
 
     folder = CheckpointFolder.open(find_weights())
     return State.ok, f"{folder.root}, {size(folder.size_bytes)}; `personalive weights check` proves them"

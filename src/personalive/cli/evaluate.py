@@ -17,8 +17,6 @@ from personalive.cli.options import (
     Dtype,
     DtypeOption,
     Framing,
-    Quantize,
-    QuantizeOption,
     SeedOption,
     Vram,
     VramOption,
@@ -26,7 +24,8 @@ from personalive.cli.options import (
     engine_options,
     names_tiny,
 )
-from personalive.config import EvaluationConfig, default_metrics_folder
+from personalive.config import default_metrics_folder
+from personalive.evaluation.config import EvaluationConfig
 
 if TYPE_CHECKING:
     from personalive.evaluation.runner import EvaluateOptions, Evaluation, Progress
@@ -102,7 +101,6 @@ def evaluate(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
-    quantize: QuantizeOption = Quantize.NONE,
     seed: SeedOption = 0,
     framing: Annotated[
         Framing,
@@ -162,7 +160,7 @@ def evaluate(
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
     engine: dict[str, Any] = {"weights": weights} | engine_options(
-        device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
+        device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder
     )
     found = _evaluate(options, engine if model else None, inputs)
     _show(found, write_report(found, output, overwrite=overwrite))
@@ -177,8 +175,8 @@ def _method(text: str) -> tuple[str, str]:
 
 def _evaluate(options: EvaluateOptions, wanted: dict[str, Any] | None, inputs: Path | None) -> Evaluation:
     from personalive.evaluation.runner import evaluate as run  # noqa: PLC0415
-    from personalive.streaming.load import load_engine  # noqa: PLC0415
-    from personalive.streaming.memory import memory_errors  # noqa: PLC0415
+    from personalive.runtime.load import load_engine  # noqa: PLC0415
+    from personalive.runtime.memory import engine_oom_errors  # noqa: PLC0415
 
     with progress("evaluating") as show:
 
@@ -188,7 +186,7 @@ def _evaluate(options: EvaluateOptions, wanted: dict[str, Any] | None, inputs: P
         if wanted is None:
             return run(options, None, progress=advance, inputs=inputs)
         engine = load_engine(**wanted, progress=loading(show), preparing=preparing(show))
-        with memory_errors(engine):
+        with engine_oom_errors(engine):
             return run(options, engine, progress=advance, inputs=inputs)
 
 

@@ -55,8 +55,8 @@ def onnx(
     for any number of keyframes. The other files are the calls around it: reading a driver, reading a portrait,
     drawing a pose, decoding. export.json lists inputs, shapes and the difference to torch.
     """
-    from personalive.streaming.backends.export import export_onnx  # noqa: PLC0415 (imports torch)
-    from personalive.streaming.load import load_engine  # noqa: PLC0415
+    from personalive.runtime.export import export_onnx  # noqa: PLC0415 (imports torch)
+    from personalive.runtime.load import load_engine  # noqa: PLC0415
 
     with progress("exporting") as show:
         engine = load_engine(weights, device=device, dtype=dtype.value, backend="eager", progress=loading(show))
@@ -64,7 +64,7 @@ def onnx(
             engine.backend,
             out,
             check=check,
-            telling=lambda what, share: show(share, 1.0, f"{what}, {share:.0%}"),
+            on_progress=lambda what, share: show(share, 1.0, f"{what}, {share:.0%}"),
         )
     rows = [
         (
@@ -89,7 +89,7 @@ def tensorrt(
     kept in the cache by GPU and version and built anew when either changes; `--backend auto` takes them from then on.
     Building takes minutes.
     """
-    from personalive.streaming.load import load_engine  # noqa: PLC0415
+    from personalive.runtime.load import load_engine  # noqa: PLC0415
 
     with progress("building") as show:
         engine = load_engine(

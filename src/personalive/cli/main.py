@@ -16,8 +16,8 @@ import typer
 
 from personalive import __version__
 from personalive.cli import animate, camera, data, doctor, evaluate, export, motion, serve, train, weights
+from personalive.cli.config import CliConfig
 from personalive.cli.console import error_line, one_line
-from personalive.config import CliConfig
 from personalive.errors import PersonaLiveError
 
 NAME = "personalive"

@@ -30,9 +30,9 @@ from personalive.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from personalive.streaming.animate import Progress
-    from personalive.streaming.record import RecordReport
-    from personalive.streaming.template import Template
+    from personalive.offline.animate import Progress
+    from personalive.offline.motion_file import MotionClip
+    from personalive.offline.record import RecordReport
 
 app = typer.Typer(
     help="Keep a performance in a file and replay it.",
@@ -44,7 +44,7 @@ Examples:
   personalive animate me.jpg take.safetensors -o film.mp4
   personalive animate you.jpg take.safetensors -o film.mp4 --expression 1.3
 
-A motion template holds what a model reads of a face: expression, angles, place and size, and when. It holds no
+A motion file holds what a model reads of a face: expression, angles, place and size, and when. It holds no
 picture and no sound, fits any portrait, and only the model that read it.
 """,
     rich_markup_mode=None,
@@ -93,8 +93,8 @@ def record(
     Replayed with the same model, OUT gives the film that DRIVING would have given, without its sound. Expression,
     head motion and smoothing are not in it: turn them when it is replayed.
     """
-    from personalive.streaming.record import RecordOptions  # noqa: PLC0415 (imports torch)
-    from personalive.streaming.record import record as make_template  # noqa: PLC0415
+    from personalive.offline.record import RecordOptions  # noqa: PLC0415 (imports torch)
+    from personalive.offline.record import record as make_template  # noqa: PLC0415
 
     options = RecordOptions(
         framing=framing.value,
@@ -127,33 +127,33 @@ def record(
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A motion template.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A motion file.")],
     weights: Annotated[
         str | None,
         typer.Option(metavar=WEIGHTS_METAVAR, help="Also say whether FILE fits this model.", show_default="none"),
     ] = None,
 ) -> None:
     """Tell what is in FILE."""
-    from personalive.streaming.template import load_template, reader_in  # noqa: PLC0415 (imports torch)
+    from personalive.offline.motion_file import load_motion_file, weights_motion_digest  # noqa: PLC0415 (imports torch)
 
-    template = load_template(file)
+    template = load_motion_file(file)
     rows = [("template", f"{file}, {size(file.stat().st_size)}"), *_rows(template)]
     if weights is not None:
-        rows.append(("fits", f"{weights}: {'yes' if reader_in(weights) == template.reader else 'no'}"))
+        rows.append(("fits", f"{weights}: {'yes' if weights_motion_digest(weights) == template.reader else 'no'}"))
     show_rows(rows)
 
 
 def _show_report(report: RecordReport) -> None:
     rows = [
         ("template", f"{report.output}, {size(Path(report.output).stat().st_size)}, read in {clock(report.seconds)}"),
-        *_rows(report.template),
+        *_rows(report.motion),
         ("model", f"{report.weights} on {report.device} in {report.dtype} by {report.backend}"),
         *(("warning", warning) for warning in report.warnings),
     ]
     show_rows(rows)
 
 
-def _rows(template: Template) -> list[tuple[str, str]]:
+def _rows(template: MotionClip) -> list[tuple[str, str]]:
     poses, tokens = template.motion.poses, template.motion.tokens
     ranges = {name: getattr(poses, name) for name in ("yaw", "pitch", "roll")}
     angles = ", ".join(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.config import TAESD, TINY, WEIGHTS_ENV, ControlLimits
+from personalive.config import TAESD, TINY, WEIGHTS_ENV
+from personalive.engine.controls import ControlLimits
 
 if TYPE_CHECKING:
-    from personalive.streaming.load import EngineOptions
+    from personalive.runtime.load import EngineOptions
 
 AUTO = "auto"
 WEIGHTS_METAVAR = "FOLDER|tiny|auto"
@@ -56,14 +57,6 @@ class Backend(StrEnum):
     TENSORRT = "tensorrt"
 
 
-class Quantize(StrEnum):
-    """Number formats of the products of the denoiser's linear layers."""
-
-    NONE = "none"
-    INT8 = "int8"
-    FP8 = "fp8"
-
-
 class Framing(StrEnum):
     """How the square around the head is chosen."""
 
@@ -79,7 +72,6 @@ def engine_options(
     vram: Vram,
     backend: Backend,
     decoder: str | None,
-    quantize: Quantize,
 ) -> EngineOptions:
     """What ``load_engine`` takes by name."""
     return {
@@ -88,7 +80,6 @@ def engine_options(
         "vram": vram.value,
         "backend": backend.value,
         "decoder": decoder,
-        "quantize": quantize.value,
     }
 
 
@@ -124,13 +115,6 @@ DecoderOption = Annotated[
         help="Make the pictures with a small decoder instead of the model's own: quicker, less exact. 'taesd' is "
         "what `personalive weights download --decoder taesd` fetches; or a folder of diffusers' AutoencoderTiny.",
         show_default="the model's own",
-    ),
-]
-QuantizeOption = Annotated[
-    Quantize,
-    typer.Option(
-        help="Multiply in eight bits in the denoiser's linear layers, by --backend eager or compile: int8, or fp8 on "
-        "a GPU that has it. Less exact; docs/performance.md has the error."
     ),
 ]
 SeedOption = Annotated[

@@ -19,14 +19,13 @@ from personalive.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
-    Quantize,
-    QuantizeOption,
     Vram,
     VramOption,
     WeightsOption,
     engine_options,
 )
-from personalive.config import LiveConfig, ServerConfig
+from personalive.live.config import LiveConfig
+from personalive.server.config import ServerConfig
 
 EPILOG = """
 \b
@@ -47,7 +46,6 @@ def serve(
     vram: VramOption = Vram.AUTO,
     backend: BackendOption = Backend.AUTO,
     decoder: DecoderOption = None,
-    quantize: QuantizeOption = Quantize.NONE,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
     ] = ServerConfig.host,
@@ -105,9 +103,7 @@ def serve(
 
     options = ServeOptions(
         weights=weights,
-        model=engine_options(
-            device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder, quantize=quantize
-        ),
+        model=engine_options(device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder),
         host=host,
         port=port,
         token=token,

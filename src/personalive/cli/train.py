@@ -120,7 +120,7 @@ def _command(stage: Stage) -> Callable[..., None]:
 
 
 def _train(config: TrainConfig, data: str, run: Path, weights: str, device: str) -> None:
-    from personalive.streaming.load import find_weights  # noqa: PLC0415 (imports torch)
+    from personalive.runtime.load import find_weights  # noqa: PLC0415 (imports torch)
     from personalive.training.recipe.run import train  # noqa: PLC0415
 
     start = str(find_weights()) if weights == AUTO else weights

@@ -145,7 +145,7 @@ def convert(
     All files become safetensors: half the disk, quicker to load.
     """
     from personalive.checkpoints.convert import convert_folder  # noqa: PLC0415 (imports torch)
-    from personalive.streaming.load import DTYPES  # noqa: PLC0415
+    from personalive.runtime.load import DTYPES  # noqa: PLC0415
 
     with progress("converting") as show:
 

@@ -15,12 +15,12 @@ from typing import Protocol
 
 import numpy as np
 
-from personalive.config import FramingConfig
+from personalive.engine.engine import Engine
 from personalive.errors import InputError
 from personalive.evaluation.datasets import Case, Moment, find_films
 from personalive.evaluation.metrics import fps, inter_chunk_latency_ms, motion_to_photon_ms, percentiles
 from personalive.media import open_video
-from personalive.streaming.engine import Engine
+from personalive.vision.config import FramingConfig
 from personalive.vision.framing import whole_square
 from personalive.vision.resize import Picture, crop_and_resize
 

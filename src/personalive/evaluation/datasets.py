@@ -16,12 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol
 
-from personalive.config import EvaluationConfig, FramingConfig
 from personalive.errors import InputError
+from personalive.evaluation.config import EvaluationConfig
 from personalive.media import open_video
 from personalive.synthetic import Identity, Motion, Performance, render
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector
-from personalive.vision.framing import DrivingFramer, FramingMode
+from personalive.vision.framing import DrivingFramer, FramedFrame, FrameTime, FramingMode
 from personalive.vision.resize import Picture
 
 Kind = Literal["self", "cross"]
@@ -234,18 +235,18 @@ class VideoFolder:
             allow_center_fallback=self._options.center_fallback,
             config=FramingConfig(portrait_scale=scale, driving_scale=scale),
         )
-        times: list[Fraction] = []
         with open_video(film) as reader:
             try:
                 for frame in reader:
-                    times.append(frame.time)
-                    for framed in framer.push(frame.image, float(frame.time)):
-                        yield Moment(framed.image, cut=framed.cut, time=times.pop(0))
-                for framed in framer.flush():
-                    yield Moment(framed.image, cut=framed.cut, time=times.pop(0))
+                    yield from map(_moment, framer.push(frame.image, FrameTime(frame.time, frame.duration)))
+                yield from map(_moment, framer.flush())
             finally:  # also when only the first frames are wanted
                 notes = [*reader.warnings, *([f"{film}: {framer.report.note}"] if framer.report.note else [])]
                 self.notes += [note for note in notes if note not in self.notes]
+
+
+def _moment(framed: FramedFrame) -> Moment:
+    return Moment(framed.image, cut=framed.cut, time=framed.time.start if framed.time else Fraction(0))
 
 
 def find_films(folder: Path) -> tuple[dict[str, Path], list[str]]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from personalive.config import EvaluationConfig, KeyframeConfig
+from personalive.config import KeyframeConfig
+from personalive.engine.conditioning import PLAIN
+from personalive.engine.controls import Controls
+from personalive.engine.engine import Engine
+from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.metrics import correlation, l1
 from personalive.evaluation.readings import READINGS, angles, read, varies
-from personalive.streaming.conditioning import PLAIN
-from personalive.streaming.controls import Controls
-from personalive.streaming.engine import Engine
 from personalive.synthetic import Identity, Motion, Performance, render
 
 __all__ = [

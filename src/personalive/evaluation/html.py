@@ -9,7 +9,7 @@ from html import escape
 
 from PIL import Image
 
-from personalive.config import EvaluationConfig
+from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.contenders import COPY, TRUTH
 from personalive.evaluation.figures import INFINITE, NONE
 from personalive.evaluation.strips import Strip

@@ -6,10 +6,11 @@ import shutil
 from fractions import Fraction
 from pathlib import Path
 
-from personalive.config import EvaluationConfig, MediaConfig
 from personalive.errors import InputError, OutputError
+from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.datasets import Case
 from personalive.media import VideoWriter, save_png
+from personalive.media.config import MediaConfig
 from personalive.media.paths import reason, temporary_beside
 
 

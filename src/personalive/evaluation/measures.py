@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personalive.config import EvaluationConfig
+from personalive.engine.engine import Engine
+from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.datasets import Case, Moment
 from personalive.evaluation.figures import READ_BY_MODEL
 from personalive.evaluation.metrics import (
@@ -31,7 +32,6 @@ from personalive.evaluation.pretrained.lpips import Lpips
 from personalive.evaluation.pretrained.onnx import FaceEmbedder, I3d, Smirk
 from personalive.evaluation.pretrained.tools import Tools
 from personalive.evaluation.readings import READINGS, angles, can_be_read, read, true_value, varies
-from personalive.streaming.engine import Engine
 from personalive.synthetic import Identity
 from personalive.vision.resize import Picture, frames_to_tensor
 

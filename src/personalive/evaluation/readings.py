@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from personalive.config import EvaluationConfig
-from personalive.streaming.engine import Engine
+from personalive.engine.engine import Engine
+from personalive.evaluation.config import EvaluationConfig
 from personalive.synthetic import EXPRESSION_NAMES, Identity, Motion, render
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from personalive.config import EvaluationConfig
+from personalive.engine.engine import Engine
 from personalive.errors import InputError
+from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.contenders import COPY, OURS, TRUTH, Contender, FilmFolder, OurEngine, Yardstick
 from personalive.evaluation.datasets import KINDS, Case, Dataset, DatasetOptions, Kind, SyntheticHeads, open_dataset
 from personalive.evaluation.figures import FIGURES, READ_BY_MODEL, SPEED
@@ -23,7 +24,6 @@ from personalive.evaluation.measures import Clips, mean_of, measures_for
 from personalive.evaluation.metrics import frechet_distance
 from personalive.evaluation.pretrained.tools import Tools, load_tools
 from personalive.evaluation.strips import Strip
-from personalive.streaming.engine import Engine
 from personalive.vision.faces import find_detector
 from personalive.vision.framing import FramingMode
 
@@ -316,7 +316,6 @@ def _described(engine: Engine | None) -> dict[str, str]:
         "backend": engine.backend.name,
         "vram": engine.memory.name,
         "decoder": type(engine.networks.decoder).__name__,
-        "quantize": engine.networks.quantized,
         "image_size_px": str(engine.image_size),
     }
 

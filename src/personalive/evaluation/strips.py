@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from personalive.config import EvaluationConfig
+from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.contenders import COPY, TRUTH
 from personalive.evaluation.datasets import Moment
 from personalive.vision.resize import Picture

@@ -8,8 +8,8 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from personalive.config import MediaConfig
 from personalive.errors import InputError
+from personalive.media.config import MediaConfig
 from personalive.media.source import RawFrame, SourceInfo
 from personalive.media.still import DECODE_ERRORS, load_still, open_picture, picture_array
 

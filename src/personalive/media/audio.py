@@ -17,7 +17,7 @@ from av.error import EOFError as AVEOFError
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 
-from personalive.config import MediaConfig
+from personalive.media.config import MediaConfig
 from personalive.media.decode import open_container
 from personalive.media.paths import reason
 from personalive.media.timeline import ticks

@@ -19,8 +19,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from personalive.config import MediaConfig
 from personalive.errors import InputError
+from personalive.media.config import MediaConfig
 from personalive.media.paths import reason
 from personalive.media.source import RawFrame, SourceInfo
 from personalive.media.still import check_size

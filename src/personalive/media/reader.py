@@ -13,10 +13,10 @@ from typing import Self
 
 import numpy as np
 
-from personalive.config import MediaConfig
 from personalive.errors import InputError
 from personalive.media.animation import AnimationSource, StillSource
 from personalive.media.audio import AudioCut
+from personalive.media.config import MediaConfig
 from personalive.media.decode import VideoFileSource
 from personalive.media.paths import check_input
 from personalive.media.source import RawFrame, Source

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from personalive.config import MediaConfig
 from personalive.errors import InputError, OutputError
+from personalive.media.config import MediaConfig
 from personalive.media.paths import check_input, check_output, reason, remove, temporary_beside
 
 # Named one by one: Pillow can also run Ghostscript and read things that are not photographs.

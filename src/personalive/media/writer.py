@@ -21,9 +21,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
-from personalive.config import MediaConfig
 from personalive.errors import OutputError
 from personalive.media.audio import AudioCut, AudioFeed
+from personalive.media.config import MediaConfig
 from personalive.media.paths import check_output, partial_beside, reason, remove, temporary_beside
 from personalive.media.timeline import ticks
 

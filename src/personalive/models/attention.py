@@ -31,25 +31,27 @@ class FrameInputs(NamedTuple):
 
     frames: int
     motion: Tensor | None = None  # (B*F, T, token width)
-    sees: Tensor | None = None  # (F, F) bool, which frames (columns) each frame (row) attends to; None: all
+    attention_mask: Tensor | None = None  # (F, F) bool, which frames (columns) each frame (row) attends to; None: all
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, sees: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, attention_mask: Tensor | None = None) -> Tensor:
     """Multi-head attention over already projected tokens: (B, N, C), (B, M, C), (B, M, C) -> (B, N, C).
 
-    ``sees`` (N, M) bool says which keys each query attends to, at least one each.
+    ``attention_mask`` (N, M) bool says which keys each query attends to, at least one each.
     """
     if q.requires_grad and not q.is_cuda:
-        return _attend_with_gradient(q, k, v, heads, sees)
+        return _attend_with_gradient(q, k, v, heads, attention_mask)
     q, k, v = (rearrange(x, "b n (h c) -> b h n c", h=heads) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v, sees), "b h n c -> b n (h c)")
+    return rearrange(F.scaled_dot_product_attention(q, k, v, attention_mask), "b h n c -> b n (h c)")
 
 
-def _attend_with_gradient(q: Tensor, k: Tensor, v: Tensor, heads: int, sees: Tensor | None) -> Tensor:
+def _attend_with_gradient(q: Tensor, k: Tensor, v: Tensor, heads: int, attention_mask: Tensor | None) -> Tensor:
     """The same, spelled out: on a CPU the backward pass of the fused kernel takes up to five times as long."""
     q, k, v = (rearrange(x, "b n (h c) -> (b h) n c", h=heads) for x in (q, k, v))
     scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
-    weights = (scores if sees is None else scores.masked_fill(~sees, float("-inf"))).softmax(dim=-1)
+    weights = (scores if attention_mask is None else scores.masked_fill(~attention_mask, float("-inf"))).softmax(
+        dim=-1
+    )
     return rearrange(torch.bmm(weights.to(v.dtype), v), "(b h) n c -> b n (h c)", h=heads)
 
 
@@ -180,7 +182,7 @@ class TemporalAttention(Projections):
         """(B*F, N, C) -> (B*F, N, C)."""
         N = x.shape[1]
         x = self.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=inputs.frames))
-        x = self.to_out[0](attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads, inputs.sees))
+        x = self.to_out[0](attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads, inputs.attention_mask))
         return rearrange(x, "(b n) f c -> (b f) n c", n=N)
 
 

@@ -42,7 +42,7 @@ class BlockSizes:
 class BlockInputs:
     """What every block of one pass receives."""
 
-    shifts: Mapping[str, Tensor]  # by resnet name: what its time embedding adds, (B*F, C_out)
+    time_embeddings: Mapping[str, Tensor]  # by resnet name, (B*F, C_out)
     context: Tensor  # (B, 1, D)
     along_frames: FrameInputs = field(default_factory=lambda: FrameInputs(1))
     reference: Mapping[str, KV] | None = None  # by block name
@@ -67,9 +67,9 @@ class ResnetBlock(nn.Module):
         else:
             self.register_module("conv_shortcut", None)
 
-    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
         """(B*F, C_in, H, W) and ``time_emb_proj`` of the time (B*F, C_out) -> (B*F, C_out, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x))) + shift[:, :, None, None]
+        h = self.conv1(F.silu(self.norm1(x))) + time_embedding[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
@@ -125,7 +125,7 @@ class Level(nn.Module):
 
     def apply_resnet(self, index: int, x: Tensor, inputs: BlockInputs) -> Tensor:
         """One resnet at the time of each frame."""
-        return self.resnets[index](x, inputs.shifts[f"{self.name}.resnets.{index}"])
+        return self.resnets[index](x, inputs.time_embeddings[f"{self.name}.resnets.{index}"])
 
     @staticmethod
     def _attend(attention: nn.Module, name: str, x: Tensor, inputs: BlockInputs) -> Tensor:

@@ -43,8 +43,8 @@ class DetailHead(nn.Module):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
-    def correction(self, features: Tensor, moved: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """What the frames' content has to be moved by beyond ``shift``.
+    def flow_residual(self, features: Tensor, moved: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow of the frames' content beyond ``shift``.
 
         Args:
             features: (N, C0, h, w), the denoiser's last ones.
@@ -61,13 +61,13 @@ class DetailHead(nn.Module):
         x = F.silu(self.norm(x))
         return x, FLOW_GAIN * self.flow(x).float()
 
-    def trust(self, decoded: Tensor, found: Tensor, hidden: Tensor) -> Tensor:
-        """How far each pixel should be ``found`` and not ``decoded``: (N, 1, S, S) in 0..1, float32.
+    def blend_mask(self, decoded: Tensor, found: Tensor, hidden: Tensor) -> Tensor:
+        """Share of ``found`` in each pixel, the rest being ``decoded``: (N, 1, S, S) in 0..1, float32.
 
         Args:
             decoded: (N, 3, S, S) in [-1, 1].
             found: (N, 3, S, S) in [-1, 1], the portrait's pixels where the flow looks for them.
-            hidden: (N, W, h, w) as ``correction`` gave them.
+            hidden: (N, W, h, w) as ``flow_residual`` gave them.
         """
         a, b = F.pixel_unshuffle(decoded, CELL_PX), F.pixel_unshuffle(found, CELL_PX)
         x = self.blend["pictures"](torch.cat([a, b, (a - b).abs()], dim=1))

@@ -111,8 +111,8 @@ class UNet(nn.Module):
             for i, resnets in enumerate(_up_widths(config)[:levels_up])
         )
 
-    def time_shifts(self, timesteps: Tensor) -> dict[str, Tensor]:
-        """(B, F) integers -> what every resnet adds at those times, (B*F, C_out) by its name."""
+    def embed_time(self, timesteps: Tensor) -> dict[str, Tensor]:
+        """Time embeddings of every resnet, (B*F, C_out) by its name, at (B, F) integer timesteps."""
         time = F.silu(self.time_embedding(timesteps))
         return {n: m.time_emb_proj(time) for n, m in self.named_modules() if isinstance(m, ResnetBlock)}
 
@@ -173,7 +173,7 @@ class ReferenceUNet(UNet):
     ) -> dict[str, Tensor]:
         """(B, C, H, W), (B, 1), (B, 1, D) -> ``norm1`` outputs (B, N_i, C_i) by block name."""
         kept: dict[str, Tensor] = {}
-        inputs = BlockInputs(self.time_shifts(timesteps), context, last=self.last, recompute=recompute, features=kept)
+        inputs = BlockInputs(self.embed_time(timesteps), context, last=self.last, recompute=recompute, features=kept)
         self.trunk(self.conv_in(latent), inputs)
         return kept
 
@@ -208,7 +208,7 @@ class DenoisingUNet(UNet):
         reference: Mapping[str, KV] | None,
         temporal: bool = True,
         recompute: bool = False,
-        shifts: Mapping[str, Tensor] | None = None,
+        time_embeddings: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """All of one pass over the frames in flight but the last convolution.
 
@@ -221,7 +221,7 @@ class DenoisingUNet(UNet):
             reference: projected reference tokens by block name; None attends to the frame alone.
             temporal: False leaves the temporal modules out.
             recompute: save memory in training: activations inside levels are computed again for the gradient.
-            shifts: ``time_shifts`` of the timesteps, where they are known already.
+            time_embeddings: ``embed_time`` of the timesteps, where they are known already.
 
         Returns:
             (B*F, C0, H, W).
@@ -230,10 +230,10 @@ class DenoisingUNet(UNet):
         x = self.conv_in(rearrange(latents, "b c f h w -> (b f) c h w"))
         x = x + rearrange(pose, "b c f h w -> (b f) c h w")
         tokens = rearrange(motion, "b f t c -> (b f) t c")
-        sees = timesteps[0][None, :] <= timesteps[0][:, None] if self.causal else None
-        along = FrameInputs(frames, tokens, sees)
-        shifts = self.time_shifts(timesteps) if shifts is None else shifts
-        inputs = BlockInputs(shifts, context, along, reference, temporal=temporal, recompute=recompute)
+        attention_mask = timesteps[0][None, :] <= timesteps[0][:, None] if self.causal else None
+        along = FrameInputs(frames, tokens, attention_mask)
+        embeddings = self.embed_time(timesteps) if time_embeddings is None else time_embeddings
+        inputs = BlockInputs(embeddings, context, along, reference, temporal=temporal, recompute=recompute)
         return F.silu(self.conv_norm_out(self.trunk(x, inputs)))
 
     def prediction(self, features: Tensor, frames: int) -> Tensor:

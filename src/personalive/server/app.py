@@ -19,16 +19,20 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from personalive import __version__
-from personalive.config import LiveConfig, ServerConfig
 from personalive.errors import PersonaLiveError
-from personalive.server import job_routes, material, routes, webrtc
-from personalive.server.desk import Desk
-from personalive.server.doors import Doors
-from personalive.server.errors import RefusedError
-from personalive.server.jobs import JobDesk
-from personalive.server.peers import Peers
-from personalive.server.socket import refuse
-from personalive.server.worker import Worker
+from personalive.live.config import LiveConfig
+from personalive.live.errors import RefusedError
+from personalive.live.worker import Worker
+from personalive.server.auth import Auth
+from personalive.server.config import ServerConfig
+from personalive.server.jobs import JobQueue
+from personalive.server.routes import jobs as job_routes
+from personalive.server.routes import media as material
+from personalive.server.routes import sessions as routes
+from personalive.server.routes import webrtc
+from personalive.server.sessions import SessionRegistry
+from personalive.server.webrtc.connections import Connections
+from personalive.server.websocket import refuse
 
 _LOG = logging.getLogger(__name__)
 STATIC = Path(str(resources.files("personalive"))) / "server" / "static"
@@ -42,16 +46,16 @@ _HEADERS = {  # of every answer
 
 
 def create_app(
-    worker: Worker, doors: Doors, *, live: LiveConfig | None = None, server: ServerConfig | None = None
+    worker: Worker, doors: Auth, *, live: LiveConfig | None = None, server: ServerConfig | None = None
 ) -> FastAPI:
     """The server around a worker that has not been started yet."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
-            desk = app.state.desk = Desk(worker, Path(folder), live=live, server=server)
-            peers = app.state.peers = Peers(desk)
-            jobs = app.state.jobs = JobDesk(worker, Path(folder), desk.server)
+            desk = app.state.desk = SessionRegistry(worker, Path(folder), live=live, server=server)
+            peers = app.state.peers = Connections(desk)
+            jobs = app.state.jobs = JobQueue(worker, Path(folder), desk.server)
             worker.start()
             tasks = [asyncio.create_task(work()) for work in (desk.watch, jobs.watch, jobs.work)]
             try:
@@ -111,7 +115,7 @@ def _answer(error: RefusedError) -> JSONResponse:
     return JSONResponse(error.body(), error.status, headers=headers)
 
 
-def _guard(app: FastAPI, doors: Doors) -> None:
+def _guard(app: FastAPI, doors: Auth) -> None:
     """Origin and rate before every route, headers and a typed answer after."""
 
     @app.middleware("http")

@@ -16,14 +16,14 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from personalive.config import ServerConfig
+from personalive.engine.engine import Engine
+from personalive.engine.state import Motion, StreamState
 from personalive.errors import DeviceError, InputError, PersonaLiveError
-from personalive.server.errors import RefusedError
-from personalive.server.stream import Clock
-from personalive.server.worker import Worker
-from personalive.streaming.animate import AnimateOptions, AnimateReport, Progress, animate
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import Motion, StreamState
+from personalive.live.errors import RefusedError
+from personalive.live.frames import Clock
+from personalive.live.worker import Worker
+from personalive.offline.animate import AnimateOptions, AnimateReport, Progress, animate
+from personalive.server.config import ServerConfig
 
 _LOG = logging.getLogger(__name__)
 JobState = Literal["open", "waiting", "running", "done", "failed", "cancelled"]
@@ -42,9 +42,9 @@ class TurnEngine(Engine):
         """As ``Engine.start``."""
         return self._by_turn(lambda: Engine.start(self, portrait, **options))
 
-    def read(self, frames: np.ndarray) -> Motion:
-        """As ``Engine.read``."""
-        return self._by_turn(lambda: Engine.read(self, frames))
+    def encode_motion(self, frames: np.ndarray) -> Motion:
+        """As ``Engine.encode_motion``."""
+        return self._by_turn(lambda: Engine.encode_motion(self, frames))
 
     def step(self, state: StreamState, window: np.ndarray | Motion, *args: Any, **options: Any):
         """As ``Engine.step``."""
@@ -58,7 +58,7 @@ class TurnEngine(Engine):
 
     def _by_turn(self, work: Callable[[], Any]) -> Any:
         try:
-            return self._worker.call(work).result()
+            return self._worker.submit(work).result()
         except CancelledError:
             raise RefusedError("not_ready", "the server is shutting down, or its worker has failed") from None
 
@@ -86,7 +86,7 @@ class Job:
         """Where it is made."""
         return self.folder / "film.mp4"
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As in docs/protocol.md."""
         progress = self.progress
         left_s = None
@@ -109,7 +109,7 @@ class _StoppedError(Exception):
     """Ends ``animate`` from its progress call."""
 
 
-class JobDesk:
+class JobQueue:
     """Takes jobs, makes their films one after another, and forgets them in time. Event loop only."""
 
     def __init__(self, worker: Worker, folder: Path, config: ServerConfig, clock: Clock = time.monotonic) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -10,19 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
-import torch
 import uvicorn
 
-from personalive.config import TINY, WEIGHTS_ENV, LiveConfig, ServerConfig
 from personalive.errors import InputError
+from personalive.live.config import LiveConfig
+from personalive.live.worker import make_worker
+from personalive.runtime.load import AUTO, EngineOptions
 from personalive.server.app import create_app
+from personalive.server.auth import LOCAL_NAMES, Auth
 from personalive.server.certificate import self_signed
-from personalive.server.doors import LOCAL_NAMES, Doors
-from personalive.server.offers import read_ice_server
+from personalive.server.config import ServerConfig
 from personalive.server.serving import GracefulServer
-from personalive.server.worker import Worker
-from personalive.streaming.engine import Engine
-from personalive.streaming.load import AUTO, EngineOptions, load_engine
+from personalive.server.webrtc.sdp import read_ice_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +83,10 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
     )
-    worker = local_worker(
-        options.weights,
-        options.model,
-        config=settings,
-    )
+    worker = make_worker(options.weights, options.model, limits=settings)
     app = create_app(
         worker,
-        Doors(token, options.origins, config=settings),
+        Auth(token, options.origins, config=settings),
         live=LiveConfig(idle_s=options.idle_s),
         server=settings,
     )
@@ -113,24 +107,6 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     shown = _shown_host(options.host)
     address = f"{scheme}://{shown}:{options.port}/" + (f"#token={quote(token)}" if token else "")
     return Server(GracefulServer(config, app).run, address, notes)
-
-
-def local_worker(weights: str, model: EngineOptions, *, config: ServerConfig | None = None) -> Worker:
-    """A worker that will load the model of these names, as ``load_engine`` takes them."""
-    chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
-
-    def load(told: Callable[..., None]) -> Engine:
-        engine = load_engine(
-            chosen,
-            **model,
-            progress=lambda done, total: told(done / total),
-            preparing=lambda name, share: told(share, f"preparing {name} for this model, once"),
-        )
-        if engine.device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for pictures and connections
-        return engine
-
-    return Worker(load, center_fallback=chosen == TINY, server=config)
 
 
 def _shown_host(host: str) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from personalive.config import MediaConfig, ServerConfig
 from personalive.errors import InputError
+from personalive.live.errors import RefusedError
 from personalive.media import load_still
-from personalive.server.errors import RefusedError
+from personalive.media.config import MediaConfig
+from personalive.server.config import ServerConfig
 
 
 async def receive(request: Request, folder: Path, limit_bytes: int, what: str) -> Path:

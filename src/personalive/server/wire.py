@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from personalive.server.errors import RefusedError
+from personalive.live.errors import RefusedError
+from personalive.live.frames import FinishedHeader, StageTimes
 
 MAGIC, VERSION = b"PL", 1
 DRIVING, FINISHED = 1, 2  # kinds
@@ -15,32 +16,11 @@ DRIVING_BYTES, FINISHED_BYTES = _DRIVING.size, _FINISHED.size
 
 
 @dataclass(frozen=True, slots=True)
-class StageTimes:
-    """Where a finished frame's time went, milliseconds."""
-
-    queue_ms: float  # from the driving frame's arrival to the call that took it in
-    window_ms: float  # from there to the start of the call that finished it
-    compute_ms: float  # that call
-    pace_ms: float  # from its end until the frame was sent
-
-
-@dataclass(frozen=True, slots=True)
 class DrivingHeader:
     """What precedes the JPEG of a driving frame."""
 
     sequence: int
     capture_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedHeader:
-    """What precedes the JPEG of a finished frame."""
-
-    sequence: int  # of the driving frame that it shows; 0 for the ease-in
-    capture_us: int
-    generation: int
-    index: int
-    times: StageTimes
 
 
 def unpack_driving(message: bytes) -> tuple[DrivingHeader, bytes]:

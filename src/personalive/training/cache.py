@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from personalive.errors import InputError
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.extractor import extract_all
 from personalive.training.vae import encode_all
 from personalive.vision.canvas import face_box
 from personalive.vision.crop import crop_faces
 from personalive.vision.keypoints import HeadPose, as_held_by, transform_keypoints
-from personalive.vision.moved_head import move_head
+from personalive.vision.warps import move_head
 
 CHUNK = 64
 TOKENS = "tokens.npy"  # (N, T, K) float16

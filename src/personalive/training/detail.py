@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from personalive.models.bundle import Networks
+from personalive.engine.detail import find
 from personalive.models.detail import DetailHead
-from personalive.streaming.detail import find
+from personalive.models.networks import Networks
 from personalive.training.finding import Finding, place_weight
 from personalive.training.loop import Losses
 from personalive.training.motion import MotionStage
@@ -39,7 +39,7 @@ class DetailStage:
                 decoded = self.vae.decode(latents).sample.float()
         with torch.autocast(device.type, torch.bfloat16):
             found, hidden = find(head, made.features, portraits, *self.finding.poses(batch.rows, batch.portraits))
-            trust = head.trust(decoded, found, hidden)
+            trust = head.blend_mask(decoded, found, hidden)
         blended = decoded + trust * (found - decoded)
         weight = place_weight(batch.masks)
         error, found_error = compare(blended, frames, weight), compare(found, frames, weight)

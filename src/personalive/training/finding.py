@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from personalive.engine.detail import HALVING, moved_portrait
 from personalive.errors import InputError
 from personalive.models.detail import DetailHead
-from personalive.streaming.detail import HALVING, moved_portrait
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet
-from personalive.vision.fields import corrected, sample
 from personalive.vision.keypoints import HeadPose, as_held_by
+from personalive.vision.warps import add_flow, sample
 
 FLOW_WEIGHT = 3.0  # of the flow's error in half picture sides, beside the pixels' in -1..1
 DOUBT = 0.004  # half picture sides below which the flow's error is nearly square
@@ -51,11 +51,11 @@ class Finding:
         held, wanted = self.poses(rows, portraits)
         field, moved, shift = moved_portrait(shown, held, wanted, features.shape[-1])
         with torch.autocast(device.type, torch.bfloat16):
-            _, flow = self.head.correction(features, moved, shift)
+            _, flow = self.head.flow_residual(features, moved, shift)
         target = torch.from_numpy(np.stack([self.flow[k] for k in zip(rows, whiches, strict=True)])).to(flow)
         weight = place_weight(masks)
         missed = ((flow - target).square().sum(dim=1, keepdim=True) + DOUBT**2).sqrt() - DOUBT
-        pixels = (sample(shown, corrected(field, flow)) - frames).abs()
+        pixels = (sample(shown, add_flow(field, flow)) - frames).abs()
         return (_like(weight, pixels) * pixels).mean(), (_like(weight, missed) * missed).mean()
 
     def pictures(self, rows: np.ndarray, device: torch.device) -> Tensor:

@@ -13,11 +13,11 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from personalive.engine.conditioning import CLIP_MEAN, CLIP_STD
+from personalive.engine.schedule import Schedule
 from personalive.errors import InputError
 from personalive.models.attention import KV
-from personalive.models.bundle import Networks
-from personalive.streaming.conditioning import CLIP_MEAN, CLIP_STD
-from personalive.streaming.schedule import Schedule
+from personalive.models.networks import Networks
 from personalive.training.cache import REFERENCES, FrameCache
 from personalive.training.data import RenderedSet
 from personalive.training.finding import FLOW_WEIGHT, Finding

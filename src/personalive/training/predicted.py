@@ -10,9 +10,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from personalive.engine.engine import Engine
+from personalive.engine.state import Conditioning, StreamState, draw_noise, entering_latents
 from personalive.models.attention import KV
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import Conditioning, StreamState, draw_noise, entering_latents
 
 
 def advance_predicting(engine: Engine, state: StreamState, conditioning: Conditioning) -> tuple[StreamState, Tensor]:

@@ -17,8 +17,8 @@ from torch import nn
 
 from personalive.checkpoints.networks import save_networks
 from personalive.errors import InputError, OutputError
-from personalive.models.bundle import Networks
-from personalive.streaming.load import choose_device
+from personalive.models.networks import Networks
+from personalive.runtime.load import choose_device
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
 from personalive.training.critic import Adversary, LatentCritic

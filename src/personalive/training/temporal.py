@@ -17,10 +17,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from personalive.models.bundle import Networks
+from personalive.engine.engine import Engine
+from personalive.engine.state import StreamState, draw_noise, entering_latents
+from personalive.models.networks import Networks
 from personalive.models.unet import DenoisingUNet
-from personalive.streaming.engine import Engine
-from personalive.streaming.state import StreamState, draw_noise, entering_latents
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.data import coverage
 from personalive.training.loop import Losses

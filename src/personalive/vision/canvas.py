@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from personalive.config import CanvasConfig
-from personalive.vision.transfer import constant
+from personalive.device import constant
 
 _CANVAS = CanvasConfig()
 _REACH = range(-_CANVAS.radius_px, _CANVAS.radius_px + 1)

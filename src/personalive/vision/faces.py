@@ -16,8 +16,9 @@ import cv2
 import cv2.data
 import numpy as np
 
-from personalive.config import FACE_DETECTOR, FramingConfig, HaarConfig
+from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError
+from personalive.vision.config import FramingConfig, HaarConfig
 from personalive.vision.resize import Picture, check_picture, shrink_to
 
 _SMALLEST_SIDE_PX = 16  # below this no face can be told, and the detectors' pyramids fail

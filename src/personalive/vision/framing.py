@@ -9,12 +9,13 @@ The square is chosen anew at a cut, or when the face has been out of it for ``le
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from personalive.config import FramingConfig
 from personalive.errors import FaceNotFoundError
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox, FaceDetector
 from personalive.vision.resize import Picture, Square, check_picture, crop_and_resize, crop_square
 from personalive.vision.squares import centre_square, face_square, inside_share, whole_square
@@ -78,11 +79,18 @@ def frame_portrait(
     return Framed(crop_square(image, square), square, None, _FALLBACK_NOTE)
 
 
+class FrameTime(NamedTuple):
+    """Time of a frame in its clip, seconds."""
+
+    start: Fraction
+    duration: Fraction
+
+
 @dataclass(frozen=True, slots=True)
 class FramedFrame:
-    """One driving frame, ready to drive.
+    """One driving frame, ready to drive, with the time that it was pushed with.
 
-    ``image`` (S, S, 3) uint8 is the picture to drive with. Without a face it is the last good one ("hold").
+    ``image`` (S, S, 3) uint8 is the image to drive with. Without a face it is the last good one ("hold").
     ``neutral`` asks the caller to drive with the portrait's own pose and expression instead of ``image``.
     ``cut`` marks the first frame of a new shot, ``index`` counts the frames pushed from 0.
     """
@@ -92,6 +100,7 @@ class FramedFrame:
     cut: bool
     neutral: bool
     index: int
+    time: FrameTime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,7 @@ class FramingReport:
 class _Seen:
     image: Picture
     index: int
-    time_s: float | None
+    time: FrameTime | None
     face: FaceBox | None = None
     fresh: bool = False
 
@@ -164,24 +173,24 @@ class DrivingFramer:
         self._square: Square | None = None  # None while a shot is being measured
         self._chosen_side_px = 0.0  # the face's side when the square was chosen
         self._waiting: list[_Seen] = []  # the shot being measured
-        self._leading = 0  # frames before the first face, still to come out
+        self._leading: list[FrameTime | None] = []  # times of frames before the first face, still to come out
         self._last_good: Picture | None = None
         self._unfit_frames = 0
         self._shots = 0
 
-    def push(self, image: Picture, time_s: float | None = None) -> list[FramedFrame]:
+    def push(self, image: Picture, time: FrameTime | None = None) -> list[FramedFrame]:
         """Take the next frame (H, W, 3) uint8 RGB; gives the frames that became ready, mostly exactly one.
 
         Args:
             image: kept as it is while a shot is measured: do not write to it afterwards.
-            time_s: its time in the clip, to name it in errors.
+            time: comes out with the frame, and names it in errors.
 
         Raises:
             FaceNotFoundError: ``no_face`` is "error" and there is none, or patience ran out.
             InputError: not a uint8 RGB picture, or mode ``none`` and not square.
         """
         check_picture(image)
-        seen = _Seen(image, self.report.frames, time_s)
+        seen = _Seen(image, self.report.frames, time)
         self.report.frames += 1
         if self._follower is None:
             return [self._by_centre(seen)]
@@ -219,8 +228,8 @@ class DrivingFramer:
         """A shot that shows no face yet: nothing to measure, and nothing worth keeping."""
         if self._last_good is not None or self._live or self._no_face == "error":
             return [self._emit(seen)]
-        self._leading += 1
-        if self._leading >= self._config.patience_frames:
+        self._leading.append(seen.time)
+        if len(self._leading) >= self._config.patience_frames:
             raise self._no_face_at_all()
         return []
 
@@ -244,10 +253,10 @@ class DrivingFramer:
         return self._lead_in(framed[0].image) + framed
 
     def _lead_in(self, picture: Picture) -> list[FramedFrame]:
-        count, self._leading = self._leading, 0
-        self.report.frames_without_face += count
+        times, self._leading = self._leading, []
+        self.report.frames_without_face += len(times)
         neutral = self._no_face == "neutral"
-        return [FramedFrame(picture, False, False, neutral, index) for index in range(count)]
+        return [FramedFrame(picture, False, False, neutral, index, time) for index, time in enumerate(times)]
 
     def _has_left(self, seen: _Seen) -> bool:
         """Whether the face is back, or still there, but has not fitted the square for too long."""
@@ -272,7 +281,7 @@ class DrivingFramer:
         picture = crop_and_resize(seen.image, square, self._size_px)
         if seen.fresh and self._unfit_frames == 0:  # seen here, not assumed, and all of it in the square
             self._last_good = picture
-        return FramedFrame(picture, True, cut, False, seen.index)
+        return FramedFrame(picture, True, cut, False, seen.index, seen.time)
 
     def _can_drive(self, face: FaceBox, square: Square, image: Picture) -> bool:
         return inside_share(face, square, image.shape) >= self._config.min_drive_share
@@ -280,7 +289,7 @@ class DrivingFramer:
     def _without_face(self, seen: _Seen, *, cut: bool) -> FramedFrame:
         self.report.frames_without_face += 1
         if self._no_face == "error":
-            time = "" if seen.time_s is None else f" ({seen.time_s:.2f} s)"
+            time = "" if seen.time is None else f" ({float(seen.time.start):.2f} s)"
             raise FaceNotFoundError(
                 f"no face in driving frame {seen.index}{time}: use --no-face hold or --no-face neutral to go "
                 "on without one, or --framing center to skip face detection"
@@ -290,7 +299,7 @@ class DrivingFramer:
             square = self._square or centre_square(seen.image.shape)
             picture = crop_and_resize(seen.image, square, self._size_px)
         neutral = self._no_face == "neutral" or self._last_good is None
-        return FramedFrame(picture, False, cut, neutral, seen.index)
+        return FramedFrame(picture, False, cut, neutral, seen.index, seen.time)
 
     def _by_centre(self, seen: _Seen) -> FramedFrame:
         """Framed without looking for faces: every frame drives."""
@@ -301,7 +310,8 @@ class DrivingFramer:
         if cut:
             self._square = square
             cut = self._note_square(square, seen.index)
-        return FramedFrame(crop_and_resize(seen.image, square, self._size_px), True, cut, False, seen.index)
+        image = crop_and_resize(seen.image, square, self._size_px)
+        return FramedFrame(image, True, cut, False, seen.index, seen.time)
 
     # --- bookkeeping --------------------------------------------------------------------------------------
 
@@ -316,7 +326,7 @@ class DrivingFramer:
 
     def _no_face_at_all(self) -> FaceNotFoundError:
         return FaceNotFoundError(
-            f"no face found in the first {self._leading} frames of the driving clip: use a clip that shows "
+            f"no face found in the first {len(self._leading)} frames of the driving clip: use a clip that shows "
             "one from the start, or --framing center to take its middle as it is"
         )
 

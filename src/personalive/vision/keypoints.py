@@ -57,6 +57,9 @@ class HeadPose:
         return HeadPose(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
 
 
+POSE_FIELDS = tuple(f.name for f in fields(HeadPose))
+
+
 def rotation_matrix(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
     """(R_z(roll) · R_y(yaw) · R_x(pitch))ᵀ of angles in degrees (weights): row vectors times it are rotated.
 

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from personalive.device import to_device
 from personalive.errors import InputError
-from personalive.vision.transfer import to_device
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 ValueRange = Literal["unit", "signed"]  # [0, 1] or [-1, 1]

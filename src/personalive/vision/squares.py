@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from personalive.config import FramingConfig
 from personalive.errors import InputError
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox
 from personalive.vision.resize import Square
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from personalive.config import FramingConfig
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox, FaceDetector
 from personalive.vision.resize import Picture
 

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import pytest
 
-from personalive.config import PrepareConfig
 from personalive.errors import InputError, OutputError
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.prepare.clip_file import FilmWriter, disk_error, read_picture, read_tensors
+from personalive.training.prepare.config import PrepareConfig
 from personalive.training.prepare.folder import alone_in
 from personalive.training.prepare.runner import Progress, prepare
 from personalive.training.sets import PreparedSet

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from personalive.config import ScheduleConfig
+from personalive.engine.engine import Engine
+from personalive.engine.schedule import Schedule
 from personalive.errors import InputError
-from personalive.streaming.engine import Engine
-from personalive.streaming.schedule import Schedule
 from personalive.training.predicted import detached
 from personalive.training.recipe import rolled_out, stream
 from personalive.training.recipe.denoise import noise_of

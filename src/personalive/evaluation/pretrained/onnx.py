@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from personalive.config import FramingConfig
 from personalive.errors import CheckpointError
+from personalive.vision.config import FramingConfig
 from personalive.vision.resize import Picture, Square, crop_and_resize
 
 # ArcFace's five points in a 112 px face (Deng et al.): the eye and mouth corner on the picture's left first

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from personalive.config import PartBoxConfig
+from personalive.training.prepare.config import PartBoxConfig
 from personalive.vision.faces import FaceBox
 
 BOX_NAMES = ("face", "eye_left", "eye_right", "mouth")  # left and right as seen in a frontal picture

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from personalive.config import PartBoxConfig, PrepareConfig
 from personalive.training.prepare.boxes import BOX_NAMES, fill_and_smooth, part_boxes
 from personalive.training.prepare.clip_file import FilmWriter, tensor_bytes
+from personalive.training.prepare.config import PartBoxConfig, PrepareConfig
 from personalive.training.prepare.stretches import View
 from personalive.vision.faces import FaceBox, FaceDetector
 from personalive.vision.resize import Square

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from personalive.config import PrepareConfig
 from personalive.errors import InputError, OutputError
 from personalive.training.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX, write_whole
+from personalive.training.prepare.config import PrepareConfig
 
 FORMAT, VERSION = "personalive training set", 1
 CLIPS, RECORDS = "clips", "videos"  # folders inside the set

@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from personalive.config import ContactSheetConfig
 from personalive.media import save_png
+from personalive.offline.config import ContactSheetConfig
 from personalive.training.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX, read_picture, read_tensors, write_whole
 from personalive.training.prepare.draft import EXPLAINED, Drop
 from personalive.training.prepare.folder import CLIPS, Settings

@@ -14,8 +14,9 @@ from typing import Any
 
 import cv2
 
-from personalive.config import FramingConfig, ModelConfig, PrepareConfig
+from personalive.config import ModelConfig
 from personalive.errors import DeviceError, InputError
+from personalive.training.prepare.config import PrepareConfig
 from personalive.training.prepare.folder import (
     Settings,
     Video,
@@ -30,6 +31,7 @@ from personalive.training.prepare.folder import (
 )
 from personalive.training.prepare.report import Report, write_report
 from personalive.training.prepare.video import prepare_video
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector, find_detector
 
 _POLL_S = 0.2

@@ -10,12 +10,13 @@ from fractions import Fraction
 
 import numpy as np
 
-from personalive.config import FramingConfig, PrepareConfig
 from personalive.errors import FaceNotFoundError
 from personalive.media import Frame
+from personalive.training.prepare.config import PrepareConfig
 from personalive.training.prepare.resample import Pick, Resampler
+from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector
-from personalive.vision.framing import DrivingFramer, FramedFrame, ShotSquare
+from personalive.vision.framing import DrivingFramer, FramedFrame, FrameTime, ShotSquare
 from personalive.vision.resize import Square
 from personalive.vision.tracking import CutDetector
 
@@ -75,7 +76,7 @@ class Views:
         for pick in picks:
             at = Pick(None, pick.time, pick.source_time, pick.repeated, pick.restart)
             self._times.append((at, any(self._cuts.push(pick.item))))
-            yield from map(self._view, self._framer.push(pick.item, float(pick.time)))
+            yield from map(self._view, self._framer.push(pick.item, FrameTime(Fraction(pick.time), Fraction(0))))
 
     def _view(self, framed: FramedFrame) -> View:
         (at, cut), squares = self._times.popleft(), self._framer.report.squares

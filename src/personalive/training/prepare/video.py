@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 from av.error import FFmpegError
 
-from personalive.config import PrepareConfig
 from personalive.errors import InputError
 from personalive.media import Frame, VideoReader, open_video
 from personalive.training.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX, write_whole
+from personalive.training.prepare.config import PrepareConfig
 from personalive.training.prepare.draft import Draft, Drop
 from personalive.training.prepare.folder import CLIPS, RECORDS, Settings, Video
 from personalive.training.prepare.stretches import View, Views

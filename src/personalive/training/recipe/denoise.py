@@ -14,9 +14,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from personalive.engine.schedule import Schedule
 from personalive.models.attention import KV
-from personalive.models.bundle import Networks
-from personalive.streaming.schedule import Schedule
+from personalive.models.networks import Networks
 from personalive.training.recipe.material import Material
 from personalive.training.recipe.settings import DropConfig
 

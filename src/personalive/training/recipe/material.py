@@ -15,9 +15,9 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from personalive.models.bundle import Networks
-from personalive.streaming.backends.base import Backend
-from personalive.streaming.conditioning import Conditioner
+from personalive.engine.backend import Backend
+from personalive.engine.conditioning import Conditioner
+from personalive.models.networks import Networks
 from personalive.training.recipe.augment import augment_faces
 from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.settings import AugmentConfig
@@ -25,8 +25,8 @@ from personalive.training.sets import Clip, Pair
 from personalive.vision.canvas import draw_canvas, face_box
 from personalive.vision.crop import crop_faces
 from personalive.vision.keypoints import HeadPose, as_held_by, retarget, transform_keypoints
-from personalive.vision.moved_head import move_head
 from personalive.vision.resize import frames_to_tensor
+from personalive.vision.warps import move_head
 
 ENCODED_AT_ONCE = 8  # frames through the VAE's encoder
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from personalive.models.bundle import Networks
+from personalive.models.networks import Networks
 from personalive.training.recipe.settings import Stage
 
 # A softmax over the one context token is 1 whatever these are: no loss has a gradient for them.

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personalive.models.bundle import Networks
-from personalive.streaming.backends.base import Backend
-from personalive.streaming.engine import Engine
+from personalive.engine.backend import Backend
+from personalive.engine.engine import Engine
+from personalive.models.networks import Networks
 from personalive.training.predicted import advance_predicting, detached
 from personalive.training.recipe.material import mask_tensor
 from personalive.training.recipe.samples import check_sample

@@ -13,9 +13,9 @@ import torch
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.errors import InputError, OutputError
-from personalive.models.bundle import Networks
-from personalive.streaming.load import DTYPES, choose_device
-from personalive.streaming.memory import shortage
+from personalive.models.networks import Networks
+from personalive.runtime.load import DTYPES, choose_device
+from personalive.runtime.memory import oom_errors
 from personalive.training.presets import HELD_OUT_SEED
 from personalive.training.recipe.distill import DistillLosses
 from personalive.training.recipe.loop import Loop, Progress
@@ -80,7 +80,7 @@ def train(
     folder = CheckpointFolder.open(weights)
     sets = [open_set(data, config, folder.config.image_size_px, held_out=held_out) for held_out in (False, True)]
     _claim(run, config, {"data": data, "weights": folder.name, "weights_identity": folder.identity()})
-    with shortage(chosen, _WAYS_OUT):
+    with oom_errors(chosen, _WAYS_OUT):
         networks = load_networks(folder, device=chosen, dtype=torch.float32)
         arithmetic = Arithmetic(chosen, DTYPES[config.compute.precision], config.compute.recompute)
         loop = make_loop(Setting(config, networks, arithmetic, *sets), run, show, say)

@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from personalive.models.bundle import Networks
-from personalive.streaming.schedule import Schedule
+from personalive.engine.schedule import Schedule
+from personalive.models.networks import Networks
 from personalive.training.recipe.material import Arithmetic, Loader
 from personalive.training.recipe.settings import STAGES, TrainConfig
 from personalive.training.sets import TrainingSet

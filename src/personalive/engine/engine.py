@@ -1,0 +1,343 @@
+"""The one engine: every video, live stream, export and training roll-out goes through ``Engine.advance``.
+
+Letters as in state.py. Source: paper section 3.3 (micro-chunk streaming) and the released weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from personalive.config import FULL, KeyframeConfig, MemoryPreset
+from personalive.device import HostCopy
+from personalive.engine.backend import Backend
+from personalive.engine.conditioning import PLAIN, Conditioner
+from personalive.engine.controls import Controls
+from personalive.engine.detail import add_detail
+from personalive.engine.directions import DirectionFinder
+from personalive.engine.keyframes import extend, is_keyframe
+from personalive.engine.schedule import Schedule
+from personalive.engine.state import (
+    Conditioning,
+    DenoisedChunk,
+    Motion,
+    StreamState,
+    Window,
+    draw_noise,
+    entering_latents,
+)
+from personalive.errors import InputError
+from personalive.models.networks import Networks
+from personalive.vision.keypoints import HeadPose
+
+
+class Engine:
+    """Networks and a schedule. Knows nothing of any stream: states go in and come out as values."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        *,
+        backend: Backend | None = None,
+        memory: MemoryPreset = FULL,
+        name: str = "",
+        folder: Path | None = None,
+        find_directions: DirectionFinder | None = None,
+    ) -> None:
+        """
+        Args:
+            networks: all on one device, in eval mode; encoders that ``memory`` offloads may be on the CPU.
+            backend: what runs them; None is torch.
+            memory: decides how many frames are decoded at a time.
+            name: which weights these are, for reports.
+            folder: where they came from; a face detector may lie beside them.
+            find_directions: see ``Conditioner``; ``load_engine`` gives one.
+        """
+        self.networks = networks
+        self.name, self.folder = name, folder
+        self.backend = backend or Backend(networks)
+        self.config, self.memory = networks.config, memory
+        self.conditioner = Conditioner(self.backend, find_directions)
+        self.device, self.dtype = self.backend.device, self.backend.dtype
+        self.schedule = Schedule(self.config.schedule, self.device)
+        self._timesteps = self.backend.timesteps  # (1, F)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the frames this model makes."""
+        return self.config.image_size_px
+
+    @property
+    def chunk_frames(self) -> int:
+        """Driving frames per step, and frames per result."""
+        return self.config.chunk_frames
+
+    @property
+    def warmup_frames(self) -> int:
+        """Frames of ease-in that leave before the first driving frame does."""
+        return self.config.warmup_frames
+
+    # --- the stream -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def start(
+        self,
+        portrait: np.ndarray,
+        *,
+        seed: int = 0,
+        noise: Tensor | None = None,
+        keyframe_threshold: float = KeyframeConfig.threshold,
+    ) -> StreamState:
+        """Begin a stream.
+
+        Args:
+            portrait: (H, W, 3) uint8 RGB, square and already framed.
+            seed: decides all noise of the stream that is not given.
+            noise: (1, C, warm-up frames, h, w) instead of the engine's own draw.
+            keyframe_threshold: motion distance above which a leaving frame becomes a keyframe (tau); infinity
+                turns keyframes off.
+
+        Raises:
+            InputError: a portrait or noise of the wrong shape or kind, or a threshold that is no number.
+        """
+        _check_square(portrait, (3,), "portrait")
+        if seed < 0:
+            raise InputError(f"seed {seed}: give a whole number from 0 up")
+        if math.isnan(keyframe_threshold) or keyframe_threshold < 0:
+            raise InputError(f"keyframe threshold {keyframe_threshold}: give a number from 0 up, or infinity")
+        reference = self.conditioner.reference(portrait)
+        clean = reference.latent.float()[:, :, None].expand(-1, -1, self.warmup_frames, -1, -1)
+        noise = self._noise(noise, seed, 0, clean.shape)
+        return StreamState(
+            reference=reference,
+            latents=self.schedule.add_noise(clean, noise, self._timesteps[:, : self.warmup_frames]),
+            motion=reference.motion[:, :0],
+            pose=self._no_pose(reference.latent),
+            poses=reference.pose[:0],
+            driver=None,
+            bank=(HostCopy(reference.motion),),
+            keyframe_candidates=(),
+            keyframe_threshold=keyframe_threshold,
+            seed=seed,
+            call=0,
+        )
+
+    @torch.no_grad()
+    def encode_motion(self, frames: np.ndarray) -> Motion:
+        """Motion of driving frames, which ``step`` takes in their place, may be kept, and fits any portrait.
+
+        Args:
+            frames: (F, H, W, 3) uint8 RGB, square and already framed.
+
+        Raises:
+            InputError: frames of the wrong shape or kind.
+        """
+        _check_square(frames, (len(frames) if isinstance(frames, np.ndarray) else 0, 3), "frames")
+        return self.conditioner.encode_motion(frames)
+
+    @torch.no_grad()
+    def step(
+        self,
+        state: StreamState,
+        window: np.ndarray | Motion,
+        noise: Tensor | None = None,
+        *,
+        cut: int | None = None,
+        controls: Controls = PLAIN,
+    ) -> tuple[StreamState, Tensor]:
+        """Take one chunk of driving frames in and give one chunk of finished frames out.
+
+        The frames that leave were driven by the window three calls ago; the first three chunks of a stream
+        are the ease-in from the portrait.
+
+        Args:
+            window: (4, H, W, 3) uint8 RGB, square and already framed, or the motion of such frames.
+            noise: (1, C, 4, h, w) instead of the engine's own draw.
+            cut: number of the window's frame that begins a new shot of the driver, if one does: from there on
+                the driver's place is measured from that frame.
+            controls: how the motion of this window reaches the portrait.
+
+        Returns:
+            The next state, and frames (4, S, S, 3) uint8 on the CPU.
+
+        Raises:
+            InputError: a window or noise of the wrong shape or kind, or a cut outside the window.
+        """
+        if isinstance(window, Motion):
+            self._check_motion(window)
+        else:
+            _check_square(window, (self.chunk_frames, 3), "window")
+        if cut is not None and not 0 <= cut < self.chunk_frames:
+            raise InputError(f"cut {cut}: give the number of a frame of the window, 0 to {self.chunk_frames - 1}")
+        motion = window if isinstance(window, Motion) else self.conditioner.encode_motion(window)
+        state, chunk = self.advance(state, self.conditioner.condition(state, motion, cut, controls), noise)
+        return state, self.decode(chunk)
+
+    @torch.no_grad()
+    def flush(self, state: StreamState) -> Iterator[Tensor]:
+        """Drain the window: the chunks still in flight, each (4, S, S, 3) uint8; nothing before a first step."""
+        if state.driver is None:
+            return
+        for _ in range(self.warmup_frames // self.chunk_frames):
+            state, chunk = self.advance(state, self.conditioner.repeat_last(state))
+            yield self.decode(chunk)
+
+    def stream(
+        self,
+        portrait: np.ndarray,
+        windows: Iterable[Window | np.ndarray | Motion],
+        *,
+        seed: int = 0,
+        keyframe_threshold: float = KeyframeConfig.threshold,
+        controls: Controls = PLAIN,
+        on_step: Callable[[StreamState, float], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """Run a whole performance: start, a step per window, and the chunks in flight; the ease-in is left out.
+
+        Args:
+            portrait, seed, keyframe_threshold: as for ``start``.
+            windows: drivers as for ``step``, or ``Window`` where shots may change; read as the stream goes.
+            controls: for all windows.
+            on_step: called after each step with the new state and the seconds that the step took.
+
+        Returns:
+            One chunk (4, S, S, 3) uint8 per window, in order.
+
+        Raises:
+            InputError: as ``start`` and ``step``.
+        """
+        state = self.start(portrait, seed=seed, keyframe_threshold=keyframe_threshold)
+        ease_in = self.warmup_frames // self.chunk_frames
+        for given in windows:
+            window = given if isinstance(given, Window) else Window(given)
+            begun = time.perf_counter()
+            state, frames = self.step(state, window.driver, cut=window.cut, controls=controls)
+            if on_step is not None:
+                on_step(state, time.perf_counter() - begun)
+            if state.call > ease_in:
+                yield frames
+        for frames in islice(self.flush(state), max(ease_in - state.call, 0), None):
+            yield frames
+
+    def advance(
+        self, state: StreamState, conditioning: Conditioning, noise: Tensor | None = None
+    ) -> tuple[StreamState, DenoisedChunk]:
+        """One call of the denoiser over all frames in flight; differentiable, latents only.
+
+        Returns:
+            The next state, and the frames that leave.
+        """
+        count = self.chunk_frames
+        motion = torch.cat([state.motion, conditioning.motion], dim=1)
+        pose = torch.cat([state.pose, conditioning.pose], dim=2)
+        latents = torch.cat([state.latents, self._enter(state, conditioning, noise)], dim=2)
+        # The host decides about a frame when it leaves, by what was sent to it when the frame entered.
+        entered = (HostCopy(chunk[:, :1]) for chunk in conditioning.motion.split(count, dim=1))
+        candidate, *candidates = (*state.keyframe_candidates, *entered)
+        keep = is_keyframe(
+            self.config.keyframes,
+            bank=state.bank,
+            candidate=candidate,
+            call=state.call + 1,
+            threshold=state.keyframe_threshold,
+        )
+        features, prediction = self.backend.denoise(
+            latents.to(self.dtype),
+            context=state.reference.context,
+            motion=motion,
+            pose=pose,
+            reference=state.reference.kv,
+        )
+        stepped = self.schedule.step(prediction.float(), latents, self._timesteps)
+        poses = HeadPose.cat([state.poses, conditioning.poses])
+        finished = DenoisedChunk(stepped.original[:, :, :count], features, poses[:count], state.reference)
+        reference, bank = state.reference, state.bank
+        if keep:
+            kv = self.backend.project(finished.latents[:, :, 0], reference.context)
+            reference, bank = extend(reference, kv), (*bank, candidate)
+        following = StreamState(
+            reference=reference,
+            latents=stepped.previous[:, :, count:],
+            motion=motion[:, count:],
+            pose=pose[:, :, count:],
+            poses=poses[count:],
+            driver=conditioning.driver,
+            bank=bank,
+            keyframe_candidates=tuple(candidates),
+            keyframe_threshold=state.keyframe_threshold,
+            seed=state.seed,
+            call=state.call + 1,
+        )
+        return following, finished
+
+    @torch.no_grad()
+    def decode(self, chunk: DenoisedChunk) -> Tensor:
+        """Images of finished frames, with the portrait's detail where the model looks for it.
+
+        Returns:
+            (4, S, S, 3) uint8 on the CPU.
+        """
+        images = self.decode_images(rearrange(chunk.latents, "1 c f h w -> f c h w"))
+        if self.networks.detail is not None:
+            reference = chunk.reference
+            images = add_detail(self.backend, images, chunk.features, reference.image, reference.pose, chunk.poses)
+        pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return HostCopy(rearrange(pixels, "f c h w -> f h w c").contiguous()).wait()
+
+    def decode_images(self, latents: Tensor) -> Tensor:
+        """(F, C, h, w) clean latents -> (F, 3, S, S) about [-1, 1], differentiable."""
+        slices = latents.split(self.memory.decode_frames or len(latents))
+        return torch.cat([self.backend.decode(part) for part in slices])
+
+    # --- parts of a call ------------------------------------------------------------------------------
+
+    def _enter(self, state: StreamState, conditioning: Conditioning, noise: Tensor | None) -> Tensor:
+        """Latents of the entering chunk: the portrait's with noise of the highest level (weights).
+
+        Models whose ``entry`` is "moved" begin with the portrait's head in the driver's pose instead (ours).
+        """
+        clean = entering_latents(state, conditioning, self.chunk_frames)
+        noise = self._noise(noise, state.seed, state.call + 1, clean.shape)
+        return self.schedule.add_noise(clean, noise, self._timesteps[:, -self.chunk_frames :])
+
+    def _noise(self, given: Tensor | None, seed: int, call: int, shape: torch.Size) -> Tensor:
+        if given is None:
+            return draw_noise(seed, call, tuple(shape), self.device)
+        if given.shape != shape:
+            raise InputError(f"noise of shape {tuple(given.shape)}: this model needs {tuple(shape)} here")
+        return given.to(self.device, torch.float32)
+
+    def _check_motion(self, motion: Motion) -> None:
+        encoder = self.config.motion_encoder
+        expected = (1, self.chunk_frames, encoder.tokens, encoder.token_width)
+        if (found := tuple(motion.tokens.shape)) != expected:
+            raise InputError(f"motion with tokens {found}: this model needs {expected}, of its own or its kind")
+
+    def _no_pose(self, latent: Tensor) -> Tensor:
+        width = self.networks.denoising_unet.conv_in.out_channels
+        return latent.new_zeros(1, width, 0, *latent.shape[-2:])
+
+
+def _check_square(images: np.ndarray, ends: tuple[int, ...], name: str) -> None:
+    """``ends`` is (3,) for one image or (frames, 3) for several."""
+    expected = ("S", "S", 3) if len(ends) == 1 else (ends[0], "S", "S", 3)
+    fine = (
+        isinstance(images, np.ndarray)
+        and images.dtype == np.uint8
+        and images.ndim == len(expected)
+        and images.shape[-1] == 3
+        and images.shape[-2] == images.shape[-3] > 0
+        and images.shape[:-3] == ends[:-1]
+    )
+    if not fine:
+        found = f"{getattr(images, 'dtype', type(images).__name__)} {getattr(images, 'shape', '')}".strip()
+        shape = f"({', '.join(map(str, expected))})"
+        raise InputError(f"{name} must be uint8 RGB of shape {shape}, found {found}: frame it first")

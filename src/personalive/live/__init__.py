@@ -1,0 +1,1 @@
+"""Live sessions without HTTP: worker, streams, queues, sources and sinks."""

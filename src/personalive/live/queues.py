@@ -1,0 +1,146 @@
+"""Bounded queues between the event loop and the worker's thread: the newest frames, never a backlog."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from personalive.live.config import LiveConfig
+from personalive.live.frames import DrivingFrame, FinishedFrame
+
+
+class DrivingQueue:
+    """Driving frames not yet taken in. Any thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._frames: deque[DrivingFrame] = deque(maxlen=limit)
+        self._lock = threading.Lock()
+        self._newest_us = -1
+        self.received = self.dropped = 0
+
+    def put(self, frame: DrivingFrame) -> None:
+        """Add a frame; the oldest falls out of a full box, and a frame from the past is not taken at all."""
+        with self._lock:
+            self.received += 1
+            if frame.capture_us < self._newest_us:
+                self.dropped += 1
+                return
+            self._newest_us = frame.capture_us
+            self.dropped += len(self._frames) == self._frames.maxlen
+            self._frames.append(frame)
+
+    def take(self) -> list[DrivingFrame]:
+        """All frames, oldest first; the box is empty afterwards."""
+        with self._lock:
+            frames = list(self._frames)
+            self._frames.clear()
+        return frames
+
+    def restart(self) -> None:
+        """Another driver begins: forget what is here, and its clock."""
+        with self._lock:
+            self._frames.clear()
+            self._newest_us = -1
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+class AckWindow:
+    """Frames sent to one client and not yet answered. As many as it answers in time, few for a slow one.
+
+    What a slow client has not read lies in its network's buffers and grows old there, so it begins with two, gets one
+    more for every timely answer, and is back at two after a late one.
+    """
+
+    def __init__(self, config: LiveConfig) -> None:
+        self._config = config
+        self._limit = config.late_unanswered_frames
+        self._sent: deque[tuple[int, float]] = deque()  # index and when, oldest first
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether one more may be sent."""
+        return len(self._sent) < self._limit
+
+    def sent(self, index: int, now: float) -> None:
+        """A frame has left."""
+        self._sent.append((index, now))
+
+    def answered(self, index: float, now: float) -> None:
+        """The client has seen a frame, and so those before it too."""
+        while self._sent and self._sent[0][0] <= index:
+            _, then = self._sent.popleft()
+            late = now - then > self._config.answer_s
+            self._limit = (
+                self._config.late_unanswered_frames if late else min(self._limit + 1, self._config.unanswered_frames)
+            )
+
+
+class Viewer:
+    """What one viewer has yet to be sent. Filled from the worker's thread, emptied on the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._frames = loop, deque[FinishedFrame]()
+        self._lock = threading.Lock()
+        self._arrived = asyncio.Event()
+        self.dropped = 0
+        self.closed = False
+
+    def put(self, frames: Sequence[FinishedFrame], limit: int) -> None:
+        """Add frames, of which and of those before at most ``limit`` stay, the newest. Any thread."""
+        with self._lock:
+            self._frames.extend(frames)
+            while len(self._frames) > limit:
+                self._frames.popleft()
+                self.dropped += 1
+        self._wake()
+
+    def forget(self, generation: int) -> None:
+        """Drop all frames of portraits before ``generation``. Any thread."""
+        with self._lock:
+            kept = [frame for frame in self._frames if frame.header.generation >= generation]
+            self._frames.clear()
+            self._frames.extend(kept)
+
+    def clear(self) -> None:
+        """Drop all frames. Any thread."""
+        with self._lock:
+            self._frames.clear()
+
+    def close(self) -> None:
+        """Let ``get`` return None from now on. Any thread."""
+        self.closed = True
+        self._wake()
+
+    async def get(self, now: Callable[[], float]) -> FinishedFrame | None:
+        """The next frame, when its time to be shown has come; None after ``close``."""
+        while not self.closed:
+            with self._lock:
+                frame = self._frames[0] if self._frames else None
+                if frame is None:
+                    self._arrived.clear()
+            if frame is None:
+                await self._arrived.wait()
+                continue
+            if (early_s := frame.show_at_s - now()) > 0:
+                await self._sleep(early_s)
+                continue  # meanwhile it may have been dropped
+            with self._lock:
+                if self._frames and self._frames[0] is frame:
+                    return self._frames.popleft()
+        return None
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until then, or until something changes."""
+        self._arrived.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # ``wait_for`` may swallow being cancelled (Python 3.11)
+                await self._arrived.wait()
+
+    def _wake(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)

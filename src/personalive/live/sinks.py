@@ -1,0 +1,154 @@
+"""Where finished frames can go besides a browser: a virtual camera, a streaming address, a film."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from personalive.errors import DeviceError, OutputError
+from personalive.live.config import SinkConfig
+from personalive.media import VideoWriter, check_output
+from personalive.media.paths import reason
+
+VIRTUAL = "virtual"
+FORMATS = {"rtmp": "flv", "rtmps": "flv", "srt": "mpegts", "udp": "mpegts", "tcp": "mpegts"}  # by scheme
+_TICKS_PER_S = 90_000
+
+
+class Sink(Protocol):
+    """Takes frames as they become due."""
+
+    def send(self, image: np.ndarray, time_s: float) -> None:
+        """(S, S, 3) uint8 RGB, to be shown ``time_s`` after the first.
+
+        Raises:
+            OutputError: the other side is gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """No more frames; what was written is whole."""
+        ...
+
+
+def open_sink(target: str, size_px: int, config: SinkConfig | None = None) -> Sink:
+    """The outlet that ``target`` names: "virtual", an address such as rtmp://host/key, or a file ending in .mp4.
+
+    Raises:
+        OutputError: it cannot be written to.
+        DeviceError: no virtual camera here.
+    """
+    config = config or SinkConfig()
+    if target == VIRTUAL:
+        return _VirtualCamera(size_px, config)
+    scheme = target.partition("://")[0].lower()
+    if scheme in FORMATS:
+        return _NetworkStream(target, FORMATS[scheme], size_px, config)
+    if "://" in target:
+        raise OutputError(f"{target}: send to {', '.join(f'{name}://' for name in FORMATS)}, a file, or {VIRTUAL}")
+    return _FilmFile(Path(target), size_px, config)
+
+
+class _VirtualCamera:
+    def __init__(self, size_px: int, config: SinkConfig) -> None:
+        try:
+            pyvirtualcam = import_module("pyvirtualcam")  # an extra
+        except ImportError:
+            raise DeviceError('the virtual camera needs pyvirtualcam: pip install "personalive[camera]"') from None
+        try:
+            self._camera = pyvirtualcam.Camera(size_px, size_px, config.nominal_fps)
+        except RuntimeError as error:
+            raise DeviceError(
+                f"no virtual camera here ({reason(error)}): on Linux load v4l2loopback, elsewhere install OBS; or "
+                "use the page's clean view as a browser source in OBS"
+            ) from None
+        self.name = self._camera.device
+
+    def send(self, image: np.ndarray, time_s: float) -> None:
+        self._camera.send(np.ascontiguousarray(image))
+
+    def close(self) -> None:
+        self._camera.close()
+
+
+class _NetworkStream:
+    """H.264 with its times by the clock of the frames; a stream that breaks ends in one line."""
+
+    def __init__(self, address: str, container_format: str, size_px: int, config: SinkConfig) -> None:
+        self._shown = address.partition("://")[0] + "://" + address.partition("://")[2].partition("/")[0]  # no keys
+        self._last = -1
+        options = {"rw_timeout": str(round(1e6 * config.network_timeout_s))}
+        try:
+            self._out: Any = av.open(address, "w", format=container_format, options=options)
+            self._video = self._out.add_stream(
+                "libx264",
+                rate=config.nominal_fps,
+                options={
+                    "preset": config.preset,
+                    "tune": "zerolatency",
+                    "g": str(round(config.nominal_fps * config.keyframe_every_s)),
+                    "b": str(config.bit_rate),
+                },
+            )
+            self._video.width = self._video.height = size_px
+            self._video.pix_fmt = "yuv420p"
+            self._video.codec_context.time_base = Fraction(1, _TICKS_PER_S)
+        except (FFmpegError, OSError) as error:
+            raise self._gone(error) from None
+
+    def send(self, image: np.ndarray, time_s: float) -> None:
+        self._last = max(round(time_s * _TICKS_PER_S), self._last + 1)
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame.pts, frame.time_base = self._last, Fraction(1, _TICKS_PER_S)
+        try:
+            self._out.mux(self._video.encode(frame))
+        except (FFmpegError, OSError) as error:
+            raise self._gone(error) from None
+
+    def close(self) -> None:
+        try:
+            if self._last >= 0:
+                self._out.mux(self._video.encode(None))
+            self._out.close()
+        except (FFmpegError, OSError) as error:
+            raise self._gone(error) from None
+
+    def _gone(self, error: BaseException) -> OutputError:
+        return OutputError(
+            f"{self._shown}: nothing can be sent there ({reason(error)}): is the receiver running, the address right?"
+        )
+
+
+class _FilmFile:
+    """An MP4 that appears when it is whole."""
+
+    def __init__(self, path: Path, size_px: int, config: SinkConfig) -> None:
+        target = check_output(path)
+        self._writer = VideoWriter(
+            target, size_px, size_px, time_base=Fraction(1, _TICKS_PER_S), fps=Fraction(config.nominal_fps)
+        )
+        self._held: tuple[np.ndarray, int] | None = None  # its length is known when the next one comes
+
+    def send(self, image: np.ndarray, time_s: float) -> None:
+        ticks = round(time_s * _TICKS_PER_S)
+        if self._held is not None:
+            held, begun = self._held
+            ticks = max(ticks, begun + 1)
+            self._write(held, begun, ticks - begun)
+        self._held = (image, ticks)
+
+    def close(self) -> None:
+        if self._held is None:
+            self._writer.close_partial()  # leaves nothing of nothing
+            return
+        self._write(*self._held, _TICKS_PER_S // SinkConfig.nominal_fps)
+        self._writer.close()
+
+    def _write(self, image: np.ndarray, ticks: int, length: int) -> None:
+        self._writer.write(image, Fraction(ticks, _TICKS_PER_S), Fraction(length, _TICKS_PER_S))

@@ -1,0 +1,1 @@
+"""Videos and motion files from files."""

@@ -1,0 +1,358 @@
+"""Animate: a video from a portrait and a driving clip, as one stream in constant memory.
+
+S is the side of the model's images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from personalive.checkpoints.networks import LoadProgress
+from personalive.config import KeyframeConfig
+from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode
+from personalive.engine.engine import Engine
+from personalive.engine.state import StreamState, Window
+from personalive.errors import InputError, OutputError
+from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
+from personalive.offline.config import FilmSizeConfig
+from personalive.offline.contact_sheet import ContactSheet
+from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
+from personalive.offline.motion_file import MotionClip, fit_motion_clip, is_motion_file, load_motion_file
+from personalive.runtime.load import AUTO, load_engine
+from personalive.runtime.memory import engine_oom_errors
+from personalive.runtime.registry import PrepareProgress
+from personalive.vision.config import FramingConfig
+from personalive.vision.faces import FaceDetector, find_detector
+from personalive.vision.framing import DrivingFramer, FramingMode, NoFace, frame_portrait
+from personalive.vision.resize import Square, crop_and_resize, resize_portrait
+
+_PLAIN = Controls()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateOptions:
+    """Everything that decides a video, beside its two inputs and the model.
+
+    Raises:
+        InputError: a size, seed, threshold or control that no video can be made with.
+    """
+
+    seed: int = 0
+    keyframe_threshold: float = KeyframeConfig.threshold  # infinity turns keyframes off
+    framing: FramingMode = "auto"
+    no_face: NoFace = "hold"
+    center_fallback: bool = False  # framing auto without a face: take the centre and say so
+    start_s: float | None = None  # of the driving clip
+    end_s: float | None = None
+    audio: bool = True
+    size_px: int | None = None  # side of each panel in the video, even; None means the model's own
+    side_by_side: bool = False  # portrait, driver and result beside each other; of a motion file no driver
+    contact_sheet: str | None = None  # a PNG that shows the whole video at a glance
+    mirror: bool = False  # exchange the driver's left and right before anything reads it
+    expression: float = _PLAIN.expression  # this and the next five: see ``Controls``
+    mouth: float = _PLAIN.mouth
+    eyes: float = _PLAIN.eyes
+    head_motion: float = _PLAIN.head_motion
+    pose: PoseMode = _PLAIN.pose
+    smoothing: float = _PLAIN.smoothing
+
+    @property
+    def controls(self) -> Controls:
+        """Controls of the whole video."""
+        return Controls(**{name: getattr(self, name) for name in CONTROL_NAMES})
+
+    def __post_init__(self) -> None:
+        limits = FilmSizeConfig()
+        low, high = limits.min_side_px, limits.max_side_px
+        if self.size_px is not None and (self.size_px % 2 or not low <= self.size_px <= high):
+            raise InputError(f"size {self.size_px}: give an even number of pixels from {low} to {high}")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: give a whole number from 0 up")
+        if not self.keyframe_threshold >= 0:  # nor not-a-number
+            raise InputError(
+                f"keyframe threshold {self.keyframe_threshold}: give a number from 0 up, or infinity for no keyframes"
+            )
+        _ = self.controls  # refuses what is out of range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Progress of a video or recording."""
+
+    frames: int  # finished
+    total: int | None  # as the clip's header says; None where it says nothing
+    fps: float  # finished frames per second since the first
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateReport:
+    """Summary of a video: inputs, options, model, speed, warnings."""
+
+    output: str
+    frames: int
+    duration_s: float
+    fps: float  # finished frames per second of work
+    seconds: float  # of work, model loading not counted
+    image_size_px: int
+    keyframes: int
+    weights: str
+    device: str
+    dtype: str
+    backend: str
+    vram: str  # GB, the memory preset
+    decoder: str  # kind of network that decoded the frames
+    inputs: dict[str, str]
+    options: dict[str, Any]
+    framing: dict[str, Any]
+    contact_sheet: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON beside the video."""
+        options = {name: _json_value(value) for name, value in self.options.items()}
+        text = json.dumps(asdict(replace(self, options=options)), indent=2, allow_nan=False)
+        try:
+            path.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{path}: the run's record could not be written ({reason}); free some space") from error
+
+
+def animate(
+    portrait: str | os.PathLike[str],
+    driving: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] = AUTO,
+    engine: Engine | None = None,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    vram: str | int = AUTO,
+    backend: str = AUTO,
+    decoder: str | os.PathLike[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    loading: LoadProgress | None = None,
+    preparing: PrepareProgress | None = None,
+    **options: Any,
+) -> AnimateReport:
+    """Make the video of ``portrait`` performing ``driving``.
+
+    One frame leaves per driving frame, at the same time stamp. The video appears at ``output`` when it is whole;
+    an interruption leaves ``OUTPUT.partial.mp4``, playable. The resolved run is saved as ``OUTPUT.json``.
+
+    Args:
+        portrait: any common still.
+        driving: any common video, GIF or still, or a motion file (see ``offline.motion_file``).
+        output: an .mp4 that may exist already (it is replaced) but may not be an input.
+        weights, device, dtype, vram, backend, decoder: as for ``load_engine``; ignored where an ``engine`` is
+            given.
+        engine: a loaded model, to make several videos with one.
+        progress: called after every finished chunk.
+        loading, preparing: called while the model is loaded and prepared, see ``load_engine``.
+        **options: fields of ``AnimateOptions``.
+
+    Raises:
+        PersonaLiveError: with one line that says what is wrong and what to do.
+    """
+    chosen = _options(options)
+    target = check_output(output, [portrait, driving])
+    report_path = check_output(target.with_suffix(".json"), [portrait, driving], suffix=".json")
+    if chosen.contact_sheet is not None:
+        check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
+    image = load_still(portrait)
+    with _opened(driving, chosen) as source:
+        engine = engine or load_engine(
+            weights,
+            device=device,
+            dtype=dtype,
+            vram=vram,
+            backend=backend,
+            decoder=decoder,
+            frames=len(source) if isinstance(source, MotionClip) else source.info.estimated_frames,
+            progress=loading,
+            preparing=preparing,
+        )
+        with engine_oom_errors(engine):
+            fit = fit_motion_clip(source, engine, str(driving)) if isinstance(source, MotionClip) else source
+            report = _Video(engine, image, fit, chosen).make(target, [portrait, driving], progress)
+    report = replace(report, inputs={"portrait": str(portrait), "driving": str(driving)})
+    report.save(report_path)
+    return report
+
+
+def _options(given: dict[str, Any]) -> AnimateOptions:
+    try:
+        return AnimateOptions(**given)
+    except TypeError as error:
+        known = ", ".join(AnimateOptions.__dataclass_fields__)
+        raise InputError(f"unknown option ({error}): use {known}") from None
+
+
+@contextmanager
+def _opened(driving: str | os.PathLike[str], options: AnimateOptions) -> Iterator[VideoReader | MotionClip]:
+    if not is_motion_file(driving):
+        with open_video(driving, options.start_s, options.end_s) as reader:
+            yield reader
+        return
+    if options.mirror:
+        raise InputError(f"{driving}: is motion without pictures, nothing can be mirrored: record it with --mirror")
+    yield load_motion_file(driving).part(options.start_s, options.end_s, name=str(driving))
+
+
+class _Video:
+    """One run of ``animate``: what is in flight between the windows and the writer."""
+
+    def __init__(
+        self, engine: Engine, image: np.ndarray, source: VideoReader | MotionClip, options: AnimateOptions
+    ) -> None:
+        self.engine, self.options = engine, options
+        engine.conditioner.check(options.controls)
+        config = engine.config
+        scale = config.framing_scale
+        framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
+        detector = find_detector(engine.folder) if options.framing == "auto" else None
+        self.framed = frame_portrait(
+            image, detector, options.framing, allow_center_fallback=options.center_fallback, config=framing
+        )
+        self.portrait = resize_portrait(self.framed.image, config.image_size_px)
+        self.size_px = options.size_px or config.image_size_px
+        self.shown_portrait = self._resize(self.portrait)
+        self.driving = self._open_driving(source, detector, framing)
+        self.panels = 1 + options.side_by_side * (2 if isinstance(source, VideoReader) else 1)
+        self.keyframes = 0
+        self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
+
+    def _open_driving(
+        self, source: VideoReader | MotionClip, detector: FaceDetector | None, framing: FramingConfig
+    ) -> Driving:
+        engine, options = self.engine, self.options
+        if isinstance(source, MotionClip):
+            return MotionDriving(source, engine.chunk_frames)
+        framer = DrivingFramer(
+            detector,
+            options.framing,
+            options.no_face,
+            engine.image_size,
+            allow_center_fallback=options.center_fallback,
+            config=framing,
+        )
+        return ClipDriving(source, framer, engine.chunk_frames, neutral=self.portrait, mirror=options.mirror)
+
+    def make(
+        self, target: Path, inputs: list[str | os.PathLike[str]], progress: Callable[[Progress], None] | None
+    ) -> AnimateReport:
+        """Run the whole performance through the engine into the video."""
+        driving, size = self.driving, self.size_px
+        begun, done, end = time.monotonic(), 0, Fraction(0)
+        with VideoWriter(
+            target,
+            size * self.panels,
+            size,
+            time_base=driving.time_base,
+            fps=driving.fps,
+            audio_from=driving.audio if self.options.audio else None,
+            inputs=inputs,
+        ) as writer:
+            for driver, result in self._results():
+                writer.write(self._compose(driver.image, result), *driver.time)
+                if self.sheet is not None:
+                    self.sheet.add(driver.image, result)
+                done, end = done + 1, sum(driver.time, Fraction(0))
+                if progress is not None and done % self.engine.chunk_frames == 0:
+                    progress(Progress(frames=done, total=driving.expected, fps=rate(done, begun)))
+        if progress is not None:
+            progress(Progress(frames=done, total=done, fps=rate(done, begun)))
+        sheet = self._save_sheet(inputs)
+        return self._report(target, done, float(end), begun, sheet, [*driving.warnings(), *writer.warnings])
+
+    def _results(self) -> Iterator[tuple[DrivingFrame, np.ndarray]]:
+        """Every driving frame with the finished (S, S, 3) frame that it made, in order; padding is left out."""
+        in_flight: deque[list[DrivingFrame]] = deque()
+
+        def windows() -> Iterator[Window]:
+            for window in self.driving.windows():
+                in_flight.append(window.frames)
+                yield window.to_engine()
+
+        options = self.options
+        chunks = self.engine.stream(
+            self.framed.image,
+            windows(),
+            seed=options.seed,
+            keyframe_threshold=options.keyframe_threshold,
+            controls=options.controls,
+            on_step=self._note_step,
+        )
+        for chunk in chunks:
+            yield from zip(in_flight.popleft(), chunk.numpy(), strict=False)
+
+    def _note_step(self, state: StreamState, _seconds: float) -> None:
+        self.keyframes = state.keyframes
+
+    def _compose(self, driver: np.ndarray | None, result: np.ndarray) -> np.ndarray:
+        if not self.options.side_by_side:
+            return self._resize(result)
+        shown = [result] if driver is None else [driver, result]
+        return np.concatenate([self.shown_portrait, *map(self._resize, shown)], axis=1)
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        """(S, S, 3) -> at the video's size."""
+        return crop_and_resize(image, Square(0, 0, image.shape[0]), self.size_px)
+
+    def _save_sheet(self, inputs: list[str | os.PathLike[str]]) -> str | None:
+        if self.sheet is None or self.options.contact_sheet is None:
+            return None
+        return str(save_png(self.options.contact_sheet, self.sheet.image(), tuple(inputs)))
+
+    def _report(
+        self,
+        target: Path,
+        frames: int,
+        duration_s: float,
+        begun: float,
+        sheet: str | None,
+        warnings: list[str],
+    ) -> AnimateReport:
+        engine, note = self.engine, self.framed.note
+        return AnimateReport(
+            output=str(target),
+            frames=frames,
+            duration_s=round(duration_s, 3),
+            fps=round(rate(frames, begun), 2),
+            seconds=round(time.monotonic() - begun, 2),
+            image_size_px=engine.image_size,
+            keyframes=self.keyframes,
+            weights=engine.name,
+            device=str(engine.device),
+            dtype=str(engine.backend.precision).removeprefix("torch."),
+            backend=engine.backend.name,
+            vram=engine.memory.name,
+            decoder=type(engine.networks.decoder).__name__,
+            inputs={},
+            options=asdict(self.options),
+            framing=self.driving.framing(),
+            contact_sheet=sheet,
+            warnings=([f"portrait: {note}"] if note else []) + warnings,
+        )
+
+
+def _json_value(value: Any) -> Any:
+    """Infinity, which turns keyframes off, as text: JSON has no number for it, and ``float`` reads it back."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rate(frames: int, begun: float) -> float:
+    """Frames per second since ``begun`` (of ``time.monotonic``)."""
+    return frames / max(time.monotonic() - begun, 1e-9)

@@ -1,0 +1,35 @@
+"""Defaults of offline videos (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContactSheetConfig:
+    """The picture that shows a whole film at a glance."""
+
+    columns: int = 8  # moments of the film
+    cell_px: int = 192  # side of one picture
+    gap_px: int = 6
+    background_grey: int = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmSizeConfig:
+    """Limits of a film's side where another than the model's is asked for."""
+
+    min_side_px: int = 32
+    max_side_px: int = 4096  # three side by side still fit what H.264 players accept
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionFileConfig:
+    """What a motion file may hold: files come from strangers too."""
+
+    max_bytes: int = 200_000_000  # 57 minutes at 25 fps of the released model's motion
+    max_header_bytes: int = 16_384  # ours need 800
+    max_frames: int = 100_000
+    max_seconds: float = 86_400.0
+    max_clock_hz: int = 1_000_000_000  # finest time base: nanoseconds
+    max_magnitude: float = 10_000.0  # of any number in it: float16 ends at 65,504

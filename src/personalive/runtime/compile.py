@@ -1,0 +1,70 @@
+"""torch.compile over the denoiser's repeated blocks and the decoder, opt-in.
+
+Compiling blocks and not the whole network keeps it to minutes: blocks of one kind and shape share their code, and
+torch's own cache keeps it between runs. Shapes are static: every number of reference images that a stream meets is
+run once here, so that nothing is compiled while a stream runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from personalive.engine.backend import Backend
+from personalive.models.attention import FrameModule, SpatialTransformer
+from personalive.models.blocks import ResnetBlock
+from personalive.models.networks import Networks
+from personalive.runtime.programs import REFERENCES, ProgramSpec, program_specs
+
+NOTICE = "compiling with torch.compile: minutes the first time, shorter afterwards by torch's own cache"
+_REPEATED = (ResnetBlock, SpatialTransformer, FrameModule)
+_MAX_VARIANTS = 64  # of one kind of block: shapes by level, reference counts; torch gives up silently above 8
+
+
+def missing_for_compile(device: torch.device) -> str | None:
+    """One clause that says what torch.compile lacks here and what to do; None where it can run."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if device.type == "cpu":
+        has_cxx = os.environ.get("CXX") or any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+        return None if has_cxx else "torch.compile needs a C++ compiler: install g++, or use --backend eager"
+    if device.type != "cuda":
+        return None
+    if not find_spec("triton"):
+        return "torch.compile needs Triton: pip install triton, or use --backend eager"
+    if compiler is None:
+        return "Triton needs a C compiler: install gcc or clang, or use --backend eager"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return "Triton needs Python.h: install Python's headers (python3-dev), or use --backend eager"
+    return None
+
+
+def compile_blocks(networks: Networks, on_progress: Callable[[float], None], decode_frames: int) -> Backend:
+    """Compile the repeated blocks in place and run each shape once.
+
+    Args:
+        networks: in eval mode on their device; their blocks are compiled from now on, whoever calls them.
+        on_progress: called with the share done, 0 to 1.
+        decode_frames: images that are decoded at a time.
+    """
+    blocks = [module for module in networks.denoising_unet.modules() if isinstance(module, _REPEATED)]
+    for block in (*blocks, networks.decoder.decoder):
+        block.compile(dynamic=False)
+    specs = program_specs(networks)
+    runs = [("denoise", count) for count in REFERENCES] + [("decode", decode_frames)]
+    with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
+        for number, (name, count) in enumerate(runs):
+            on_progress(number / len(runs))
+            _run_once(specs[name], count)
+    on_progress(1.0)
+    return Backend(networks, name="compile")
+
+
+@torch.no_grad()
+def _run_once(spec: ProgramSpec, count: int) -> None:
+    spec.module(*spec.examples(count))

@@ -1,0 +1,242 @@
+"""From names to an engine: weights, device, dtype, memory preset, backend."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+from personalive.checkpoints.decoder import decoder_identity, load_decoder
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
+from personalive.config import BACKEND_ENV, WEIGHTS_ENV, MemoryPreset, default_weights_folder
+from personalive.device import cpu_only_build_hint
+from personalive.engine.directions import Directions, TokenEncoder
+from personalive.engine.engine import Engine
+from personalive.errors import CheckpointError, DeviceError
+from personalive.models.networks import Networks
+from personalive.runtime.autotune import AutotuneConfig, candidates, choice_key, choose
+from personalive.runtime.cache import ProgramCache
+from personalive.runtime.memory import choose_preset, memory_hints, offload, oom_errors
+from personalive.runtime.registry import (
+    EAGER,
+    PrepareProgress,
+    default_precision,
+    network_dtype,
+    open_backend,
+    unavailable,
+)
+
+_LOG = logging.getLogger(__name__)
+AUTO = "auto"
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+class EngineOptions(TypedDict, total=False):
+    """Keyword arguments of ``load_engine``, for those who pass them on."""
+
+    device: str
+    dtype: str
+    vram: str | int
+    backend: str
+    decoder: str | os.PathLike[str] | None
+
+
+def load_engine(
+    weights: str | os.PathLike[str] = AUTO,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    vram: str | int = AUTO,
+    backend: str = AUTO,
+    decoder: str | os.PathLike[str] | None = None,
+    frames: int | None = None,
+    progress: LoadProgress | None = None,
+    preparing: PrepareProgress | None = None,
+) -> Engine:
+    """Load a model and make the engine that runs it.
+
+    Args:
+        weights: a folder in the released layout, ``"tiny"`` for the bundled model, or ``"auto"`` (see
+            ``find_weights``).
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.
+        dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (see ``choose_dtype``).
+        vram: GPU memory budget in GB, 8, 12 or 16, or ``"auto"`` (see ``choose_preset``).
+        backend: what runs the networks: ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnxruntime"``,
+            ``"tensorrt"``, or ``"auto"``: what ``PERSONALIVE_BACKEND`` names, else on a CPU the fastest by a
+            measurement that is made once, and elsewhere eager.
+        decoder: a small decoder in the place of the VAE's, a folder or "taesd" (see ``load_decoder``).
+        frames: how many will be made, where that is known: for a few, "auto" prepares nothing.
+        progress: called after every tensor with the bytes read and the bytes in all.
+        preparing: called with a backend's name and the share done while its programs are made, once a model.
+
+    Raises:
+        CheckpointError: weights or decoder are missing or not usable.
+        DeviceError: the device, dtype, preset or backend is not available, or memory is not enough.
+        OutputError: prepared programs cannot be kept.
+    """
+    folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
+    chosen = choose_device(device)
+    precision = choose_dtype(dtype, chosen)
+    loader = _Loader(
+        folder=folder,
+        device=chosen,
+        precision=precision,
+        any_precision=dtype == AUTO,
+        memory=choose_preset(str(vram), chosen, lambda: precision.itemsize * count_values(folder)),
+        decoder=None if decoder is None else os.fspath(decoder),
+        progress=progress,
+        preparing=preparing,
+    )
+    wanted = os.environ.get(BACKEND_ENV) or AUTO if backend == AUTO else backend
+    return loader.fastest(frames) if wanted == AUTO else loader.open(wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loader:
+    """All but the backend of an engine is decided."""
+
+    folder: CheckpointFolder
+    device: torch.device
+    precision: torch.dtype
+    any_precision: bool  # the user chose none
+    memory: MemoryPreset
+    decoder: str | None
+    progress: LoadProgress | None
+    preparing: PrepareProgress | None
+    loaded: dict[torch.dtype, tuple[Networks, str]] = field(default_factory=dict)
+
+    def open(self, backend: str) -> Engine:
+        """The engine with this backend."""
+        precision = self.precision
+        if self.any_precision:
+            precision = default_precision(backend, self.device, precision)
+        if (reason := unavailable(backend, self.device, precision)) is not None:
+            raise DeviceError(f"backend {backend}: {reason}")
+        with oom_errors(self.device, memory_hints(self.memory, self.device, precision, self.folder.name)):
+            networks, identity = self._networks(network_dtype(backend, precision))
+            opened = open_backend(
+                backend,
+                networks,
+                precision=precision,
+                identity=identity,
+                decode_frames=self.memory.decode_frames,
+                on_prepare=self.preparing,
+            )
+        return Engine(
+            networks,
+            backend=opened,
+            memory=self.memory,
+            name=self.folder.name,
+            folder=self.folder.root,
+            find_directions=_find_directions,
+        )
+
+    def fastest(self, frames: int | None) -> Engine:
+        """The engine with the backend that was or is measured as the fastest."""
+        config, cache = AutotuneConfig(), ProgramCache()
+        names = candidates(self.device, self.precision)
+        if len(names) == 1 or count_values(self.folder) > config.max_values:
+            return self.open(EAGER)
+        key = choice_key(names, self.device, self.precision, f"{self.folder.identity()}{self.decoder or ''}")
+        if frames is not None and frames < config.prepare_from_frames and cache.get(key) is None:
+            return self.open(EAGER)
+        return choose({name: partial(self.open, name) for name in names}, cache, key, config)[0]
+
+    def _networks(self, dtype: torch.dtype) -> tuple[Networks, str]:
+        """Networks, loaded once for all backends that take this dtype, and what identifies their weights."""
+        if dtype not in self.loaded:
+            networks = load_networks(
+                self.folder,
+                device=self.device,
+                dtype=dtype,
+                progress=self.progress,
+                settle=partial(offload, self.folder.config, self.memory),
+            )
+            identity = self.folder.identity()
+            if self.decoder is not None:
+                small = load_decoder(self.decoder, self.folder, device=self.device, dtype=dtype)
+                networks, identity = replace(networks, small_decoder=small), identity + decoder_identity(small)
+            self.loaded[dtype] = networks, identity
+        return self.loaded[dtype]
+
+
+def _find_directions(encode: TokenEncoder, size_px: int) -> Directions:
+    """Directions measured on synthetic heads; their renderer is imported only when they are wanted."""
+    from personalive.runtime.directions import find_directions  # noqa: PLC0415 (numba, a second)
+
+    return find_directions(encode, size_px)
+
+
+def find_weights() -> Path:
+    """The released weights: the folder in ``PERSONALIVE_WEIGHTS``, else where ``weights download`` puts them.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    named = os.environ.get(WEIGHTS_ENV)
+    if named:
+        return Path(named)
+    folder = default_weights_folder()
+    if folder.is_dir():
+        return folder
+    raise CheckpointError(
+        "no released weights here: run `personalive weights download` (12 GB) for real people, see the bundled "
+        "model with `personalive animate --demo`, or force it on your own pictures with --weights tiny"
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device, or for ``"auto"`` CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        DeviceError: no such device here.
+    """
+    if name == AUTO:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if (hint := cpu_only_build_hint()) is not None:
+            _LOG.warning(hint)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(
+            f"device {name!r} is not available here: use --device cpu, or see `personalive doctor`"
+        ) from error
+    if device.type == "meta":
+        raise DeviceError("device 'meta' computes nothing: use --device cpu, or see `personalive doctor`")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The named dtype, or for ``"auto"``: float16 on CUDA and MPS, bfloat16 on a CPU that computes in it.
+
+    Raises:
+        DeviceError: a name that is not known.
+    """
+    if name == AUTO:
+        if device.type in ("cuda", "mps"):
+            return torch.float16
+        return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+    if name not in DTYPES:
+        raise DeviceError(f"dtype {name!r} is not known: use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Tell whether bfloat16 is arithmetic here and not emulation, which would be far slower than float32."""
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return capabilities == "AVX512" and has is not None and bool(has())

@@ -1,0 +1,80 @@
+"""OpenVINO: the networks as Intel's runtime computes them on a CPU, in bfloat16 where the processor has it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from personalive.engine.backend import Program
+from personalive.runtime.programs import MAX_IMAGES, InBatches, ProgramSpec, exported
+
+PACKAGES = ("openvino", "torch")  # whose versions decide the files
+_ENCODERS = ("encode", "extract", "motion_tokens")  # the other programs gain nothing by a fixed shape
+_HINTS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+
+
+def write(specs: Mapping[str, ProgramSpec], folder: Path, on_progress: Callable[[float], None]) -> None:
+    """Convert every spec to ``NAME.xml`` and ``NAME.bin``; ``on_progress`` gets the share done."""
+    openvino = _openvino()
+    for number, (name, spec) in enumerate(specs.items()):
+        on_progress(number / len(specs))
+        with warnings.catch_warnings():  # torch copies exported programs in a way it warns of itself
+            warnings.simplefilter("ignore")
+            model = openvino.convert_model(exported(spec))
+        if len(model.inputs) != len(spec.inputs):
+            raise RuntimeError(f"{name}: converted with {len(model.inputs)} of {len(spec.inputs)} inputs")
+        openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+    on_progress(1.0)
+
+
+def read(
+    specs: Mapping[str, ProgramSpec], folder: Path, *, precision: torch.dtype, threads: int
+) -> dict[str, Program]:
+    """Programs that ``write`` left there; encoders for a chunk of images exactly, a quarter faster so."""
+    core = _openvino().Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_HYPER_THREADING": True,  # or it would count cores and take half of the threads it may
+    }
+    programs: dict[str, Program] = {}
+    for name, spec in specs.items():
+        model = core.read_model(folder / f"{name}.xml")
+        exact = name in _ENCODERS
+        if exact:
+            model.reshape(
+                {node: list(tensor.shape) for node, tensor in zip(model.inputs, spec.inputs.values(), strict=True)}
+            )
+        program = _Program(core.compile_model(model, "CPU", settings))
+        chunk = len(next(iter(spec.inputs.values()))) if exact else MAX_IMAGES
+        programs[name] = InBatches(program, chunk, exact=exact) if spec.per_image else program
+    return programs
+
+
+def _openvino() -> Any:
+    """The library without its telemetry, which would report its import and every conversion to Google Analytics."""
+    cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)  # as if it were not installed
+    import openvino  # noqa: PLC0415 (slow, and optional)
+
+    return openvino
+
+
+class _Program:
+    """One compiled model. Its one request is not made for two threads at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request, self._lock = compiled.create_infer_request(), Lock()
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+        with self._lock:
+            found = self._request.infer(arrays, share_inputs=True)
+        return [torch.from_numpy(array) for array in found.values()]

@@ -1,0 +1,38 @@
+"""Defaults and limits of the live server (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from personalive.live.config import WorkerConfig
+from personalive.offline.config import MotionFileConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig(WorkerConfig):
+    """Address and limits of the live server."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    ticket_s: float = 30.0  # a place in line not asked for again for so long is lost
+    waiting_places: int = 20
+    retry_after_s: float = 2.0
+    portrait_bytes: int = 30_000_000
+    portrait_pixels: int = 50_000_000
+    clip_bytes: int = 200_000_000
+    template_bytes: int = MotionFileConfig.max_bytes
+    frame_bytes: int = 2_000_000
+    frame_pixels: int = 4_000_000
+    message_bytes: int = 4_096  # of a text message, or a JSON body
+    upload_s: float = 120.0  # a body not here after so long is refused
+    jpeg_quality: int = 88  # 0..100
+    waiting_jobs: int = 8  # films asked for and not begun
+    job_s: float = 3600.0  # a finished film is kept so long, and a job nobody starts
+    requests_per_s: float = 20.0  # of one client, sustained, frames not counted
+    request_burst: int = 60
+    ice_servers: tuple[str, ...] = ()  # stun:HOST:PORT, turn:USER:PASSWORD@HOST:PORT; empty: own addresses alone
+    sdp_bytes: int = 65_536  # of a WebRTC offer
+    negotiate_s: float = 10.0  # an offer not answered after so long is refused
+    connect_s: float = 30.0  # a WebRTC peer that is not connected after so long is closed
+    webrtc_viewers: int = 4  # by WHEP, of one session: each costs an encoder
+    repeat_s: float = 1.0  # a viewer by WHEP is sent the last frame again after so long, lest its player gives up

@@ -1,0 +1,1 @@
+"""WebRTC: session descriptions, connections and tracks."""

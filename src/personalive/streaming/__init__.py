@@ -1,1 +1,0 @@
-"""The stream: schedule, conditioning, keyframes, and the one engine that every door uses."""

@@ -1,1 +1,0 @@
-"""Ways to run the networks of a stream: plainly, compiled, or by another runtime."""

@@ -1,0 +1,125 @@
+"""`personalive camera` as a process: a clip drives, a film or a stream comes out, and it ends cleanly."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from personalive.cli.main import main
+from support.clips import read_film, write_clip
+from support.small_model import SMALL_SIZE_PX, write_small_model
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, pictures: np.ndarray) -> Path:
+    """A folder with weights, portrait.png and clip.mp4."""
+    folder = tmp_path_factory.mktemp("camera")
+    write_small_model(folder / "weights")
+    Image.fromarray(pictures[0]).save(folder / "portrait.png")
+    write_clip(folder / "clip.mp4", [pictures[i % 8] for i in range(30)], range(30))
+    return folder
+
+
+@pytest.fixture
+def camera(material: Path) -> Callable[..., subprocess.Popen]:
+    """``camera(*arguments)``: the process; the small model sees no faces, so pictures are taken by their middle."""
+    code = (
+        f"import sys; from personalive.live import worker; worker.TINY = {str(material / 'weights')!r}\n"
+        "from personalive.cli.main import main; sys.exit(main())"
+    )
+
+    def start(*arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", code, "camera", str(material / "portrait.png")]
+        command += ["--weights", str(material / "weights"), "--device", "cpu", *arguments]
+        return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    return start
+
+
+def test_a_clip_drives_a_film_for_so_long(material: Path, camera: Callable, tmp_path: Path):
+    target = tmp_path / "film.mp4"
+    process = camera("--from", str(material / "clip.mp4"), "--to", str(target), "--seconds", "1.5", "--size", "96")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "frames" in out
+    assert "behind the driver" in out
+    film = read_film(target)
+    assert film.images.shape[1:] == (96, 96, 3)
+    assert 1.0 < float(film.times[-1]) < 6.0
+    assert np.abs(film.images[-1].astype(int) - film.images[-6]).max() > 0
+
+
+def test_ctrl_c_leaves_a_whole_film(material: Path, camera: Callable, tmp_path: Path):
+    target = tmp_path / "film.mp4"
+    process = camera("--from", str(material / "clip.mp4"), "--to", str(target))
+    assert process.stderr is not None
+    while "per second" not in process.stderr.readline():  # plain progress lines begin when frames do
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "sent" in out
+    assert len(read_film(target).images) > 3
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_a_stream_arrives_at_its_receiver(material: Path, camera: Callable):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    got: list[np.ndarray] = []
+
+    def receive() -> None:
+        with av.open(f"tcp://127.0.0.1:{port}?listen=1", format="mpegts", timeout=60) as stream:
+            got.extend(frame.to_ndarray(format="rgb24") for frame in stream.decode(video=0))
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    process = camera(
+        "--from", str(material / "clip.mp4"), "--to", f"tcp://127.0.0.1:{port}", "--seconds", "2", "--mirror"
+    )
+    _, err = process.communicate(timeout=120)
+    receiver.join(60)
+    assert process.returncode == 0, err
+    assert len(got) > 8
+    assert got[0].shape == (SMALL_SIZE_PX, SMALL_SIZE_PX, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--from", "/nowhere.mp4", "--to", "film.mp4"], "no such file"),
+        (["--from", "7", "--to", "film.mp4"], "is the camera there, and free?"),
+        (["--from", "CLIP", "--to", "http://localhost/x"], "send to rtmp://"),
+        (["--from", "CLIP", "--to", "rtmp://127.0.0.1:9/live/secret"], "is the receiver running"),
+        (["--from", "CLIP", "--to", "film.avi"], "should end in .mp4"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(
+    material: Path,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("personalive.live.worker.TINY", str(material / "weights"))  # a model of drawn heads
+    given = [str(material / "clip.mp4") if part == "CLIP" else part for part in arguments]
+    weights = ["--weights", str(material / "weights"), "--device", "cpu"]
+    assert main(["camera", str(material / "portrait.png"), *weights, *given]) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+    assert "secret" not in error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,86 @@
+"""Ten thousand frames through ``animate`` on the smallest model there is: memory does not follow the length."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import subprocess
+from collections.abc import Iterator
+from os import getpid
+from pathlib import Path
+
+import numpy as np
+
+from personalive.config import ModelConfig
+from personalive.engine.engine import Engine
+from personalive.models.unet import UNetConfig
+from personalive.offline.animate import Progress, animate
+from personalive.training.presets import TinyPreset
+from support.clips import save_picture, write_clip
+from support.small_engine import key_seeded_networks
+from support.small_model import SMALL_PRESET
+
+FRAMES, WARM_AFTER_FRAMES, EVERY_FRAMES = 10_000, 1_000, 400
+MAX_GROWTH_BYTES = 50_000_000
+SIDE_PX, CHUNK_FRAMES = 32, 8
+
+
+def smallest_preset() -> TinyPreset:
+    """Eight frames per call, which halves the calls, and one level of everything."""
+    model: ModelConfig = SMALL_PRESET.model
+    return dataclasses.replace(
+        SMALL_PRESET,
+        model=dataclasses.replace(
+            model,
+            image_size_px=SIDE_PX,
+            chunk_frames=CHUNK_FRAMES,
+            motion_extractor=dataclasses.replace(model.motion_extractor, input_size_px=32),
+            pose_guider=dataclasses.replace(model.pose_guider, canvas_size_px=SIDE_PX),
+        ),
+        unet=UNetConfig(
+            channels=(8,), down_attends=(True,), up_attends=(True,), layers=1, heads=2, groups=4, context_width=16,
+            motion_width=model.motion_encoder.token_width,
+        ),
+        vae=SMALL_PRESET.vae | {"block_out_channels": [4, 4, 4, 4], "norm_num_groups": 2, "sample_size": SIDE_PX},
+    )  # fmt: skip
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    gc.collect()
+    kib = subprocess.run(["ps", "-o", "rss=", "-p", str(getpid())], check=True, capture_output=True, text=True).stdout
+    return 1024 * int(kib)
+
+
+def drawn_frames() -> Iterator[np.ndarray]:
+    """A picture that wanders, never the same twice in a row."""
+    ground = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    picture = np.kron(ground, np.ones((4, 4, 1), np.uint8))
+    for index in range(FRAMES):
+        yield np.roll(picture, (index % 32, index // 32 % 32), axis=(0, 1))
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path: Path):
+    driving = write_clip(tmp_path / "long.mp4", drawn_frames(), range(FRAMES))
+    portrait = save_picture(tmp_path / "portrait.png", next(drawn_frames()))
+    taken: list[tuple[int, int]] = []
+
+    def measure(progress: Progress) -> None:
+        if progress.frames >= WARM_AFTER_FRAMES + EVERY_FRAMES * len(taken):
+            taken.append((progress.frames, resident_bytes()))
+
+    report = animate(
+        portrait,
+        driving,
+        tmp_path / "film.mp4",
+        engine=Engine(key_seeded_networks(smallest_preset())),
+        framing="center",
+        keyframe_threshold=0,
+        side_by_side=True,
+        contact_sheet=str(tmp_path / "sheet.png"),
+        progress=measure,
+    )
+    assert (report.frames, report.keyframes) == (FRAMES, 3)
+    assert len(taken) > 20
+    growth = max(size for _, size in taken) - taken[0][1]
+    assert growth < MAX_GROWTH_BYTES, f"{growth / 1e6:.0f} MB more than after {taken[0][0]} frames"

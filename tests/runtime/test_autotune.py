@@ -1,0 +1,158 @@
+"""Choice of "auto": the fastest by measurement, remembered; nothing is prepared for a short video."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from personalive.checkpoints.networks import load_networks
+from personalive.engine.backend import Backend, DenoiserOutput
+from personalive.engine.engine import Engine
+from personalive.errors import DeviceError
+from personalive.runtime import autotune, load, openvino
+from personalive.runtime.autotune import AutotuneConfig, candidates, choose
+from personalive.runtime.cache import ProgramCache
+
+QUICK = AutotuneConfig(warmup_steps=1, timed_steps=3)
+
+
+class Slow(Backend):
+    def denoise(self, latents: torch.Tensor, **conditions) -> DenoiserOutput:
+        time.sleep(0.3)
+        return super().denoise(latents, **conditions)
+
+
+@pytest.fixture
+def makes(networks) -> dict[str, Callable[[], Engine]]:
+    return {
+        "slow": lambda: Engine(networks, backend=Slow(networks, name="slow")),
+        "eager": lambda: Engine(networks, backend=Backend(networks)),
+    }
+
+
+def test_the_fastest_is_kept(tmp_path: Path, makes):
+    cache = ProgramCache(tmp_path)
+    engine, took = choose(makes, cache, "key", QUICK)
+    assert engine.backend.name == "eager"
+    assert took["slow"] > took["eager"] + 200
+    kept = cache.get("key") or {}
+    assert kept["backend"] == "eager"
+    assert kept["call_ms"].keys() == {"slow", "eager"}
+
+
+def failing(*_: object) -> Engine:
+    raise DeviceError("backend quick: no")
+
+
+def test_a_candidate_that_cannot_be_opened_is_left_out_and_not_tried_again(tmp_path: Path, makes, caplog):
+    cache = ProgramCache(tmp_path)
+    candidates_ = {"eager": makes["eager"], "quick": failing}
+    engine, took = choose(candidates_, cache, "key", QUICK)
+    assert (engine.backend.name, list(took)) == ("eager", ["eager"])
+    assert "backend quick is left out: backend quick: no" in caplog.text
+    caplog.clear()
+    assert choose(candidates_, cache, "key", QUICK)[0].backend.name == "eager"
+    assert caplog.text == ""
+    with pytest.raises(DeviceError, match="no"):
+        choose({"quick": failing, "eager": makes["eager"]}, ProgramCache(tmp_path), "other", QUICK)
+
+
+class OutOfMemory(Backend):
+    def denoise(self, latents: torch.Tensor, **conditions) -> DenoiserOutput:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_candidate_that_fails_while_it_is_measured_is_left_out_and_remembered(
+    tmp_path: Path, makes, networks, caplog
+):
+    cache = ProgramCache(tmp_path)
+    large = lambda: Engine(networks, backend=OutOfMemory(networks, name="large"))  # noqa: E731
+    engine, took = choose({"eager": makes["eager"], "large": large}, cache, "key", QUICK)
+    assert (engine.backend.name, list(took)) == ("eager", ["eager"])
+    assert (
+        len([r for r in caplog.records if "large is left out" in r.message and "not enough memory" in r.message]) == 1
+    )
+    assert (cache.get("key") or {})["backend"] == "eager"
+    with pytest.raises(DeviceError, match="not enough memory"):
+        choose({"large": large, "eager": makes["eager"]}, cache, "first", QUICK)
+
+
+def test_a_choice_that_cannot_be_opened_any_more_falls_back(tmp_path: Path, makes, caplog):
+    cache = ProgramCache(tmp_path)
+    cache.put("key", {"backend": "quick"})
+    engine, _ = choose({"eager": makes["eager"], "quick": failing}, cache, "key", QUICK)
+    assert engine.backend.name == "eager"
+    assert "cannot be opened" in caplog.text
+    assert (cache.get("key") or {})["backend"] == "eager"
+
+
+def test_candidates_suit_the_device():
+    assert candidates(torch.device("cpu"), torch.float32) == ["eager", "openvino"]
+    assert candidates(torch.device("mps"), torch.float16) == ["eager"]
+    assert candidates(torch.device("cuda"), torch.float16) == ["eager"]
+
+
+@pytest.fixture
+def automatic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.delenv("PERSONALIVE_BACKEND")
+    monkeypatch.setenv("PERSONALIVE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_auto_measures_once_and_takes_that_ever_after(
+    automatic: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made: list[str] = []
+    first = load.load_engine(small_weights, device="cpu", preparing=lambda name, _: made.append(name))
+    assert set(made) == {"openvino"}
+    assert (automatic / "choices.json").is_file()
+    made.clear()
+    monkeypatch.setattr(autotune, "_measure", lambda *_: pytest.fail("measured again"))
+    second = load.load_engine(small_weights, device="cpu", preparing=lambda name, _: made.append(name))
+    assert second.backend.name == first.backend.name
+    assert made == []
+
+
+def test_backends_of_one_number_format_share_the_networks(automatic: Path, small_weights: Path, monkeypatch):
+    read: list[torch.dtype] = []
+
+    def counted(*args: object, dtype: torch.dtype, **options: object) -> object:
+        read.append(dtype)
+        return load_networks(*args, dtype=dtype, **options)
+
+    monkeypatch.setattr(load, "load_networks", counted)
+    monkeypatch.setattr(load, "open_backend", lambda _, networks, **options: Backend(networks))  # prepares nothing
+    load.load_engine(small_weights, device="cpu", dtype="float32")
+    assert read == [torch.float32]
+
+
+def test_auto_prepares_nothing_for_a_short_film(automatic: Path, small_weights: Path):
+    engine = load.load_engine(small_weights, device="cpu", frames=100)
+    assert engine.backend.name == "eager"
+    assert not automatic.exists()
+
+
+def test_auto_leaves_large_models_alone_on_a_cpu(automatic: Path, small_weights: Path, monkeypatch):
+    monkeypatch.setattr(load, "count_values", lambda _: 10**9)
+    assert load.load_engine(small_weights, device="cpu").backend.name == "eager"
+    assert not automatic.exists()
+
+
+def test_what_the_environment_names_is_what_auto_means(monkeypatch, small_weights: Path):
+    monkeypatch.setenv("PERSONALIVE_BACKEND", "quick")
+    with pytest.raises(DeviceError, match="backend quick: not known: use auto, eager"):
+        load.load_engine(small_weights, device="cpu")
+    assert load.load_engine(small_weights, device="cpu", backend="eager").backend.name == "eager"
+
+
+def test_what_a_converter_raises_becomes_one_line(small_weights: Path, monkeypatch):
+    def breaks(*_: object) -> None:
+        raise RuntimeError("no such\noperation")
+
+    monkeypatch.setattr(openvino, "write", breaks)
+    with pytest.raises(DeviceError, match=r"^backend openvino: [^\n]*no such operation[^\n]*--backend eager$"):
+        load.load_engine(small_weights, device="cpu", backend="openvino", dtype="float32")

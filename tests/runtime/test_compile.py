@@ -1,0 +1,60 @@
+"""torch.compile of the denoiser's blocks: the same stream as torch's own, and one clause where it cannot run."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec as really_find
+
+import pytest
+import torch
+
+from personalive.engine.engine import Engine
+from personalive.runtime import compile as module
+from personalive.runtime.compile import missing_for_compile
+from personalive.runtime.registry import open_backend
+from support.small_engine import key_seeded_networks
+
+CUDA = torch.device("cuda")
+
+
+def test_compiled_blocks_make_the_stream_and_nothing_is_compiled_while_it_runs(networks, stream, windows, cache):
+    compiled, shares = key_seeded_networks(), []
+    backend = open_backend(
+        "compile",
+        compiled,
+        precision=torch.float32,
+        identity="small",
+        cache=cache,
+        on_prepare=lambda name, share: shares.append((name, share)),
+    )
+    assert shares[0] == ("compile", 0.0) and shares[-1] == ("compile", 1.0)
+    plain, other = Engine(networks), Engine(compiled, backend=backend)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for count in range(4):  # stored keyframes
+            number = next(i for i, state in enumerate(stream) if state.keyframes == count)
+            wanted, found = (engine.step(stream[number], windows[number])[1].int() for engine in (plain, other))
+            assert (found - wanted).abs().max() <= 2  # of 255
+
+
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [("triton", "pip install triton"), ("compiler", "install gcc or clang"), ("headers", "python3-dev")],
+)
+def test_each_thing_that_a_gpu_needs_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path, lacks: str, says: str):
+    has_triton = None if lacks == "triton" else object()
+    monkeypatch.setattr(module, "find_spec", lambda name: has_triton if name == "triton" else really_find(name))
+    monkeypatch.delenv("CC", raising=False)
+    has_compiler = lacks != "compiler"
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if has_compiler else None)
+    (tmp_path / "Python.h").write_text("")
+    include = tmp_path / "none" if lacks == "headers" else tmp_path
+    monkeypatch.setattr(module.sysconfig, "get_paths", lambda: {"include": str(include)})
+    assert says in (missing_for_compile(CUDA) or "")
+
+
+def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    (tmp_path / "Python.h").write_text("")
+    monkeypatch.setattr(module, "find_spec", lambda _: object())
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(module.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    assert missing_for_compile(CUDA) is None

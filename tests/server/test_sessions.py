@@ -1,0 +1,134 @@
+"""Places in line, with a clock of our own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from personalive.live.errors import RefusedError
+from personalive.live.session import Listener
+from personalive.live.worker import Worker
+from personalive.server.config import ServerConfig
+from personalive.server.sessions import SessionRegistry
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def at_a_desk(tmp_path: Path, work: Callable[[SessionRegistry, FakeClock], Awaitable[Any]], **settings: Any) -> Any:
+    """``work`` at a desk with one session."""
+
+    async def run() -> Any:
+        clock = FakeClock()
+        worker = SimpleNamespace(state="ready", message="", session_limit=1, seat=lambda _: None, check=lambda: None)
+        desk = SessionRegistry(cast(Worker, worker), tmp_path, server=ServerConfig(**settings), clock=clock)
+        return await work(desk, clock)
+
+    return asyncio.run(run())
+
+
+def place(desk: SessionRegistry, ticket: str | None = None) -> dict[str, Any]:
+    with pytest.raises(RefusedError) as refusal:
+        desk.open(ticket)
+    assert refusal.value.kind == "server_full"
+    return refusal.value.more
+
+
+def test_a_ticket_that_is_not_used_is_lost_and_the_others_move_up(tmp_path):
+    async def wait(desk: SessionRegistry, clock: FakeClock) -> None:
+        desk.open(None)
+        first, second = place(desk), place(desk)
+        assert (first["position"], second["position"]) == (1, 2)
+        clock.now = 20.0
+        assert place(desk, second["ticket"])["position"] == 2
+        clock.now = 31.0  # the first was asked for at 0, the second at 20
+        assert place(desk, second["ticket"])["position"] == 1
+        again = place(desk, first["ticket"])
+        assert again["position"] == 2
+        assert again["ticket"] != first["ticket"]
+        clock.now = 100.0
+        desk.look()  # nobody asked any more
+        assert desk.waiting == 0
+
+    at_a_desk(tmp_path, wait)
+
+
+def test_a_made_up_ticket_is_a_new_place(tmp_path):
+    async def wait(desk: SessionRegistry, clock: FakeClock) -> None:
+        desk.open(None)
+        place(desk)
+        told = place(desk, "made up")
+        assert told["position"] == 2
+        assert told["ticket"] != "made up"
+
+    at_a_desk(tmp_path, wait)
+
+
+def test_a_socket_that_opens_as_its_session_ends_is_told(tmp_path):
+    async def end(desk: SessionRegistry, clock: FakeClock) -> list[str]:
+        session = desk.open(None)
+        desk.close(session, "over")
+        listener: Listener = session.add_listener()
+        return [(await asyncio.wait_for(listener.get(), 5))["type"] for _ in range(2)]
+
+    assert at_a_desk(tmp_path, end) == ["state", "ended"]
+
+
+def test_a_session_ends_though_someone_who_asked_is_gone(tmp_path):
+    async def end(desk: SessionRegistry, clock: FakeClock) -> str | None:
+        session = desk.open(None)
+        gone, waiting = (asyncio.create_task(session.run_on_worker(lambda stream: None)) for _ in range(2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        desk.close(session, "over")
+        with pytest.raises(RefusedError):
+            await asyncio.wait_for(waiting, 5)
+        return session.ended
+
+    assert at_a_desk(tmp_path, end) == "over"
+    assert not list(tmp_path.iterdir())
+
+
+class FakePlayer:
+    """Plays, or does not."""
+
+    driver, loop = "clip", True
+
+    def __init__(self) -> None:
+        self.playing = False
+
+    def start(self) -> None:
+        self.playing = True
+
+    def stop(self) -> None:
+        self.playing = False
+
+    def discard(self) -> None:
+        assert not self.playing
+
+
+def test_of_two_drivers_that_begin_at_once_one_plays(tmp_path):
+    async def drive(desk: SessionRegistry, clock: FakeClock) -> None:
+        session, players = desk.open(None), [FakePlayer() for _ in range(3)]
+
+        def obey() -> None:
+            while (order := session.next_order()) is not None:
+                order[1].set_result(None)
+
+        session.wake = obey
+        await session.set_driver("clip", players[0])
+        await asyncio.gather(*(session.set_driver("clip", player) for player in players[1:]))
+        assert [player for player in players if player.playing] == [session.player]
+
+    at_a_desk(tmp_path, drive)
