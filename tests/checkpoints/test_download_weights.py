@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import resource
 import socket
 from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +43,7 @@ def fetch(hub: Any, folder: Path, *sources: Source, **options: Any) -> list[Path
 
 
 def refusal(hub: Any, folder: Path, *sources: Source, **options: Any) -> str:
-    """The error's line; nothing unverified may be in place."""
+    """Return the error's line; nothing unverified may be in place."""
     with pytest.raises(DownloadError) as caught:
         fetch(hub, folder, *sources, **options)
     assert "\n" not in str(caught.value)
@@ -68,9 +72,10 @@ def test_files_arrive_whole_at_our_paths(hub: Any, tmp_path: Path) -> None:
 
 def test_a_second_run_fetches_nothing(hub: Any, tmp_path: Path) -> None:
     fetch(hub, tmp_path)
-    before = len(content_requests(hub))
-    fetch(hub, tmp_path)
+    before, reports = len(content_requests(hub)), []
+    fetch(hub, tmp_path, progress=reports.append)
     assert len(content_requests(hub)) == before
+    assert reports == [DownloadProgress("deep/net.pth", len(CONTENT), len(CONTENT), 0, None)]
 
 
 def test_progress_reaches_the_total(hub: Any, tmp_path: Path) -> None:
@@ -100,7 +105,9 @@ def test_a_broken_run_is_resumed_by_the_next(hub: Any, tmp_path: Path) -> None:
     (kept,) = partials(tmp_path)
     assert 0 < kept <= 5000
     hub.cut_after, earlier = [], len(content_requests(hub))
-    fetch(hub, tmp_path)
+    reports: list[DownloadProgress] = []
+    fetch(hub, tmp_path, progress=reports.append)
+    assert reports[0].done_bytes > kept  # what is on disk counts as done
     assert (tmp_path / "personalive/net.pth").read_bytes() == CONTENT
     (again,) = content_requests(hub)[earlier:]
     assert again["range"] == f"bytes={kept}-"
@@ -138,17 +145,15 @@ def test_content_beyond_the_announced_size_is_not_taken(hub: Any, tmp_path: Path
 
 
 def test_files_larger_than_expected_are_not_begun(hub: Any, tmp_path: Path) -> None:
-    small = Source(repo=REPO, paths=WEIGHTS.paths, destinations=WEIGHTS.destinations, max_bytes=100)
-    assert "at most 100 expected" in refusal(hub, tmp_path, small)
+    assert "at most 100 expected" in refusal(hub, tmp_path, replace(WEIGHTS, max_bytes=100))
     assert content_requests(hub) == []
 
 
-def test_a_pinned_hash_must_be_the_published_one(hub: Any, tmp_path: Path) -> None:
-    def pinned(sha256: str) -> Source:
-        return Source(
-            repo=REPO, paths=WEIGHTS.paths, destinations=WEIGHTS.destinations, max_bytes=20_000, sha256=sha256
-        )
+def pinned(sha256: str) -> Source:
+    return replace(WEIGHTS, sha256=sha256)
 
+
+def test_a_pinned_hash_must_be_the_published_one(hub: Any, tmp_path: Path) -> None:
     assert "not the expected version" in refusal(hub, tmp_path, pinned("0" * 64))
     assert content_requests(hub) == []
     fetch(hub, tmp_path, pinned(hashlib.sha256(CONTENT).hexdigest()))
@@ -157,10 +162,14 @@ def test_a_pinned_hash_must_be_the_published_one(hub: Any, tmp_path: Path) -> No
 def test_a_pinned_hash_counts_where_none_is_published(hub: Any, tmp_path: Path) -> None:
     hub.omit_hashes = True
     assert "publishes no hash" in refusal(hub, tmp_path)
-    pinned = Source(
-        repo=REPO, paths=WEIGHTS.paths, destinations=WEIGHTS.destinations, max_bytes=20_000, sha256="1" * 64
-    )
-    assert "does not match" in refusal(hub, tmp_path, pinned)
+    assert "does not match" in refusal(hub, tmp_path, pinned("1" * 64))
+    fetch(hub, tmp_path, pinned(hashlib.sha256(CONTENT).hexdigest()))
+
+
+def test_a_pinned_hash_counts_where_git_s_is_published(hub: Any, tmp_path: Path) -> None:
+    hub.small = set(WEIGHTS.paths)
+    assert "does not match" in refusal(hub, tmp_path, pinned("1" * 64))
+    fetch(hub, tmp_path, pinned(hashlib.sha256(CONTENT).hexdigest()))
 
 
 def test_the_first_present_alternative_is_taken(hub: Any, tmp_path: Path) -> None:
@@ -203,7 +212,7 @@ def test_refusals_name_the_next_step(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_server_is_asked_again_then_given_up(hub: Any, tmp_path: Path, status: int) -> None:
+def test_a_busy_server_is_retried_then_given_up(hub: Any, tmp_path: Path, status: int) -> None:
     hub.refuse = {"/resolve/": (status, "")}
     assert f"answered {status}" in refusal(hub, tmp_path)
     assert len(hub.asked("/resolve/")) == 1 + QUICK.retries
@@ -243,30 +252,36 @@ def test_the_environment_names_a_mirror(hub: Any, tmp_path: Path, monkeypatch: p
     assert hub.requests
 
 
-def test_a_mirror_gets_no_token_unless_told(hub: Any, tmp_path: Path) -> None:
+def test_a_mirror_gets_no_token_unless_given_one(hub: Any, tmp_path: Path) -> None:
     fetch(hub, tmp_path / "a")
     assert not any("authorization" in headers for _, headers in hub.requests)
     fetch(hub, tmp_path / "b", token="hf_for_the_mirror")
     assert hub.requests[-1][1]["authorization"] == "Bearer hf_for_the_mirror"
 
 
-def test_a_full_disk_is_one_line_and_resumable(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    append = download_module._Partial.append
-
-    def full(self: Any, chunk: bytes) -> None:
-        if self.size >= 4000:
-            raise OSError(28, "No space left on device")
-        append(self, chunk)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(download_module._Partial, "append", full)
-        assert "No space left on device" in refusal(hub, tmp_path)
+def test_a_full_disk_is_one_line_and_resumable(hub: Any, tmp_path: Path) -> None:
+    with _files_of_at_most(4000):
+        assert "cannot be written (File too large)" in refusal(hub, tmp_path)
     assert partials(tmp_path) == [4000]
     fetch(hub, tmp_path)
     assert (tmp_path / "personalive/net.pth").read_bytes() == CONTENT
+    assert content_requests(hub)[-1]["range"] == "bytes=4000-"
 
 
-def test_too_little_space_is_said_before_fetching(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def _files_of_at_most(size: int) -> Iterator[None]:
+    """Let the system fail every write beyond ``size`` bytes, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_too_little_space_is_reported_before_fetching(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(download_module.shutil, "disk_usage", lambda path: usage(9, 0, 9))
     assert "still to fetch" in refusal(hub, tmp_path)

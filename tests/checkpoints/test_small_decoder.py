@@ -1,4 +1,4 @@
-"""A small decoder in the place of the VAE's: pictures as by a direct call; what does not fit is refused."""
+"""A small decoder in place of the VAE's: images equal a direct call's; a decoder that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ LATENTS = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("vram", ["8", "16"])
-def test_pictures_are_those_of_a_direct_call(weights, decoder, vram):
+def test_images_are_those_of_a_direct_call(weights, decoder, vram):
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     direct: Any = AutoencoderTiny.from_pretrained(decoder)
     with torch.no_grad():
-        expected = direct.decode(LATENTS / SCALE).sample  # as diffusers' pipelines ask it
+        expected = direct.decode(LATENTS / SCALE).sample  # as diffusers' pipelines call it
         made = engine(weights, decoder, vram=vram).decode_images(LATENTS)
         usual = engine(weights, None).decode_images(LATENTS)
     assert torch.equal(made, expected)
@@ -68,12 +68,12 @@ def test_pictures_are_those_of_a_direct_call(weights, decoder, vram):
     assert not torch.allclose(usual, made, atol=0.1)
 
 
-def test_a_stream_is_shown_by_it_and_driven_as_before(weights, decoder):
-    """Latents stay: what is denoised, kept and remembered is none of the decoder's business."""
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+def test_a_stream_is_decoded_by_it_with_the_same_latents(weights, decoder):
+    """Latents do not depend on the decoder."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     found = []
     for one in (engine(weights, None), engine(weights, decoder)):
-        state, frames = one.step(one.start(pictures[0]), pictures[1:])
+        state, frames = one.step(one.start(images[0]), images[1:])
         found.append((state.latents, frames))
     (latents, frames), (own_latents, own_frames) = found
     assert torch.equal(latents, own_latents)
@@ -99,16 +99,16 @@ def test_graphs_have_it_too(weights, decoder):
         assert torch.equal(graph.module(LATENTS), Backend(networks).decode(LATENTS))
 
 
-# --- strangers ------------------------------------------------------------------------------------------------------
+# --- unsuitable decoders --------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_not_there_says_how_to_get_one(weights, tmp_path, monkeypatch):
+def test_a_missing_folder_is_refused_with_the_command_that_downloads_it(weights, tmp_path, monkeypatch):
     assert "weights download --decoder taesd" in refusal(weights, tmp_path / "nowhere")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert str(tmp_path / "personalive" / "taesd") in refusal(weights, "taesd")
 
 
-def test_the_one_that_is_downloaded_is_known_by_name(weights, tmp_path, monkeypatch):
+def test_the_downloaded_decoder_is_found_by_name(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     write_small_decoder(tmp_path / "personalive" / "taesd")
     assert engine(weights, "taesd").networks.small_decoder is not None
@@ -125,7 +125,7 @@ def test_other_latents_are_refused(weights, tmp_path):
     assert f"{weights} has 4" in line
 
 
-def test_pictures_of_another_size_are_refused(weights, tmp_path):
+def test_images_of_another_size_are_refused(weights, tmp_path):
     levels = {"decoder_block_out_channels": [8, 8, 8], "num_decoder_blocks": [1, 1, 1]}
     line = refusal(weights, write_small_decoder(tmp_path / "flat", 0, **levels))
     assert "makes (1, 3, 32, 32) of a latent of 8 x 8" in line
@@ -165,7 +165,7 @@ def test_nothing_in_a_file_is_run(weights, decoder, tmp_path):
 # --- the download ---------------------------------------------------------------------------------------------------
 
 
-def test_what_is_downloaded_can_be_used(hub, weights, decoder, tmp_path):
+def test_a_downloaded_decoder_can_be_used(hub, weights, decoder, tmp_path):
     hub.files["madebyollin/taesd"] = {path.name: path.read_bytes() for path in decoder.iterdir()}
     hub.files["madebyollin/taesd"]["taesd_decoder.safetensors"] = b"another format"
     hub.small = {"config.json"}

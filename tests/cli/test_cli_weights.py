@@ -1,4 +1,4 @@
-"""``personalive weights``: what is said, what is written, and the exit codes."""
+"""``personalive weights``: its output, its files and its exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_whole_folder_passes_the_check(run, small_weights):
     assert verdict.startswith(f"{small_weights}: complete")
 
 
-def test_a_check_says_what_is_wrong_with_which_network(run, small_weights, tmp_path):
+def test_a_check_names_each_broken_network(run, small_weights, tmp_path):
     folder = Path(shutil.copytree(small_weights, tmp_path / "copy"))
     path = folder / "personalive/motion_encoder.safetensors"
     save_file({key: tensor for key, tensor in load_file(path).items() if key != "final_proj.bias"}, path)
@@ -73,8 +73,8 @@ def test_a_conversion_never_overwrites(run, place, small_weights):
     assert contents(place) == before
 
 
-def test_a_download_that_reaches_nobody(run, place):
-    with socket.socket() as closed:  # a port that nobody listens on
+def test_a_download_from_an_unreachable_endpoint(run, place):
+    with socket.socket() as closed:  # a port without a listener
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
         done = run("weights", "download", "w", "--endpoint", endpoint)
@@ -86,18 +86,18 @@ def test_a_download_that_reaches_nobody(run, place):
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> dict:
-    """Stands in for the network: one file, with progress; remembers what was asked."""
-    asked: dict = {}
+    """Replace the download by one file with progress; return the arguments of the call."""
+    call: dict = {}
 
     def fetch(folder, *, endpoint, sources, progress):
-        asked.update(folder=folder, endpoint=endpoint, sources=sources)
+        call.update(folder=folder, endpoint=endpoint, sources=sources)
         progress(DownloadProgress("pretrained/reference_unet.pth", 1_200_000_000, 11_000_000_000, 12e6, 817.0))
         folder.mkdir(parents=True)
         (folder / "reference_unet.pth").write_bytes(bytes(2000))
         return [folder / "reference_unet.pth"]
 
     monkeypatch.setattr(downloads, "download_weights", fetch)
-    return asked
+    return call
 
 
 def test_a_download_shows_rate_and_time_left(run, place, tmp_path, fetched, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_download_shows_rate_and_time_left(run, place, tmp_path, fetched, monk
     assert done.out.splitlines()[-1].endswith("personalive animate PORTRAIT DRIVING")
 
 
-def test_a_download_elsewhere_says_how_to_use_it(run, place, fetched):
+def test_a_download_elsewhere_prints_how_to_use_it(run, place, fetched):
     done = run("weights", "download", "w", "--endpoint", "https://mirror.example")
     assert fetched == {"folder": Path("w"), "endpoint": "https://mirror.example", "sources": RELEASED}
     assert done.out.splitlines()[-1].endswith("--weights w (or set PERSONALIVE_WEIGHTS)")

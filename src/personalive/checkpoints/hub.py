@@ -1,18 +1,19 @@
-"""The few calls to a Hugging Face hub (or a mirror) that a verified download needs.
+"""Listings and content of a Hugging Face hub, or of a mirror.
 
-huggingface_hub supplies the repository listing, URLs, headers, tokens and the HTTP client; the bytes are
-streamed here, because its own downloader checks no hash, bounds no size, and may fetch from other hosts than
-the endpoint.
+huggingface_hub supplies listings, URLs, headers, tokens and the HTTP client. Content is streamed here, because its
+downloader bounds no size, checks no hash and resumes nothing (docs/decisions.md).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,17 +23,16 @@ from personalive.errors import DownloadError
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
-ENDPOINT_ENV = "HF_ENDPOINT"
-_AGAIN = "run `personalive weights download` again (it resumes)"
+AGAIN = "run `personalive weights download` again (it resumes)"
 
 
 class ConnectionLostError(Exception):
-    """The transfer broke off; it may be taken up again."""
+    """The transfer broke off; another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a repository at one commit, with the hash published for it.
+    """One file of a repository at one commit, with its published hash.
 
     ``sha256`` is known for large files (LFS), ``git_sha1`` (git's name of the content) for all others.
     """
@@ -44,19 +44,37 @@ class RemoteFile:
     sha256: str | None
     git_sha1: str | None
 
+    @property
+    def digest(self) -> str | None:
+        """The published hash, if there is one."""
+        return self.sha256 or self.git_sha1
+
+    def matches(self, path: Path) -> bool:
+        """Return True if the file at ``path`` has the published hash."""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, self._new_hash).hexdigest() == self.digest
+
+    def _new_hash(self) -> Any:
+        if self.sha256:
+            return hashlib.sha256()
+        return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)  # as git does
+
+    def __str__(self) -> str:
+        return f"{self.repo}/{self.path}"
+
 
 class Hub:
-    """A hub endpoint. The user's saved token goes to the official one only; a mirror gets one if told so."""
+    """A hub endpoint. The user's saved token goes to the official one only; a mirror gets ``token`` or none."""
 
     def __init__(self, endpoint: str | None, token: str | None, settings: DownloadConfig) -> None:
-        self.endpoint = (endpoint or os.environ.get(ENDPOINT_ENV) or settings.endpoint).rstrip("/")
+        self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or settings.endpoint).rstrip("/")
         if urlsplit(self.endpoint).scheme not in ("http", "https") or not urlsplit(self.endpoint).netloc:
             raise DownloadError(f"{self.endpoint}: not a hub address: give --endpoint like {settings.endpoint}")
         self._token: str | bool | None = token or (None if self.endpoint == settings.endpoint else False)
         self._settings = settings
 
     def files(self, repo: str, revision: str) -> dict[str, RemoteFile]:
-        """All files of a repository by path.
+        """Return all files of a repository by path.
 
         Raises:
             DownloadError: unreachable, absent, gated, or a reply that makes no sense.
@@ -64,12 +82,11 @@ class Hub:
         from huggingface_hub import HfApi  # noqa: PLC0415 (takes a second)
 
         try:
-            with self._named_errors(repo):
+            with self._errors(repo):
                 info = HfApi(endpoint=self.endpoint, token=self._token).model_info(
                     repo, revision=revision, files_metadata=True, timeout=self._settings.timeout_s
                 )
-            commit = info.sha or revision
-            return {s.rfilename: _remote_file(repo, commit, s) for s in info.siblings or []}
+            return {s.rfilename: _remote_file(repo, info.sha or revision, s) for s in info.siblings or []}
         except ConnectionLostError as error:
             raise DownloadError(
                 f"{self.endpoint}: cannot be reached ({error}): check the network, or name a mirror with "
@@ -82,9 +99,7 @@ class Hub:
 
     @contextmanager
     def stream(self, file: RemoteFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Content of a file from ``offset`` bytes on.
-
-        Yields where it really starts (0 if the server serves no ranges), and its chunks.
+        """Open a file at ``offset`` bytes; yield the true offset (0 if the server serves no ranges) and the chunks.
 
         Raises:
             ConnectionLostError: the connection could not be made or broke.
@@ -97,7 +112,7 @@ class Hub:
         headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        with self._named_errors(f"{file.repo}/{file.path}"):
+        with self._errors(str(file)):
             request: Any = get_session().stream(
                 "GET", url, headers=headers, follow_redirects=True, timeout=self._settings.timeout_s
             )
@@ -107,8 +122,8 @@ class Hub:
                 yield start, response.iter_bytes(self._settings.chunk_bytes)
 
     @contextmanager
-    def _named_errors(self, what: str) -> Iterator[None]:
-        """Turn the client's errors into ours. ``ConnectionLostError`` means that another try may work."""
+    def _errors(self, subject: str) -> Iterator[None]:
+        """Raise the client's errors as ``DownloadError``, or ``ConnectionLostError`` where a retry may help."""
         from huggingface_hub import errors  # noqa: PLC0415
         from huggingface_hub.utils import get_session  # noqa: PLC0415
 
@@ -117,11 +132,13 @@ class Hub:
         try:
             yield
         except errors.HfHubHTTPError as error:
-            raise _refusal(what, self.endpoint, error) from error
+            gated = isinstance(error, errors.GatedRepoError)
+            status = HTTPStatus.FORBIDDEN if gated else error.response.status_code
+            raise _refusal(subject, self.endpoint, status) from error
         except errors.OfflineModeIsEnabled as error:
-            raise DownloadError(f"{what}: offline mode is on: unset HF_HUB_OFFLINE and {_AGAIN}") from error
+            raise DownloadError(f"{subject}: offline mode is on: unset HF_HUB_OFFLINE and {AGAIN}") from error
         except errors.HFValidationError as error:
-            raise DownloadError(f"{what}: not a repository name: check the list of sources") from error
+            raise DownloadError(f"{subject}: not a repository name: check the list of sources") from error
         except (client.InvalidURL, client.UnsupportedProtocol) as error:
             raise DownloadError(f"{self.endpoint}: not a hub address: check --endpoint") from error
         except client.HTTPError as error:
@@ -140,20 +157,15 @@ def _remote_file(repo: str, commit: str, sibling: RepoSibling) -> RemoteFile:
     )
 
 
-def _refusal(what: str, endpoint: str, error: Any) -> Exception:
-    from huggingface_hub import errors  # noqa: PLC0415
-
-    status = getattr(error.response, "status_code", None)
-    if isinstance(error, errors.GatedRepoError) or status == HTTPStatus.FORBIDDEN:
-        return DownloadError(
-            f"{what}: access is restricted: accept its terms at {endpoint}, run `hf auth login`, then {_AGAIN}"
-        )
-    if status == HTTPStatus.UNAUTHORIZED:
-        return DownloadError(
-            f"{what}: {endpoint} wants a login (or has no such repository): run `hf auth login`, then {_AGAIN}"
-        )
-    if status == HTTPStatus.NOT_FOUND:
-        return DownloadError(f"{what}: not found at {endpoint}: try another --endpoint")
-    if status is not None and (status >= 500 or status in (408, 429)):
+def _refusal(subject: str, endpoint: str, status: int) -> Exception:
+    if status >= 500 or status in (408, 429):
         return ConnectionLostError(f"{endpoint} answered {status}")
-    return DownloadError(f"{what}: {endpoint} answered {status}: {_AGAIN} or try another --endpoint")
+    login = f"run `hf auth login`, then {AGAIN}"
+    reasons: dict[int, str] = {
+        HTTPStatus.FORBIDDEN: f"access is restricted: accept its terms at {endpoint}, {login}",
+        HTTPStatus.UNAUTHORIZED: f"{endpoint} wants a login (or has no such repository): {login}",
+        HTTPStatus.NOT_FOUND: f"not found at {endpoint}: try another --endpoint",
+    }
+    return DownloadError(
+        f"{subject}: " + reasons.get(status, f"{endpoint} answered {status}: {AGAIN} or try another --endpoint")
+    )

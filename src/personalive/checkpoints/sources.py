@@ -1,4 +1,4 @@
-"""Where weights come from: every file fetched, named here; no path is taken from a server."""
+"""Sources of the released weights: every file that is fetched; no path is taken from a server."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One file: the repository, its possible paths there (the first one present is taken), where it goes.
+    """One file: its repository, its possible paths there (the first one present is taken), its destination.
 
-    ``destinations`` pairs with ``paths``: relative to the weights folder. ``max_bytes`` bounds what is
-    fetched. ``sha256`` is given where the file is pinned; the others are checked against the hash that the
-    hub publishes.
+    ``destinations`` pairs with ``paths``: relative to the weights folder. ``max_bytes`` bounds the download.
+    ``sha256`` is given where the file is pinned; the others are checked against the hash that the hub publishes.
     """
 
     repo: str
@@ -45,7 +44,7 @@ _VAE = "stabilityai/sd-vae-ft-mse"
 _VARIATIONS = "lambdalabs/sd-image-variations-diffusers"
 
 RELEASED: tuple[Source, ...] = (
-    # small ones first: a wrong token or mirror shows within seconds
+    # small ones first, so that a wrong token or mirror shows within seconds
     _config(_VAE, "config.json", VAE_CONFIG),
     _config(_VARIATIONS, "unet/config.json", UNET_CONFIG),
     _config(_VARIATIONS, "image_encoder/config.json", CLIP_CONFIG),

@@ -93,7 +93,7 @@ def download(
     with progress("fetching") as show:
 
         def advance(now: DownloadProgress) -> None:
-            show(now.done_bytes, now.total_bytes, _told(now))
+            show(now.done_bytes, now.total_bytes, _progress_text(now))
 
         try:
             sources = SMALL_DECODER if decoder else RELEASED
@@ -113,7 +113,7 @@ def download(
 
 
 def _usage(target: Path, decoder: SmallDecoder | None) -> str:
-    """Options that make use of what is in ``target``."""
+    """Return the options that select the files in ``target``."""
     if decoder is not None:
         return f" --decoder {decoder.value if target == default_decoder_folder() else target}"
     return "" if target == default_weights_folder() else f" --weights {target} (or set {WEIGHTS_ENV})"
@@ -163,8 +163,8 @@ def convert(
     )
 
 
-def _told(now: DownloadProgress) -> str:
-    """``1.2 GB of 11.0 GB, 12 MB/s, 13:40 left, reference_unet.pth``."""
+def _progress_text(now: DownloadProgress) -> str:
+    """Return a line like ``1.2 GB of 11.0 GB, 12 MB/s, 13:40 left, reference_unet.pth``."""
     left = "" if now.left_s is None else f", {clock(now.left_s)} left"
     done, total = size(now.done_bytes), size(now.total_bytes)
     return f"{done} of {total}, {size(now.bytes_per_s)}/s{left}, {Path(now.file).name}"
