@@ -29,7 +29,7 @@ from personalive.config import PRESETS, KeyframeConfig
 from personalive.engine.backend import Backend
 from personalive.models.attention import KV
 from personalive.models.networks import Networks
-from personalive.runtime.memory import resting
+from personalive.runtime.memory import offloaded
 from timing.seeded import released_shape, seeded_networks
 
 GB = 1e9
@@ -182,7 +182,7 @@ def estimate(dtype: torch.dtype = torch.float16) -> Estimate:
     counter, weights = Counter(networks), sizes(networks)
     found = Estimate(dtype=str(dtype).removeprefix("torch."), weights=weights)
     for preset in PRESETS.values():
-        away = {name: weights[name] for name in resting(networks.config, preset)}
+        away = {name: weights[name] for name in offloaded(networks.config, preset)}
         staying = sum(weights.values()) - sum(away.values())
         steps = counter.steps(preset.decode_frames or networks.config.chunk_frames)
         if preset.decode_beside:

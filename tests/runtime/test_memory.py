@@ -1,5 +1,4 @@
-"""Memory presets: which is chosen, what rests outside the device, that pictures stay the same; and what is said where
-memory runs out."""
+"""Memory presets: the choice, offloading, equal frames; and one line where memory runs out."""
 
 from __future__ import annotations
 
@@ -13,11 +12,12 @@ import torch
 from torch import nn
 
 from personalive.config import FULL, PRESETS, RELEASED_VALUES
+from personalive.device import on_device
 from personalive.engine import conditioning
 from personalive.engine.engine import Engine
 from personalive.errors import DeviceError
 from personalive.runtime.load import load_engine
-from personalive.runtime.memory import choose_preset, engine_oom_errors, memory_hints, offload, on_device, oom_errors
+from personalive.runtime.memory import choose_preset, engine_oom_errors, memory_hints, offload, oom_errors
 from support.small_model import write_small_model
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -74,7 +74,7 @@ def test_engines_are_loaded_in_the_preset_asked_for(tmp_path, given, name):
     assert engine.memory.name == name
 
 
-# --- what rests -----------------------------------------------------------------------------------------------------
+# --- offloading -----------------------------------------------------------------------------------------------------
 
 
 def places(module: nn.Module) -> set[str]:
@@ -138,13 +138,14 @@ def moved(monkeypatch) -> list[str]:
         (FULL, "portrait", []),
     ],
 )
-def test_encoders_rest_in_the_smallest_preset(networks, moved, preset, entry, names):
+def test_encoders_are_offloaded_in_the_smallest_preset(networks, moved, preset, entry, names):
     config = dataclasses.replace(networks.config, entry=entry)
-    Engine(dataclasses.replace(networks, config=config), memory=preset)
+    for name, module in networks.modules().items():
+        offload(config, preset, name, module)
     assert moved == names
 
 
-def test_what_rests_is_put_aside_while_the_rest_is_loaded(tmp_path, monkeypatch):
+def test_parts_are_offloaded_while_the_others_are_loaded(tmp_path, monkeypatch):
     settled = []
     monkeypatch.setattr(
         "personalive.runtime.load.offload",
@@ -200,11 +201,11 @@ def test_encoders_come_for_each_portrait_and_for_nothing_else(networks, awake, p
             handle.remove()
 
 
-# --- the same pictures ----------------------------------------------------------------------------------------------
+# --- equal frames ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", [SMALL, MIDDLE])
-def test_decoding_in_slices_gives_the_same_pictures(networks, preset):
+def test_decoding_in_slices_gives_the_same_images(networks, preset):
     latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     sizes: list[int] = []
     engine = Engine(networks, memory=preset)
@@ -249,7 +250,7 @@ def test_streams_are_the_same_in_every_preset(networks, pictures, preset):
         (SMALL, CPU, torch.bfloat16, "tiny", "a machine with more memory"),
     ],
 )
-def test_the_way_out_is_what_needs_less(preset, device, dtype, name, told):
+def test_hints_name_what_needs_less(preset, device, dtype, name, told):
     assert memory_hints(preset, device, dtype, name) == told
 
 
@@ -264,7 +265,7 @@ def test_the_way_out_is_what_needs_less(preset, device, dtype, name, told):
         (MemoryError(), "main memory: not enough memory"),
     ],
 )
-def test_every_want_of_memory_becomes_one_line_with_its_notes(error, line):
+def test_every_shortage_becomes_one_line_with_its_notes(error, line):
     error.add_note("the first 12 frames were kept")
     with pytest.raises(DeviceError) as told, oom_errors(CUDA, "--vram 8"):
         raise error
@@ -279,13 +280,13 @@ def test_other_faults_are_not_taken_for_it():
         raise RuntimeError("shapes differ")
 
 
-def test_the_engine_says_what_would_fit(networks):
+def test_the_engine_names_what_would_fit(networks):
     line = "cpu: not enough memory for this model: use --vram 8 or --dtype bfloat16"
     with pytest.raises(DeviceError, match=f"^{line}$"), engine_oom_errors(Engine(networks, memory=MIDDLE)):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_only_parts_that_rest_are_touched(networks):
+def test_only_offloaded_parts_are_touched(networks):
     before = {name: list(module.parameters()) for name, module in networks.modules().items()}
     for name, module in networks.modules().items():
         offload(networks.config, SMALL, name, module)
