@@ -206,7 +206,7 @@ def test_a_snapshot_is_the_picture_of_the_result(live: Person, tmp_path: Path):
 
 
 def test_the_clean_view_shows_the_result_and_nothing_else(live: Person):
-    live.page.get_by_text("Share and keep").click()
+    live.page.get_by_text("Share and record").click()
     view = live.open(live.find("view-link").input_value())
     see_different(view, 3)
     assert view.locator("body > *").count() == 1
@@ -341,9 +341,9 @@ def test_webrtc_carries_the_camera_and_the_result(visit: Callable[..., Person], 
 # --- without a camera ----------------------------------------------------------------------------------------
 
 
-def test_the_drawn_performance_starts_by_one_button(visit: Callable[..., Person], server: LiveServer):
+def test_the_synthetic_performance_starts_by_one_button(visit: Callable[..., Person], server: LiveServer):
     person = visit()
-    person.find("drawn").get_by_role("button", name="Try the drawn performance").click()
+    person.find("synthetic").get_by_role("button", name="Try the synthetic performance").click()
     person.reach("live")
     person.see_different(3)
     session = session_of(server, person)

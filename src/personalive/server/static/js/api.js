@@ -1,5 +1,7 @@
 // The server's HTTP API (docs/protocol.md): requests, the messages of refusals, and one session's addresses.
 import { sleep } from "./dom.js";
+/** @import { Media } from "./driving.js" */
+/** @import { Portrait } from "./portrait.js" */
 
 /** @typedef {number|string|boolean|null} ControlValue */
 /** @typedef {Record<string, ControlValue>} Controls some or all of a session's controls, by name */
@@ -96,11 +98,7 @@ export class Api {
     return this.request(method, path, { json, body, type, keepalive });
   }
 
-  /**
-   * @param {string} method
-   * @param {string} path
-   * @param {RequestOptions} [options]
-   */
+  /** @param {string} method @param {string} path @param {RequestOptions} [options] */
   async json(method, path, options) {
     return (await this.request(method, path, options)).json();
   }
@@ -113,9 +111,7 @@ export class Api {
 
 /** One session's addresses, authorised by its key. */
 export class Session {
-  /**
-   * @param {{id: string, key: string, idle_s: number}} opened
-   */
+  /** @param {{id: string, key: string, idle_s: number}} opened */
   constructor({ id, key, idle_s }) {
     this.api = new Api(() => key);
     this.key = key;
@@ -133,16 +129,13 @@ export class Session {
    */
   change(changes) { return this.api.json("PATCH", this.path, { json: changes }); }
 
-  /**
-   * @param {import("./portrait.js").Portrait} portrait
-   * @returns {Promise<{note: string|null, generation: number}>}
-   */
+  /** @param {Portrait} portrait @returns {Promise<{note: string|null, generation: number}>} */
   putPortrait({ file, gallery }) { return this.put("portrait", {}, file, gallery); }
 
   /**
    * Drives from a clip or a motion file from now on.
    * @param {"clip"|"template"} kind
-   * @param {import("./driving.js").Media} media
+   * @param {Media} media
    * @param {boolean} loop
    * @returns {Promise<{duration_s: number, fps: number}>}
    */

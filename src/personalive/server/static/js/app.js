@@ -3,38 +3,42 @@ import { ApiError, openSession } from "./api.js";
 import { CameraError } from "./camera.js";
 import { Connection } from "./connection.js";
 import { loadViewKey } from "./store.js";
+/** @import { Api, Session, SessionState, Stats, Status } from "./api.js" */
+/** @import { Camera } from "./camera.js" */
+/** @import { Mode } from "./connection.js" */
+/** @import { ControlsPanel } from "./controls.js" */
+/** @import { DrivingChooser, Media } from "./driving.js" */
+/** @import { Notices } from "./notices.js" */
+/** @import { Painter } from "./painter.js" */
+/** @import { Portrait } from "./portrait.js" */
+/** @import { Message } from "./socket.js" */
+/** @import { LatencyWindow } from "./timing.js" */
+/** @import { FrameHeader } from "./wire.js" */
 
-/** @typedef {import("./api.js").Session} Session */
-/** @typedef {import("./api.js").SessionState} SessionState */
-/** @typedef {import("./driving.js").Media} Media */
-/** @typedef {import("./portrait.js").Portrait} Portrait */
 /** @typedef {"idle"|"starting"|"queued"|SessionState["stage"]|"ended"} Stage */
 /**
  * @typedef {object} Parts
- * @property {import("./api.js").Api} api
- * @property {import("./camera.js").Camera} camera
- * @property {import("./controls.js").ControlsPanel} controls
- * @property {import("./driving.js").DrivingChooser} driving
- * @property {import("./timing.js").LatencyWindow} latency
- * @property {import("./notices.js").Notices} notices
- * @property {import("./painter.js").Painter} painter
+ * @property {Api} api
+ * @property {Camera} camera
+ * @property {ControlsPanel} controls
+ * @property {DrivingChooser} driving
+ * @property {LatencyWindow} latency
+ * @property {Notices} notices
+ * @property {Painter} painter
  */
 /**
  * @typedef {object} Events
  * @property {(stage: Stage) => void} onstage
  * @property {(portrait: Portrait|null) => void} onportrait the one in use
  * @property {(state: SessionState) => void} onstate
- * @property {(stats: import("./api.js").Stats) => void} onstats
+ * @property {(stats: Stats) => void} onstats
  * @property {(name: string) => void} ontransport
  * @property {() => void} onrestart the user asked to start again
  */
 
 /** One user's stream. */
 export class App {
-  /**
-   * @param {Parts} parts
-   * @param {Events} events
-   */
+  /** @param {Parts} parts @param {Events} events */
   constructor({ api, camera, controls, driving, latency, notices, painter }, events) {
     this.api = api;
     this.camera = camera;
@@ -44,22 +48,15 @@ export class App {
     this.notices = notices;
     this.painter = painter;
     this.events = events;
-    /** @type {Pick<import("./api.js").Status, "webrtc"|"ice_servers"|"limits">} */
+    /** @type {Pick<Status, "webrtc"|"ice_servers"|"limits">} */
     this.server = { webrtc: false, ice_servers: [], limits: {} };
-    /** @type {Portrait|null} */
-    this.portrait = null; // the one chosen
-    /** @type {Portrait|null} */
-    this.accepted = null; // the last one that the server could use
-    /** @type {Session|null} */
-    this.session = null;
-    /** @type {Connection|null} */
-    this.connection = null;
-    /** @type {SessionState|null} */
-    this.state = null;
-    /** @type {Media|null} */
-    this.sent = null; // the clip or motion file that the session holds
-    /** @type {AbortController|null} */
-    this.opening = null;
+    /** @type {Portrait|null} */ this.portrait = null; // the one chosen
+    /** @type {Portrait|null} */ this.accepted = null; // the last one that the server could use
+    /** @type {Session|null} */ this.session = null;
+    /** @type {Connection|null} */ this.connection = null;
+    /** @type {SessionState|null} */ this.state = null;
+    /** @type {Media|null} */ this.sent = null; // the clip or motion file that the session holds
+    /** @type {AbortController|null} */ this.opening = null;
     this.portraitsSent = 0;
     painter.ondrawn = (header, nowMs) => latency.add(nowMs, this.isMeasured(header) ? header : null);
     camera.onlost = () => this.loseCamera();
@@ -69,7 +66,7 @@ export class App {
     return this.session !== null || this.opening !== null;
   }
 
-  /** @param {import("./wire.js").FrameHeader|null} header */
+  /** @param {FrameHeader|null} header */
   isMeasured(header) {
     // Only frames that this page's camera drove carry a time of this page's clock.
     return header !== null && header.sequence > 0 && this.driving.source === "camera";
@@ -77,7 +74,7 @@ export class App {
 
   /**
    * Opens the camera and a session, and sends what was chosen.
-   * @param {import("./connection.js").Mode} mode
+   * @param {Mode} mode
    */
   async start(mode) {
     if (this.isRunning) return;
@@ -100,10 +97,7 @@ export class App {
     }
   }
 
-  /**
-   * @param {Session} session
-   * @param {import("./connection.js").Mode} mode
-   */
+  /** @param {Session} session @param {Mode} mode */
   async run(session, mode) {
     this.session = session;
     this.painter.reset();
@@ -126,7 +120,7 @@ export class App {
     await Promise.all([this.connection.open(), sent]);
   }
 
-  /** @param {import("./socket.js").Message} message */
+  /** @param {Message} message */
   receive(message) {
     if (message.type === "state") this.showState(message.state);
     else if (message.type === "stats") this.events.onstats(message.stats);
@@ -140,7 +134,7 @@ export class App {
     this.controls.show(state.controls);
     this.connection?.setSending(state.playing);
     if (state.face === false && state.playing && this.driving.source !== "template") {
-      this.notices.show("face", "No face in view. The picture goes on when yours is seen: look at the camera, with light from the front.");
+      this.notices.show("face", "No face in view. The video continues when your face is seen: look at the camera, with light from the front.");
     } else {
       this.notices.clear("face");
     }
@@ -178,11 +172,7 @@ export class App {
     }
   }
 
-  /**
-   * @param {Session} session
-   * @param {"clip"|"template"} kind
-   * @param {Media} media
-   */
+  /** @param {Session} session @param {"clip"|"template"} kind @param {Media} media */
   async sendMedia(session, kind, media) {
     const { loop } = this.driving;
     if (media === this.sent) { await this.guard(session.change({ driver: kind, loop }), "driving"); return; }
@@ -241,10 +231,7 @@ export class App {
     image?.close();
   }
 
-  /**
-   * @param {Session} session
-   * @param {Portrait} portrait
-   */
+  /** @param {Session} session @param {Portrait} portrait */
   async sendPortrait(session, portrait) {
     this.portraitsSent += 1;
     const number = this.portraitsSent;
@@ -331,8 +318,7 @@ export class App {
    */
   isTooLarge(key, file, limit = Infinity) {
     if (!file || file.size <= limit) return false;
-    /** @param {number} bytes */
-    const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
+    const megabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
     const text = `${file.name} has ${megabytes(file.size)} MB; this server takes up to ${megabytes(limit)} MB.`;
     this.notices.show(key, text, { kind: "problem" });
     return true;

@@ -2,28 +2,24 @@
 import { byId, onClick } from "./dom.js";
 import { load, save } from "./store.js";
 
-/** @type {Record<string, {name: string, next: string}>} */
-const THEMES = {
-  system: { name: "as the system", next: "light" },
-  light: { name: "light", next: "dark" },
-  dark: { name: "dark", next: "system" },
-};
+/** @type {Record<string, string>} */
+const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
 
 /** @param {string} theme */
 function applyTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  const title = `Colours: ${THEMES[theme].name}`;
+  const title = `Theme: ${theme}`;
   byId("theme").setAttribute("aria-label", title);
   byId("theme").title = title;
 }
 
-/** Connects the button for the colours. */
+/** Connects the theme button. */
 export function setUpTheme() {
   const stored = load("theme") ?? "";
-  let theme = stored in THEMES ? stored : "system";
+  let theme = stored in NEXT_THEME ? stored : "system";
   applyTheme(theme);
   onClick("theme", () => {
-    theme = THEMES[theme].next;
+    theme = NEXT_THEME[theme];
     save("theme", theme);
     applyTheme(theme);
   });

@@ -25,8 +25,7 @@ export class Camera {
   /** @param {HTMLVideoElement} video */
   constructor(video) {
     this.video = video;
-    /** @type {MediaStream|null} */
-    this.stream = null;
+    /** @type {MediaStream|null} */ this.stream = null;
     this.onlost = () => {};
   }
 

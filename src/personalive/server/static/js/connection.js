@@ -2,17 +2,20 @@
 import { ApiError } from "./api.js";
 import { SocketTransport } from "./socket.js";
 import { WebRtcTransport } from "./webrtc.js";
+/** @import { Session } from "./api.js" */
+/** @import { Painter } from "./painter.js" */
+/** @import { Message } from "./socket.js" */
 
 /** @typedef {"automatic"|"webrtc"|"websocket"} Mode how a session's frames travel */
 /**
  * @typedef {object} ConnectionOptions
- * @property {import("./api.js").Session} session
- * @property {import("./painter.js").Painter} painter
+ * @property {Session} session
+ * @property {Painter} painter
  * @property {Mode} mode
  * @property {{webrtc: boolean, ice_servers: string[]}} server
  * @property {(name: string) => void} ontransport the transport now in use
  * @property {(text: string) => void} onnotice
- * @property {(message: import("./socket.js").Message) => void} onmessage
+ * @property {(message: Message) => void} onmessage
  * @property {() => void} onlost
  * @property {() => void} onback
  * @property {(reason: string) => void} onended
@@ -30,10 +33,8 @@ export class Connection {
   /** @param {ConnectionOptions} options */
   constructor(options) {
     this.options = options;
-    /** @type {SocketTransport|null} */
-    this.socket = null;
-    /** @type {WebRtcTransport|null} */
-    this.webrtc = null;
+    /** @type {SocketTransport|null} */ this.socket = null;
+    /** @type {WebRtcTransport|null} */ this.webrtc = null;
     /** @type {{video: HTMLVideoElement|null, stream: MediaStream|null}} */
     this.camera = { video: null, stream: null };
     this.lostAtMs = 0;

@@ -1,9 +1,7 @@
 // The controls of docs/protocol.md as labelled inputs. Changes are sent together, a moment after the last one.
 import { byId, element } from "./dom.js";
+/** @import { ControlRange, ControlValue, Controls } from "./api.js" */
 
-/** @typedef {import("./api.js").ControlValue} ControlValue */
-/** @typedef {import("./api.js").Controls} Controls */
-/** @typedef {import("./api.js").ControlRange} ControlRange */
 /**
  * @typedef {object} Control
  * @property {string} name
@@ -24,39 +22,31 @@ import { byId, element } from "./dom.js";
 const DEBOUNCE_MS = 150;
 const FIRST_FPS = 30; // where "automatic" is switched off
 
-/** @param {number} value */
-const percent = (value) => `${Math.round(value * 100)} %`;
+const percent = (/** @type {number} */ value) => `${Math.round(value * 100)} %`;
 
 /** @type {Control[]} */
 const CONTROLS = [
   { name: "expression", label: "Expression", hint: "How far the face leaves the portrait's own expression", input: "range", step: 0.05, text: percent },
   { name: "mouth", label: "Mouth", hint: "How far the mouth opens", input: "range", step: 0.05, text: percent },
-  { name: "eyes", label: "Lids", hint: "How far the eyes close; 0 % never blinks", input: "range", step: 0.05, text: percent },
+  { name: "eyes", label: "Eyelids", hint: "How far the eyes close; 0 % never blinks", input: "range", step: 0.05, text: percent },
   { name: "head_motion", label: "Head motion", hint: "How far the head leaves the portrait's own pose", input: "range", step: 0.05, text: percent },
   { name: "smoothing", label: "Smoothing", hint: "Calmer, but a little later", input: "range", step: 0.05, text: percent },
   { name: "pose", label: "Head angles", input: "select", options: { absolute: "as yours", relative: "from neutral" } },
   { name: "mirror", label: "Mirror left and right", input: "checkbox", default: true },
-  { name: "keyframes", label: "Remember telling frames", input: "checkbox" },
-  { name: "keyframe_threshold", label: "How different they must be", input: "number", step: 0.5 },
-  { name: "seed", label: "Seed of the noise", input: "number", step: 1 },
-  { name: "driving_fps", label: "Frames made per second", hint: "As many as the device keeps up with", input: "automatic", step: 1 },
+  { name: "keyframes", label: "Add keyframes", input: "checkbox" },
+  { name: "keyframe_threshold", label: "Keyframe threshold", input: "number", step: 0.5 },
+  { name: "seed", label: "Noise seed", input: "number", step: 1 },
+  { name: "driving_fps", label: "Frame rate", hint: "As fast as the device keeps up", input: "automatic", step: 1, text: (value) => `${value} fps` },
   { name: "delay_ms", label: "Target delay", hint: "Shows frames no sooner than this: to line up sound", input: "range", step: 10, text: (value) => `${value} ms`, timing: true },
 ];
 
-/** @param {Control} control */
-const idOf = (control) => `control-${control.name}`;
+const idOf = (/** @type {Control} */ control) => `control-${control.name}`;
 
-/**
- * @param {Control} control
- * @param {HTMLElement} more
- */
+/** @param {Control} control @param {HTMLElement} more */
 const head = (control, more) =>
   element("div", { className: "control-head" }, element("label", { htmlFor: idOf(control), textContent: control.label }), more);
 
-/**
- * @param {Control & ControlRange} control
- * @param {string} type
- */
+/** @param {Control & ControlRange} control @param {string} type */
 function numberInput(control, type) {
   const { min = 0, max = Infinity, step = 1 } = control;
   const limits = { min: String(min), max: String(Math.min(max, Number.MAX_SAFE_INTEGER)), step: String(step) };
@@ -70,10 +60,8 @@ function buildRange(control) {
   const output = element("output", { attributes: { for: input.id } });
   const show = () => { output.textContent = text(input.valueAsNumber); };
   input.addEventListener("input", show);
-  /** @type {HTMLElement[]} */
-  const hints = hint ? [element("p", { className: "hint", textContent: hint })] : [];
-  /** @param {ControlValue} value */
-  const write = (value) => { input.value = String(value); show(); };
+  /** @type {HTMLElement[]} */ const hints = hint ? [element("p", { className: "hint", textContent: hint })] : [];
+  const write = (/** @type {ControlValue} */ value) => { input.value = String(value); show(); };
   const nodes = [head(control, output), input, ...hints];
   return { input, output, nodes, read: () => input.valueAsNumber, write };
 }
@@ -100,8 +88,7 @@ const BUILDERS = {
     const { input, output, nodes: [title], ...number } = buildRange(control);
     const automatic = element("input", { type: "checkbox" });
     const label = element("label", { className: "check" }, automatic, control.hint ?? "");
-    /** @param {ControlValue} value */
-    const write = (value) => {
+    const write = (/** @type {ControlValue} */ value) => {
       automatic.checked = input.disabled = value === null;
       number.write(value ?? FIRST_FPS);
       if (value === null) output.textContent = "automatic";
@@ -119,15 +106,11 @@ export class ControlsPanel {
    */
   constructor(send) {
     this.send = send;
-    /** @type {Controls} */
-    this.changed = {};
-    /** @type {Controls} */
-    this.unsent = {};
-    /** @type {Controls} */
-    this.inFlight = {};
+    /** @type {Controls} */ this.changed = {};
+    /** @type {Controls} */ this.unsent = {};
+    /** @type {Controls} */ this.inFlight = {};
     this.timer = 0;
-    /** @type {(Field & {name: string, default: ControlValue})[]} */
-    this.fields = [];
+    /** @type {(Field & {name: string, default: ControlValue})[]} */ this.fields = [];
   }
 
   /**

@@ -19,10 +19,7 @@ export const inputById = (id) => byId(id, HTMLInputElement);
 /** @param {string} id */
 export const buttonById = (id) => byId(id, HTMLButtonElement);
 
-/**
- * @param {string} id
- * @param {() => unknown} run
- */
+/** @param {string} id @param {() => unknown} run */
 export function onClick(id, run) {
   byId(id).addEventListener("click", () => run());
 }

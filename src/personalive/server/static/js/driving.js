@@ -1,5 +1,6 @@
 // Choosing what drives: the camera, a clip, a motion file, or OBS by WHIP. Holds the choice; the app acts on it.
 import { byId, element, inputById, onClick } from "./dom.js";
+/** @import { Session } from "./api.js" */
 
 /** @typedef {"camera"|"clip"|"template"|"obs"} Source "template" is the protocol's name of a motion file */
 /** @typedef {{name: string, file?: File, gallery?: string}} Media a clip or motion file: the user's own, or a bundled one */
@@ -9,12 +10,9 @@ export class DrivingChooser {
   /** @param {{onchange: () => void, onloop: () => void, onreplay: () => void}} events */
   constructor(events) {
     this.events = events;
-    /** @type {Source} */
-    this.source = "camera";
-    /** @type {{clip: Media|null, template: Media|null}} */
-    this.chosen = { clip: null, template: null };
-    /** @type {Map<string, HTMLButtonElement>} of bundled clips, by name */
-    this.buttons = new Map();
+    /** @type {Source} */ this.source = "camera";
+    /** @type {{clip: Media|null, template: Media|null}} */ this.chosen = { clip: null, template: null };
+    /** @type {Map<string, HTMLButtonElement>} of bundled clips, by name */ this.buttons = new Map();
     const radios = /** @type {NodeListOf<HTMLInputElement & {value: Source}>} */ (document.querySelectorAll("input[name=source]"));
     for (const radio of radios) radio.addEventListener("change", () => { this.show(radio.value); events.onchange(); });
     this.listen("clip");
@@ -31,19 +29,13 @@ export class DrivingChooser {
     onClick(`${kind}-replay`, () => this.events.onreplay());
   }
 
-  /**
-   * @param {"clip"|"template"} kind
-   * @param {File} file
-   */
+  /** @param {"clip"|"template"} kind @param {File} file */
   chooseFile(kind, file) {
     byId(`${kind}-name`).textContent = file.name;
     this.choose(kind, { file, name: file.name });
   }
 
-  /**
-   * @param {"clip"|"template"} kind
-   * @param {Media} media
-   */
+  /** @param {"clip"|"template"} kind @param {Media} media */
   choose(kind, media) {
     this.chosen[kind] = media;
     if (kind === "clip") for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === media.gallery));
@@ -99,7 +91,7 @@ export class DrivingChooser {
 
   /**
    * Shows where OBS sends to.
-   * @param {import("./api.js").Session|null} session
+   * @param {Session|null} session
    * @param {boolean} webrtc false: the server has none
    */
   showAddress(session, webrtc) {

@@ -13,11 +13,13 @@ import { pollStatus, promptForToken } from "./server.js";
 import { SharePanel } from "./share.js";
 import { load, loadToken, save, takeTokenFromAddress } from "./store.js";
 import { LatencyWindow, TimingPanel } from "./timing.js";
+/** @import { Stage } from "./app.js" */
+/** @import { Mode } from "./connection.js" */
 
 const REFRESH_MS = 500;
-/** @type {Partial<Record<import("./app.js").Stage, string>>} */
+/** @type {Partial<Record<Stage, string>>} */
 const CAPTIONS = {
-  starting: "Starting", queued: "In line", empty: "No portrait yet", waiting: "Waiting for motion",
+  starting: "Starting", queued: "Queued", empty: "No portrait yet", waiting: "Waiting for motion",
   live: "Live", paused: "Paused", ended: "Ended",
 };
 const RUNNING = ["empty", "waiting", "live", "paused"];
@@ -35,8 +37,7 @@ const driving = new DrivingChooser({
   onloop: () => app.changeLoop(),
   onreplay: () => app.replay(),
 });
-/** @type {import("./app.js").Stage} */
-let stage = "idle";
+/** @type {Stage} */ let stage = "idle";
 const app = new App({ api, camera, controls, driving, latency, notices, painter }, {
   onstage: showStage,
   onportrait: (portrait) => { chooser.show(portrait); showStage(stage); },
@@ -56,7 +57,7 @@ const chooser = new PortraitChooser({
 });
 const connection = byId("connection", HTMLSelectElement);
 
-/** @param {import("./app.js").Stage} now */
+/** @param {Stage} now */
 function showStage(now) {
   stage = now;
   document.body.dataset.stage = stage;
@@ -73,7 +74,7 @@ function showStage(now) {
 }
 
 function start() {
-  return app.start(/** @type {import("./connection.js").Mode} */ (connection.value));
+  return app.start(/** @type {Mode} */ (connection.value));
 }
 
 async function showGallery() {
@@ -121,9 +122,9 @@ onClick("stop", () => app.stop());
 onClick("neutral", () => app.session && app.guard(app.session.neutral(), "controls"));
 onClick("reset", () => controls.reset());
 onClick("fullscreen", toggleFullScreen);
-onClick("drawn-close", () => { byId("drawn").hidden = true; });
-onClick("drawn-try", () => {
-  byId("drawn").hidden = true;
+onClick("synthetic-close", () => { byId("synthetic").hidden = true; });
+onClick("synthetic-try", () => {
+  byId("synthetic").hidden = true;
   for (const list of ["gallery", "clip-gallery"]) byId(list).querySelector("button")?.click();
   start();
 });
@@ -151,5 +152,5 @@ pollStatus(api, notices, (status) => {
   app.server = status;
   if (!controls.fields.length) controls.build(status.controls);
   driving.showAddress(app.session, status.webrtc);
-  if (status.state === "ready" && status.drawn_heads_only) gallery.then(() => { byId("drawn").hidden = false; });
+  if (status.state === "ready" && status.drawn_heads_only) gallery.then(() => { byId("synthetic").hidden = false; });
 });

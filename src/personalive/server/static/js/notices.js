@@ -10,8 +10,7 @@ export class Notices {
   /** @param {HTMLElement} host an aria-live region */
   constructor(host) {
     this.host = host;
-    /** @type {Map<string, {node: HTMLElement, text: string, timer: number}>} */
-    this.shown = new Map();
+    /** @type {Map<string, {node: HTMLElement, text: string, timer: number}>} */ this.shown = new Map();
   }
 
   /**
@@ -38,10 +37,7 @@ export class Notices {
     this.shown.set(key, { node, text, timer });
   }
 
-  /**
-   * @param {string} key
-   * @param {Action} [action]
-   */
+  /** @param {string} key @param {Action} [action] */
   buttons(key, action) {
     const close = element("button", { type: "button", className: "quiet icon", attributes: { "aria-label": "Dismiss" } }, icon("close"));
     close.addEventListener("click", () => this.clear(key));

@@ -1,6 +1,6 @@
 // Draws finished frames on the result canvas: the newest on the next animation frame, never one of an older portrait.
+/** @import { FrameHeader } from "./wire.js" */
 
-/** @typedef {import("./wire.js").FrameHeader} FrameHeader */
 /** @typedef {{header: FrameHeader, bitmap: ImageBitmap|null}} Frame null: could not be decoded, or came too late */
 
 /** A canvas that shows a stream of frames, or a still image while there is none. */
@@ -9,14 +9,11 @@ export class Painter {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    /** @type {(Frame & {bitmap: ImageBitmap})|null} */
-    this.pending = null;
+    /** @type {(Frame & {bitmap: ImageBitmap})|null} */ this.pending = null;
     this.scheduled = false;
     this.epoch = 0; // frames that are still being decoded when it changes are never shown
-    /** @type {(header: FrameHeader|null, nowMs: number) => void} */
-    this.ondrawn = () => {};
-    /** @type {(header: FrameHeader) => void} */
-    this.onsettled = () => {}; // shown or dropped: to be acknowledged
+    /** @type {(header: FrameHeader|null, nowMs: number) => void} */ this.ondrawn = () => {};
+    /** @type {(header: FrameHeader) => void} */ this.onsettled = () => {}; // shown or dropped: to be acknowledged
     this.generation = 0;
     this.newestIndex = -1;
     this.dropped = 0;
@@ -94,11 +91,7 @@ export class Painter {
     this.settle(frame);
   }
 
-  /**
-   * @param {CanvasImageSource} image
-   * @param {number} width
-   * @param {number} height
-   */
+  /** @param {CanvasImageSource} image @param {number} width @param {number} height */
   paint(image, width, height) {
     // Setting a size clears the canvas, so only where it differs.
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });

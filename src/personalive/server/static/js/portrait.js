@@ -3,8 +3,7 @@ import { byId, element, inputById } from "./dom.js";
 
 /** @typedef {{file?: File, gallery?: string, image: Blob}} Portrait `image` is what the page itself shows */
 
-/** @param {DragEvent} event */
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
 
 /** The portrait card, with drops and pastes on the whole page. */
 export class PortraitChooser {
@@ -15,8 +14,7 @@ export class PortraitChooser {
   constructor({ onchoose, onother }) {
     this.onchoose = onchoose;
     this.onother = onother;
-    /** @type {Map<string, HTMLButtonElement>} of bundled portraits, by name */
-    this.buttons = new Map();
+    /** @type {Map<string, HTMLButtonElement>} of bundled portraits, by name */ this.buttons = new Map();
     const input = inputById("portrait-input");
     input.addEventListener("change", () => { this.take(input.files); input.value = ""; });
     this.listenForDrops();

@@ -47,18 +47,14 @@ export class Sound {
 
 /** A running recording of a canvas, downloaded at its end. */
 export class Recording {
-  /**
-   * @param {HTMLCanvasElement} canvas
-   * @param {Sound|null} sound
-   */
+  /** @param {HTMLCanvasElement} canvas @param {Sound|null} sound */
   constructor(canvas, sound) {
     const stream = canvas.captureStream();
     for (const track of sound?.output.stream.getAudioTracks() ?? []) stream.addTrack(track);
     this.recorder = new MediaRecorder(stream, {
       mimeType: TYPES.find((type) => MediaRecorder.isTypeSupported(type)), videoBitsPerSecond: VIDEO_BITS_PER_S,
     });
-    /** @type {Blob[]} */
-    const slices = [];
+    /** @type {Blob[]} */ const slices = [];
     this.recorder.ondataavailable = ({ data }) => slices.push(data);
     this.recorder.onstop = () => {
       const type = this.recorder.mimeType.split(";")[0];

@@ -2,10 +2,10 @@
 import { ApiError } from "./api.js";
 import { byId, inputById, sleep } from "./dom.js";
 import { loadToken, saveToken } from "./store.js";
+/** @import { Api, Status } from "./api.js" */
+/** @import { Notices } from "./notices.js" */
 
 const POLL_MS = 1_000;
-
-/** @typedef {import("./api.js").Status} Status */
 
 /** @param {Status} status */
 function describe(status) {
@@ -14,10 +14,7 @@ function describe(status) {
   return [status.model, `${status.device} by ${status.backend}`, size].filter(Boolean).join(" · ");
 }
 
-/**
- * @param {Status} status
- * @param {import("./notices.js").Notices} notices
- */
+/** @param {Status} status @param {Notices} notices */
 function show(status, notices) {
   const line = byId("server-status");
   const text = describe(status);
@@ -36,15 +33,14 @@ function show(status, notices) {
 
 /**
  * Polls the server's status until it is ready or has failed.
- * @param {import("./api.js").Api} api
- * @param {import("./notices.js").Notices} notices
+ * @param {Api} api
+ * @param {Notices} notices
  * @param {(status: Status) => void} onstatus
  */
 export async function pollStatus(api, notices, onstatus) {
   for (;;) {
     try {
-      /** @type {Status} */
-      const status = await api.json("GET", "/api/status");
+      /** @type {Status} */ const status = await api.json("GET", "/api/status");
       show(status, notices);
       onstatus(status);
       if (status.state !== "loading") return;
@@ -56,8 +52,7 @@ export async function pollStatus(api, notices, onstatus) {
   }
 }
 
-/** @type {Promise<void>|null} */
-let prompt = null;
+/** @type {Promise<void>|null} */ let prompt = null;
 
 /** Resolves when the user gave a token. Requests that fail together share one prompt. */
 export function promptForToken() {

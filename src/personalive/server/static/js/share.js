@@ -2,17 +2,17 @@
 import { buttonById, byId, download, inputById, onClick, setLabel } from "./dom.js";
 import { Recording, Sound } from "./recorder.js";
 import { loadViewKey, renewViewKey } from "./store.js";
+/** @import { Stats } from "./api.js" */
+/** @import { App } from "./app.js" */
 
-/** The buttons below the result and the card "Share and keep". */
+/** The buttons below the result and the card "Share and record". */
 export class SharePanel {
-  /** @param {import("./app.js").App} app */
+  /** @param {App} app */
   constructor(app) {
     this.app = app;
     this.canvas = byId("result", HTMLCanvasElement);
-    /** @type {Recording|null} */
-    this.recording = null;
-    /** @type {Sound|null} */
-    this.sound = null;
+    /** @type {Recording|null} */ this.recording = null;
+    /** @type {Sound|null} */ this.sound = null;
     this.running = false;
     this.recordsMotion = false;
     this.serverLatencyMs = 0;
@@ -93,7 +93,7 @@ export class SharePanel {
     setLabel("motion-record", recording ? "Stop and download" : "Record motion", recording);
   }
 
-  /** @param {import("./api.js").Stats} stats the server's */
+  /** @param {Stats} stats the server's */
   showStats(stats) {
     this.serverLatencyMs = Object.values(stats.latency_ms ?? {}).reduce((sum, stage) => sum + (stage.p50 ?? 0), 0);
   }

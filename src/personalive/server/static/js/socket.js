@@ -2,17 +2,18 @@
 import { Capture } from "./camera.js";
 import { sleep } from "./dom.js";
 import { packDriving, unpackFinished } from "./wire.js";
+/** @import { Refusal, SessionState, Stats } from "./api.js" */
+/** @import { FrameHeader } from "./wire.js" */
 
 const PROTOCOL = "personalive.v1";
 const MAX_BUFFERED_BYTES = 64 * 1024;
 const FIRST_RETRY_MS = 300;
 const MAX_RETRY_MS = 4_000;
 
-/** @typedef {import("./wire.js").FrameHeader} FrameHeader */
 /**
  * The server's text messages, by type.
- * @typedef {{type: "state", state: import("./api.js").SessionState}|{type: "stats", stats: import("./api.js").Stats}
- *   |{type: "error", error: import("./api.js").Refusal}|{type: "ended", reason: string}} Message
+ * @typedef {{type: "state", state: SessionState}|{type: "stats", stats: Stats}
+ *   |{type: "error", error: Refusal}|{type: "ended", reason: string}} Message
  */
 /**
  * @typedef {object} SocketOptions
@@ -39,10 +40,8 @@ export class SocketTransport {
     this.url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     this.url.searchParams.set("role", role);
     this.url.searchParams.set("frames", String(frames));
-    /** @type {WebSocket|null} */
-    this.socket = null;
-    /** @type {Capture|null} */
-    this.capture = null;
+    /** @type {WebSocket|null} */ this.socket = null;
+    /** @type {Capture|null} */ this.capture = null;
     this.closed = new AbortController();
     this.sequence = 0;
     this.lastCaptureUs = 0;
@@ -81,8 +80,7 @@ export class SocketTransport {
    */
   receive(data) {
     if (typeof data === "string") {
-      /** @type {Message} */
-      const message = JSON.parse(data);
+      /** @type {Message} */ const message = JSON.parse(data);
       if (message.type === "ended") this.end(message.reason);
       else this.options.onmessage?.(message);
       return message.type;

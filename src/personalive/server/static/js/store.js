@@ -1,10 +1,6 @@
 // Settings that the browser stores. Storage may be forbidden (private windows, policies): then nothing is stored.
 
-/**
- * @template T
- * @param {() => T} action
- * @returns {T|null}
- */
+/** @template T @param {() => T} action @returns {T|null} */
 function attempt(action) {
   try {
     return action();
@@ -28,8 +24,7 @@ export const load = (name) => attempt(() => localStorage.getItem(`personalive.${
 export const save = (name, value) => attempt(() => localStorage.setItem(`personalive.${name}`, value));
 
 const TOKEN = "personalive.token";
-/** @type {string|null} */
-let token = null;
+/** @type {string|null} */ let token = null;
 
 /** The server's token, or null. It lives as long as the tab. */
 export const loadToken = () => token ?? attempt(() => sessionStorage.getItem(TOKEN));
@@ -49,8 +44,7 @@ export function takeTokenFromAddress() {
 }
 
 const VIEW_KEY = "view-key";
-/** @type {string|null} */
-let viewKey = null;
+/** @type {string|null} */ let viewKey = null;
 
 /** The key of this browser's clean view: always the same, so that its link is set up once. */
 export function loadViewKey() {

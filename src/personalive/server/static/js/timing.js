@@ -1,8 +1,7 @@
 // The timing panel: frames per second, dropped frames, and motion-to-photon latency with its parts.
 import { byId, element } from "./dom.js";
-
-/** @typedef {import("./api.js").Percentiles} Percentiles */
-/** @typedef {import("./wire.js").FrameHeader} FrameHeader */
+/** @import { Percentiles, Stats } from "./api.js" */
+/** @import { FrameHeader } from "./wire.js" */
 
 const SPAN_S = 10;
 const RATE_SPAN_S = 2;
@@ -14,8 +13,7 @@ const MEASURED = `Motion to photon, measured end to end over the last ${SPAN_S} 
 const NOT_WEBRTC = "Motion to photon is measured on the WebSocket connection only; the stages are those of the server.";
 const NOT_CAMERA = "Motion to photon is measured with this page's camera only; the stages are those of the server.";
 
-/** @param {number|null} value */
-const round = (value) => (value === null ? "–" : String(Math.round(value)));
+const round = (/** @type {number|null} */ value) => (value === null ? "–" : String(Math.round(value)));
 
 /** @param {number|null} [value] */
 const rate = (value) => (value == null ? "–" : `${value.toFixed(1)} /s`);
@@ -27,8 +25,7 @@ const rate = (value) => (value == null ? "–" : `${value.toFixed(1)} /s`);
  */
 function percentiles(values) {
   const sorted = values.sort((a, b) => a - b);
-  /** @param {number} share */
-  const at = (share) => sorted[Math.ceil(share * sorted.length) - 1] ?? null;
+  const at = (/** @type {number} */ share) => sorted[Math.ceil(share * sorted.length) - 1] ?? null;
   return { p50: at(0.5), p95: at(0.95) };
 }
 
@@ -39,10 +36,8 @@ export class LatencyWindow {
   }
 
   clear() {
-    /** @type {number[]} */
-    this.drawn = [];
-    /** @type {({nowMs: number, total: number} & Record<string, number>)[]} */
-    this.samples = [];
+    /** @type {number[]} */ this.drawn = [];
+    /** @type {({nowMs: number, total: number} & Record<string, number>)[]} */ this.samples = [];
   }
 
   /**
@@ -62,8 +57,7 @@ export class LatencyWindow {
   summary(nowMs) {
     this.drawn = this.drawn.filter((at) => nowMs - at < RATE_SPAN_S * 1000);
     this.samples = this.samples.filter((sample) => nowMs - sample.nowMs < SPAN_S * 1000);
-    /** @param {string} part */
-    const of = (part) => percentiles(this.samples.map((sample) => sample[part]));
+    const of = (/** @type {string} */ part) => percentiles(this.samples.map((sample) => sample[part]));
     return {
       fps: this.drawn.length / RATE_SPAN_S,
       total: of("total"),
@@ -107,7 +101,7 @@ export class TimingPanel {
     }
   }
 
-  /** @param {import("./api.js").Stats} stats the server's */
+  /** @param {Stats} stats the server's */
   showServer(stats) {
     this.serverParts = stats.latency_ms ?? {};
     byId("server-fps").textContent = rate(stats.frames_per_s);

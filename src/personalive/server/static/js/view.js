@@ -1,4 +1,4 @@
-// The clean view at /view#key=VIEW_KEY: the result and nothing else. It waits for sessions with that key for ever.
+// The clean view at /view#key=VIEW_KEY: the result and nothing else. It waits for sessions with that key indefinitely.
 // `&background=black` in the address makes the rest of the window black instead of transparent.
 import { byId, sleep } from "./dom.js";
 import { Painter } from "./painter.js";

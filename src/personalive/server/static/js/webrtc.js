@@ -1,12 +1,10 @@
 // The WebRTC transport: the camera goes up by WHIP, the result comes down by WHEP. Messages stay on the socket.
+/** @import { Api } from "./api.js" */
 
 const GATHER_LIMIT_MS = 2_000;
 const CONNECT_LIMIT_MS = 4_000;
 
-/**
- * @param {RTCPeerConnection} peer
- * @returns {Promise<void>}
- */
+/** @param {RTCPeerConnection} peer @returns {Promise<void>} */
 function gathered(peer) {
   if (peer.iceGatheringState === "complete") return Promise.resolve();
   return new Promise((resolve) => {
@@ -15,10 +13,7 @@ function gathered(peer) {
   });
 }
 
-/**
- * @param {RTCPeerConnection} peer
- * @returns {Promise<void>}
- */
+/** @param {RTCPeerConnection} peer @returns {Promise<void>} */
 function connected(peer) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error("WebRTC did not connect in time.")), CONNECT_LIMIT_MS);
@@ -31,18 +26,12 @@ function connected(peer) {
 
 /** One direction: a peer connection and the address that ends it. */
 class Leg {
-  /**
-   * @param {import("./api.js").Api} api
-   * @param {string} path
-   * @param {string[]} iceServers
-   * @param {() => void} onlost
-   */
+  /** @param {Api} api @param {string} path @param {string[]} iceServers @param {() => void} onlost */
   constructor(api, path, iceServers, onlost) {
     this.api = api;
     this.path = path;
     this.onlost = onlost;
-    /** @type {string|null} */
-    this.location = null;
+    /** @type {string|null} */ this.location = null;
     this.closed = false;
     this.peer = new RTCPeerConnection({ iceServers: iceServers.map((urls) => ({ urls })) });
   }
@@ -78,17 +67,15 @@ class Leg {
 /** Frames by WHIP and WHEP. */
 export class WebRtcTransport {
   /**
-   * @param {{api: import("./api.js").Api, path: string, iceServers: string[],
+   * @param {{api: Api, path: string, iceServers: string[],
    *   onframe: (video: HTMLVideoElement) => void, onlost: () => void}} options
    */
   constructor({ api, path, iceServers, onframe, onlost }) {
     /** @param {string} name */
     this.leg = (name) => new Leg(api, `${path}/${name}`, iceServers, onlost);
     this.onframe = onframe;
-    /** @type {Leg|null} */
-    this.up = null;
-    /** @type {Leg|null} */
-    this.down = null;
+    /** @type {Leg|null} */ this.up = null;
+    /** @type {Leg|null} */ this.down = null;
     this.video = document.createElement("video");
     Object.assign(this.video, { muted: true, playsInline: true, autoplay: true });
   }
