@@ -240,6 +240,11 @@ def test_the_link_to_the_clean_view_stays(live: Person):
 
 
 def test_a_control_reaches_the_server(live: Person, server: LiveServer):
+    for name, control in server.http.get("/api/status").json()["controls"].items():
+        if "min" in control and name != "seed":
+            field = live.find(f"control-{name}")
+            limits = [float(field.get_attribute(edge)) for edge in ("min", "max")]
+            assert limits == [control["min"], control["max"]], name
     live.find("control-expression").fill("0.5")
     live.wait(lambda: session_of(server, live).controls.expression == 0.5)
     live.page.get_by_role("button", name="Reset to defaults").click()
