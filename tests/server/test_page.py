@@ -270,6 +270,15 @@ def test_motion_is_recorded_and_drives_again(live: Person, server: LiveServer, t
     live.see_different(3)
 
 
+def test_a_connection_that_was_cut_comes_back(live: Person):
+    shown = live.traffic.frames[-1]
+    live.page.evaluate("window.openedSockets.at(-1).close()")
+    live.notice("The connection is back.")
+    live.wait(lambda: live.traffic.frames[-1].sequence > shown.sequence)  # the camera drives again
+    assert live.traffic.frames[-1].index > shown.index  # in the same session
+    live.see_different(3)
+
+
 def test_the_page_goes_on_after_the_model_had_to_restart(
     live: Person, server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ):

@@ -21,7 +21,7 @@ from support.head_films import heads
 PATIENCE_S = 60.0
 CAMERA_FPS, CAMERA_S = 10, 3
 CAMERA_SIZE_PX = (320, 240)
-# How frames travel. The tracks of getUserMedia are kept, to see whether they were stopped.
+# How frames travel. Tracks of getUserMedia are kept, to see whether they were stopped, and sockets, to cut them.
 PREPARE = """
 if (location.protocol.startsWith("http")) localStorage.setItem("personalive.connection", "%s");
 window.givenTracks = [];
@@ -33,6 +33,13 @@ if (give) {
     return stream;
   };
 }
+window.openedSockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...given) {
+    super(...given);
+    window.openedSockets.push(this);
+  }
+};
 """
 # The canvas in 8 x 8 colours.
 SEEN = """(canvas) => {
