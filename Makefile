@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TYPESCRIPT := 7.0.2
+TSC := $(VENV)/node_modules/typescript/bin/tsc
 
 .PHONY: help demo test check train clean
 
@@ -19,10 +21,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/personalive animate --demo
 
-check: $(STAMP)
+$(TSC): $(STAMP) Makefile
+	@$(BIN)/npm install --loglevel error --no-save --no-audit --no-fund --prefix $(VENV) typescript@$(TYPESCRIPT) >/dev/null || { echo "make check needs TypeScript $(TYPESCRIPT) from the npm registry, which could not be reached"; exit 1; }
+	@touch $@
+
+check: $(STAMP) $(TSC)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/node $(TSC) --project .
 
 test: check
 	@$(BIN)/python tests/support/chromium.py

@@ -13,7 +13,7 @@ from support.live_server import LiveServer
 
 @pytest.fixture
 def person(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
-    """Someone at the page, without a session."""
+    """User at the page, without a session."""
     with chromium(write_camera(tmp_path_factory.mktemp("camera") / "head.y4m")) as browser:
         person = Person(browser, server.address)
         yield person
@@ -21,7 +21,7 @@ def person(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         assert person.faults == []
 
 
-def test_a_view_without_a_session_asks_now_and_then(server: LiveServer, person: Person):
+def test_a_view_without_a_session_retries_every_few_seconds(server: LiveServer, person: Person):
     sockets: list[str] = []
     with closing(person.context.new_page()) as view:
         view.on("websocket", lambda socket: sockets.append(socket.url))
@@ -30,20 +30,20 @@ def test_a_view_without_a_session_asks_now_and_then(server: LiveServer, person: 
     assert 1 <= len(sockets) <= 3  # at once, and every three seconds
 
 
-def test_no_frame_is_drawn_after_the_picture_was_taken_off(person: Person):
-    """Neither one that is still being read nor one that waits for its animation frame."""
+def test_no_frame_is_drawn_after_the_canvas_was_cleared(person: Person):
+    """Draw neither a frame that is still being decoded nor one that waits for its animation frame."""
     script = """async () => {
       const { Painter } = await import("/static/js/painter.js");
       const canvas = Object.assign(document.createElement("canvas"), { width: 8, height: 8 });
       const red = Object.assign(new OffscreenCanvas(8, 8).getContext("2d"), { fillStyle: "red" });
       red.fillRect(0, 0, 8, 8);
-      const picture = await red.canvas.convertToBlob({ type: "image/jpeg" });
+      const image = await red.canvas.convertToBlob({ type: "image/jpeg" });
       canvas.getContext("2d", { willReadFrequently: true });
       const painter = new Painter(canvas), settled = [];
       painter.onsettled = (header) => settled.push(header.index);
       const alpha = () => canvas.getContext("2d").getImageData(4, 4, 1, 1).data[3];
       const frame = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
-      const offer = (index) => painter.offer({ generation: 1, index }, picture);
+      const offer = (index) => painter.offer({ generation: 1, index }, image);
       await offer(0);
       await frame();
       const shown = alpha();

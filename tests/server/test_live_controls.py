@@ -9,7 +9,7 @@ import pytest
 
 from personalive.engine.controls import Controls
 from personalive.errors import InputError
-from personalive.live.controls import LiveControls
+from personalive.live.controls import LiveControls, control_ranges
 
 
 def test_the_defaults_are_those_of_the_protocol():
@@ -28,6 +28,7 @@ def test_the_defaults_are_those_of_the_protocol():
         "delay_ms": 0.0,
     }
     assert isinstance(LiveControls(), Controls)
+    assert {name: control["default"] for name, control in control_ranges().items()} == asdict(LiveControls())
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ def test_numbers_are_taken_up_to_their_edges_and_no_further(name, edges):
     for edge in edges:
         assert getattr(LiveControls().changed({name: edge}), name) == edge
     low, high = edges
+    assert control_ranges()[name] == {"default": getattr(LiveControls(), name), "min": low, "max": high}
     for wrong in (low - 0.01, high + 0.01, math.nan, math.inf, -math.inf, 10**400, "1", True, [1], {}):
         with pytest.raises(InputError, match=name):
             LiveControls().changed({name: wrong})

@@ -49,7 +49,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def portraits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two people, drawn."""
+    """Two synthetic people."""
     folder = tmp_path_factory.mktemp("portraits")
     paths = [folder / "first.png", folder / "second.jpg"]
     for seed, path in enumerate(paths):
@@ -59,7 +59,7 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def streamer(server: LiveServer, browser: Browser, portraits: list[Path]) -> Iterator[Person]:
-    """Someone whose stream runs; each test that uses it leaves it running."""
+    """User whose stream runs; each test that uses it leaves it running."""
     person = Person(browser, server.address)
     person.start(portraits[0])
     yield person
@@ -68,14 +68,14 @@ def streamer(server: LiveServer, browser: Browser, portraits: list[Path]) -> Ite
 
 @pytest.fixture
 def live(streamer: Person) -> Iterator[Person]:
-    """The one whose stream runs, with a look at what went wrong."""
+    """The user whose stream runs, checked for errors at the end."""
     yield streamer
     assert streamer.faults == []
 
 
 @pytest.fixture
 def visit(server: LiveServer, browser: Browser) -> Iterator[Callable[..., Person]]:
-    """Lets someone open the page. In the end all have left, and the server has forgotten them."""
+    """Open the page as one more user. In the end all have left, and the server has no session of theirs."""
     before, people = len(server.app.state.desk), []
 
     def come(**context: Any) -> Person:
@@ -97,7 +97,7 @@ def wait_for(server: LiveServer, sessions: int) -> None:
 
 
 def number(person: Person, name: str) -> float:
-    """A figure of the timing panel, once there is one."""
+    """Number in the timing panel, once there is one."""
     return person.wait(lambda: float(re.sub(r"[^\d.]", "", person.find(name).inner_text()) or 0))
 
 
@@ -107,7 +107,7 @@ def recorded_s(person: Person) -> int:
 
 
 def sound_delay_s(person: Person) -> float:
-    """The sound waits for the picture."""
+    """Delay of the sound, which waits for the video."""
     return min(number(person, "latency-p50") / 1e3, MAX_SOUND_DELAY_S)
 
 
@@ -122,7 +122,7 @@ def session_of(server: LiveServer, person: Person) -> Any:
 def test_a_camera_drives_the_portrait(live: Person):
     live.see_different(4)
     driven = live.wait(lambda: [frame.sequence for frame in live.traffic.frames if frame.sequence])
-    live.wait(lambda: live.traffic.frames[-1].sequence > driven[0])  # the picture follows the camera
+    live.wait(lambda: live.traffic.frames[-1].sequence > driven[0])  # the video follows the camera
     assert live.page.locator("#badge").inner_text() == "Live"
 
 
@@ -148,10 +148,10 @@ def test_another_portrait_takes_over_while_the_stream_runs(live: Person, server:
     live.page.wait_for_selector("#notices:not(:has([data-key=portrait]))", state="attached")
 
 
-def test_a_file_that_is_no_picture_leaves_the_portrait(live: Person, server: LiveServer, tmp_path: Path):
+def test_a_file_that_is_no_image_leaves_the_portrait(live: Person, server: LiveServer, tmp_path: Path):
     before = session_of(server, live).state()["generation"]
     thumb = live.page.locator("#portrait-thumb").evaluate("image => image.naturalWidth")
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
     live.expected = "status of 422"
     live.find("portrait-input").set_input_files(tmp_path / "broken.png")
     notice = live.notice("picture")
@@ -166,9 +166,9 @@ def test_pause_stops_the_frames_and_resume_brings_them_back(live: Person):
     live.reach("paused")
     settled = len(live.traffic.stats) + 2
     live.wait(lambda: len(live.traffic.stats) >= settled)  # seconds in which frames under way arrive
-    picture, frames = live.see(), len(live.traffic.frames)
+    frame, count = live.see(), len(live.traffic.frames)
     live.wait(lambda: len(live.traffic.stats) >= settled + 2)
-    assert (live.see(), len(live.traffic.frames)) == (picture, frames)
+    assert (live.see(), len(live.traffic.frames)) == (frame, count)
     live.page.keyboard.press("Escape")
     live.page.locator("body").press("Space")
     live.reach("live")
@@ -185,28 +185,28 @@ def test_a_recording_plays_and_has_sound(live: Person, tmp_path: Path):
         live.find("record").click()
     path = tmp_path / download.value.suggested_filename
     download.value.save_as(path)
-    with av.open(str(path)) as film:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
-    with av.open(str(path)) as film:
-        sound = np.concatenate([frame.to_ndarray().ravel() for frame in film.decode(audio=0)])
-    assert len(pictures) > 3
-    assert any((picture != pictures[0]).any() for picture in pictures)
+    with av.open(str(path)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    with av.open(str(path)) as video:
+        sound = np.concatenate([frame.to_ndarray().ravel() for frame in video.decode(audio=0)])
+    assert len(frames) > 3
+    assert any((frame != frames[0]).any() for frame in frames)
     assert np.ptp(sound.astype(np.float64)) > 0.01  # Opus and AAC are decoded to -1..1
     live.page.get_by_role("button", name="Sound on").click()
     live.wait(lambda: live.live_tracks() == 1)
 
 
-def test_a_snapshot_is_the_picture_of_the_result(live: Person, tmp_path: Path):
+def test_a_snapshot_is_the_current_frame(live: Person, tmp_path: Path):
     with live.page.expect_download() as download:
         live.find("snapshot").click()
     download.value.save_as(tmp_path / "snapshot.png")
-    with Image.open(tmp_path / "snapshot.png") as picture:
-        assert picture.size == (SMALL_SIZE_PX, SMALL_SIZE_PX)
-        assert picture.convert("L").getextrema()[0] < picture.convert("L").getextrema()[1]
+    with Image.open(tmp_path / "snapshot.png") as image:
+        assert image.size == (SMALL_SIZE_PX, SMALL_SIZE_PX)
+        assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]
 
 
 def test_the_clean_view_shows_the_result_and_nothing_else(live: Person):
-    live.page.get_by_text("Share and keep").click()
+    live.page.get_by_text("Share and record").click()
     view = live.open(live.find("view-link").input_value())
     see_different(view, 3)
     assert view.locator("body > *").count() == 1
@@ -226,7 +226,7 @@ def test_the_link_to_the_clean_view_stays(live: Person):
         live.find("start").click()
         live.see_different(3)
         view.bring_to_front()
-        see_different(view, 2)  # the next session, without anybody touching it
+        see_different(view, 2)  # the next session, without a reload
         assert live.find("view-link").input_value() == link
         live.page.get_by_role("button", name="New link").click()
         assert live.find("view-link").input_value() != link
@@ -240,6 +240,11 @@ def test_the_link_to_the_clean_view_stays(live: Person):
 
 
 def test_a_control_reaches_the_server(live: Person, server: LiveServer):
+    for name, control in server.http.get("/api/status").json()["controls"].items():
+        if "min" in control and name != "seed":
+            field = live.find(f"control-{name}")
+            limits = [float(field.get_attribute(edge)) for edge in ("min", "max")]
+            assert limits == [control["min"], control["max"]], name
     live.find("control-expression").fill("0.5")
     live.wait(lambda: session_of(server, live).controls.expression == 0.5)
     live.page.get_by_role("button", name="Reset to defaults").click()
@@ -262,6 +267,15 @@ def test_motion_is_recorded_and_drives_again(live: Person, server: LiveServer, t
     live.see_different(3)
     live.page.locator("label", has_text="Camera").first.click()
     live.wait(lambda: session.driver == "camera" and live.live_tracks() == 1)
+    live.see_different(3)
+
+
+def test_a_connection_that_was_cut_comes_back(live: Person):
+    shown = live.traffic.frames[-1]
+    live.page.evaluate("window.openedSockets.at(-1).close()")
+    live.notice("The connection is back.")
+    live.wait(lambda: live.traffic.frames[-1].sequence > shown.sequence)  # the camera drives again
+    assert live.traffic.frames[-1].index > shown.index  # in the same session
     live.see_different(3)
 
 
@@ -341,9 +355,9 @@ def test_webrtc_carries_the_camera_and_the_result(visit: Callable[..., Person], 
 # --- without a camera ----------------------------------------------------------------------------------------
 
 
-def test_the_drawn_performance_starts_by_one_button(visit: Callable[..., Person], server: LiveServer):
+def test_the_synthetic_performance_starts_by_one_button(visit: Callable[..., Person], server: LiveServer):
     person = visit()
-    person.find("drawn").get_by_role("button", name="Try the drawn performance").click()
+    person.find("synthetic").get_by_role("button", name="Try the synthetic performance").click()
     person.reach("live")
     person.see_different(3)
     session = session_of(server, person)

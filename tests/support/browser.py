@@ -1,4 +1,4 @@
-"""The live page in a real Chromium, whose camera shows a drawn head and whose microphone beeps."""
+"""The live page in a real Chromium, whose camera shows a synthetic head and whose microphone beeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.head_films import heads
 PATIENCE_S = 60.0
 CAMERA_FPS, CAMERA_S = 10, 3
 CAMERA_SIZE_PX = (320, 240)
-# How pictures travel. What getUserMedia gave is kept, to see whether it was let go of.
+# How frames travel. Tracks of getUserMedia are kept, to see whether they were stopped, and sockets, to cut them.
 PREPARE = """
 if (location.protocol.startsWith("http")) localStorage.setItem("personalive.connection", "%s");
 window.givenTracks = [];
@@ -33,6 +33,13 @@ if (give) {
     return stream;
   };
 }
+window.openedSockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...given) {
+    super(...given);
+    window.openedSockets.push(this);
+  }
+};
 """
 # The canvas in 8 x 8 colours.
 SEEN = """(canvas) => {
@@ -43,13 +50,13 @@ SEEN = """(canvas) => {
 
 
 def write_camera(path: Path) -> Path:
-    """A film in the one format that Chromium takes for a camera's: raw YUV 4:2:0 behind a line of text."""
+    """Write a video in the one format that Chromium takes for a camera's: raw YUV 4:2:0 behind a line of text."""
     width, height = CAMERA_SIZE_PX
     times = [number / CAMERA_FPS for number in range(CAMERA_FPS * CAMERA_S)]
     with path.open("wb") as file:
         file.write(f"YUV4MPEG2 W{width} H{height} F{CAMERA_FPS}:1 Ip A1:1 C420jpeg\n".encode())
-        for picture in heads(3, times, side_px=height // 2):
-            square = cv2.resize(picture, (height, height))
+        for head in heads(3, times, side_px=height // 2):
+            square = cv2.resize(head, (height, height))
             margin = (width - height) // 2
             wide = cv2.copyMakeBorder(square, 0, 0, margin, margin, cv2.BORDER_REPLICATE)
             file.write(b"FRAME\n" + cv2.cvtColor(wide, cv2.COLOR_RGB2YUV_I420).tobytes())
@@ -58,7 +65,7 @@ def write_camera(path: Path) -> Path:
 
 @contextmanager
 def chromium(camera: Path) -> Iterator[Browser]:
-    """A browser whose camera shows that film; who may use it is up to ``Person``."""
+    """Browser whose camera shows that video; its permissions are up to ``Person``."""
     program = find_chromium()
     assert program is not None, MISSING
     flags = [
@@ -76,7 +83,7 @@ def chromium(camera: Path) -> Iterator[Browser]:
 
 
 class Person:
-    """Someone with a browser window of their own, and all that went wrong in it."""
+    """A user with a browser window of their own, and all errors in it."""
 
     def __init__(
         self,
@@ -89,8 +96,8 @@ class Person:
     ) -> None:
         """
         Args:
-            connection: how pictures travel; those of a socket are seen by ``Traffic``.
-            allows: what the page may use; all else is denied it.
+            connection: how frames travel; those of a socket are seen by ``Traffic``.
+            allows: permissions of the page; all others are denied.
             context: of playwright's ``new_context``.
         """
         self.context: BrowserContext = browser.new_context(accept_downloads=True, **context)
@@ -105,7 +112,7 @@ class Person:
         self.page = self.open(address)
 
     def open(self, address: str) -> Page:
-        """Another page of the same window; its frames are counted in ``Traffic``."""
+        """Open another page of the same window; its frames are counted in ``Traffic``."""
         page = self.context.new_page()
         page.traffic = Traffic(page)  # pyright: ignore[reportAttributeAccessIssue]
         page.goto(address)
@@ -117,43 +124,43 @@ class Person:
 
     @property
     def traffic(self) -> Traffic:
-        """Of the main page."""
+        """Traffic of the main page."""
         return self.page.traffic  # pyright: ignore[reportAttributeAccessIssue]
 
     def find(self, name: str) -> Any:
-        """What the page calls so."""
+        """Element with this test id."""
         return self.page.get_by_test_id(name)
 
     def start(self, portrait: Path) -> None:
-        """Choose a portrait and start; back when it is live."""
+        """Choose a portrait and start; return when it is live."""
         self.find("portrait-input").set_input_files(portrait)
         self.find("start").click()
         self.reach("live")
 
     def reach(self, stage: str) -> None:
-        """Back when the page says so."""
+        """Wait until the page is in this stage."""
         self.page.wait_for_selector(f"body[data-stage={stage}]")
 
     def notice(self, words: str) -> Any:
-        """Back when a notice with these words is shown."""
+        """Wait for a notice with these words."""
         found = self.find("notice").locator(".notice", has_text=words)
         found.wait_for()
         return found
 
     def see(self) -> tuple[int, ...]:
-        """The result's picture, coarsely."""
+        """Return the result's current frame, coarsely."""
         return seen(self.page)
 
     def see_different(self, count: int) -> None:
-        """Back when the result has shown so many different pictures."""
+        """Wait until the result has shown so many different frames."""
         see_different(self.page, count)
 
     def wait(self, true: Callable[[], Any]) -> Any:
-        """What ``true`` gives once it is true; the page goes on meanwhile."""
+        """Return what ``true`` gives once it is true; the page runs meanwhile."""
         return wait(self.page, true)
 
     def live_tracks(self) -> int:
-        """Of cameras and microphones that were asked for."""
+        """Number of running camera and microphone tracks that the page was given."""
         return self.page.evaluate("window.givenTracks.filter((track) => track.readyState === 'live').length")
 
     def leave(self) -> None:
@@ -163,10 +170,10 @@ class Person:
 
 
 class Traffic:
-    """What the server sent over a page's sockets, seen from outside the page."""
+    """Messages of the server on a page's sockets, seen from outside the page."""
 
     def __init__(self, page: Page) -> None:
-        self.frames: list[FinishedHeader] = []  # of all pictures
+        self.frames: list[FinishedHeader] = []  # of all frames
         self.stats: list[dict[str, Any]] = []  # of all messages of that kind, one a second
         page.on("websocket", lambda socket: socket.on("framereceived", self._take))
 
@@ -180,24 +187,24 @@ class Traffic:
 
 
 def seen(page: Page) -> tuple[int, ...]:
-    """The result's picture on a page, coarsely."""
+    """Return the current frame of the result on a page, coarsely."""
     return tuple(page.get_by_test_id("result").evaluate(SEEN))
 
 
 def see_different(page: Page, count: int) -> None:
-    """Back when the result on a page has shown so many different pictures."""
-    pictures: set[tuple[int, ...]] = set()
+    """Wait until the result on a page has shown so many different frames."""
+    frames: set[tuple[int, ...]] = set()
 
     def enough() -> bool:
-        pictures.add(seen(page))
-        return len(pictures) >= count
+        frames.add(seen(page))
+        return len(frames) >= count
 
     wait(page, enough)
-    assert max(np.ptp(picture) for picture in pictures) > 0  # not one flat colour
+    assert max(np.ptp(frame) for frame in frames) > 0  # not one flat colour
 
 
 def wait(page: Page, true: Callable[[], Any]) -> Any:
-    """What ``true`` gives once it is true; the page's events are handled meanwhile."""
+    """Return what ``true`` gives once it is true; the page's events are handled meanwhile."""
     end = time.monotonic() + PATIENCE_S
     while not (found := true()):
         assert time.monotonic() < end, "waited in vain"

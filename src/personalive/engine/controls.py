@@ -36,10 +36,8 @@ class Controls:
     smoothing: float = 0.0  # 0..0.95: share of the last frame's motion that is kept in the next
 
     def __post_init__(self) -> None:
-        limits = ControlLimits()
-        for name in ("expression", "mouth", "eyes", "head_motion"):
-            check_number(name, getattr(self, name), 0.0, limits.max_strength)
-        check_number("smoothing", self.smoothing, 0.0, limits.max_smoothing)
+        for name, (low, high) in RANGES.items():
+            check_number(name, getattr(self, name), low, high)
         if self.pose not in get_args(PoseMode):
             raise InputError(f"pose {self.pose!r}: give {' or '.join(get_args(PoseMode))}")
 
@@ -55,4 +53,9 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
         raise InputError(f"{name} {value!r}: give a number from {low:g} to {high:g}")
 
 
+_LIMITS = ControlLimits()
+RANGES = {  # both ends included
+    **dict.fromkeys(("expression", "mouth", "eyes", "head_motion"), (0.0, _LIMITS.max_strength)),
+    "smoothing": (0.0, _LIMITS.max_smoothing),
+}
 CONTROL_NAMES = tuple(field.name for field in fields(Controls))

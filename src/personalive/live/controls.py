@@ -8,10 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from personalive.config import KeyframeConfig
-from personalive.engine.controls import ControlLimits, Controls, check_number
+from personalive.engine.controls import RANGES, ControlLimits, Controls, check_number
 from personalive.errors import InputError
 
 _SEEDS = 2**63
+_LIMITS = ControlLimits()
+_LIVE_RANGES = {
+    "driving_fps": (1.0, _LIMITS.max_driving_fps),
+    "keyframe_threshold": (0.0, 1e6),
+    "delay_ms": (0.0, _LIMITS.max_delay_ms),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +37,9 @@ class LiveControls(Controls):
 
     def __post_init__(self) -> None:
         Controls.__post_init__(self)
-        limits = ControlLimits()
-        if self.driving_fps is not None:
-            check_number("driving_fps", self.driving_fps, 1.0, limits.max_driving_fps)
-        check_number("keyframe_threshold", self.keyframe_threshold, 0.0, 1e6)
-        check_number("delay_ms", self.delay_ms, 0.0, limits.max_delay_ms)
+        for name, (low, high) in _LIVE_RANGES.items():
+            if name != "driving_fps" or self.driving_fps is not None:
+                check_number(name, getattr(self, name), low, high)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < _SEEDS:
             raise InputError(f"seed {self.seed!r}: give a whole number from 0 to {_SEEDS - 1}")
         for name in ("mirror", "keyframes"):
@@ -57,3 +61,10 @@ class LiveControls(Controls):
     def threshold(self) -> float:
         """Of keyframes, as the engine wants it."""
         return self.keyframe_threshold if self.keyframes else math.inf
+
+
+def control_ranges() -> dict[str, dict[str, Any]]:
+    """Default of each control, with ``min`` and ``max`` of numbers, as ``GET /api/status`` has them."""
+    numbers = RANGES | _LIVE_RANGES | {"seed": (0, _SEEDS - 1)}
+    ranges = {name: {"min": low, "max": high} for name, (low, high) in numbers.items()}
+    return {name: {"default": value, **ranges.get(name, {})} for name, value in asdict(LiveControls()).items()}

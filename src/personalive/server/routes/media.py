@@ -22,8 +22,8 @@ from personalive.server.uploads import named, read_picture, receive
 
 _DEMO = Path(str(resources.files("personalive"))) / "assets" / "demo"
 GALLERY = {  # name: title, kind, file
-    "portrait": ("A drawn portrait", "portrait", _DEMO / "portrait.png"),
-    "performance": ("A drawn performance", "clip", _DEMO / "driving.mp4"),
+    "portrait": ("A synthetic portrait", "portrait", _DEMO / "portrait.png"),
+    "performance": ("A synthetic performance", "clip", _DEMO / "driving.mp4"),
 }
 
 routes = APIRouter(prefix="/api")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from personalive import __version__
 from personalive.errors import InputError
+from personalive.live.controls import control_ranges
 from personalive.live.errors import RefusedError
 from personalive.live.session import Driver
 from personalive.server.auth import offered_key
@@ -77,6 +78,7 @@ def status(desk: Sessions) -> dict[str, Any]:
         "frames_per_s": None if rate is None else round(rate, 2),
         "sessions": {"open": len(desk), "limit": worker.session_limit, "waiting": desk.waiting},
         "limits": {name: getattr(desk.server, name) for name in _LIMITS},
+        "controls": control_ranges(),
         "webrtc": True,
         "ice_servers": [url for url in desk.server.ice_servers if "@" not in url],  # passwords stay here
     }

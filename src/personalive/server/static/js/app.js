@@ -1,131 +1,150 @@
-// The life of a stream: start, hot-swap, pause, stop, and what the person is told on the way. The parts know nothing of each other.
-import { ApiError } from "./api.js";
+// The life of a stream: start, hot-swap, pause, stop, and its notices. The parts know nothing of each other.
+import { ApiError, openSession } from "./api.js";
 import { CameraError } from "./camera.js";
 import { Connection } from "./connection.js";
-import { openSession } from "./session.js";
-import { readViewKey } from "./store.js";
+import { loadViewKey } from "./store.js";
+/** @import { Api, Session, SessionState, Stats, Status } from "./api.js" */
+/** @import { Camera } from "./camera.js" */
+/** @import { Mode } from "./connection.js" */
+/** @import { ControlsPanel } from "./controls.js" */
+/** @import { DrivingChooser, Media } from "./driving.js" */
+/** @import { Notices } from "./notices.js" */
+/** @import { Painter } from "./painter.js" */
+/** @import { Portrait } from "./portrait.js" */
+/** @import { Message } from "./socket.js" */
+/** @import { LatencyWindow } from "./timing.js" */
+/** @import { FrameHeader } from "./wire.js" */
 
-const FRAME_MEASURED = "Motion to photon, measured end to end over the last 10 s.";
-const NOT_WEBRTC = "Motion to photon is measured on the WebSocket connection only; the stages are those of the server.";
-const NOT_CAMERA = "Motion to photon is measured with this page's camera only; the stages are those of the server.";
-
+/** @typedef {"idle"|"starting"|"queued"|SessionState["stage"]|"ended"} Stage */
 /**
- * What goes on now, told to `onstage` and shown by the page:
- * idle, starting, queued, empty, waiting, live, paused (the last four are the server's) or ended.
- * @typedef {"idle"|"starting"|"queued"|"empty"|"waiting"|"live"|"paused"|"ended"} Stage
+ * @typedef {object} Parts
+ * @property {Api} api
+ * @property {Camera} camera
+ * @property {ControlsPanel} controls
+ * @property {DrivingChooser} driving
+ * @property {LatencyWindow} latency
+ * @property {Notices} notices
+ * @property {Painter} painter
+ */
+/**
+ * @typedef {object} Events
+ * @property {(stage: Stage) => void} onstage
+ * @property {(portrait: Portrait|null) => void} onportrait the one in use
+ * @property {(state: SessionState) => void} onstate
+ * @property {(stats: Stats) => void} onstats
+ * @property {(name: string) => void} ontransport
+ * @property {() => void} onrestart the user asked to start again
  */
 
-/** One person's stream. */
+/** One user's stream. */
 export class App {
-  /** @param {Record<string, any>} parts api, camera, painter, latency, notices, driving; controls and sound follow */
-  constructor(parts) {
-    Object.assign(this, parts);
-    this.status = { webrtc: false, ice_servers: [], limits: {} };
-    this.portrait = null; // the one chosen
-    this.accepted = null; // the last one that the server could use
-    this.session = null;
-    this.connection = null;
-    this.state = null;
-    this.sent = null; // the clip or motion file that the session holds
-    this.opening = null;
-    this.generationAsked = 0;
-    this.onstage = (_stage) => {};
-    this.onportrait = (_portrait) => {}; // the one in use; null: none
-    this.onstate = (_state) => {};
-    this.onstats = (_stats) => {};
-    this.onused = (_text) => {};
-    this.onrestart = () => {}; // the person asked to start again
-    this.painter.ondrawn = (header, nowMs) => this.latency.add(nowMs, this.isMeasured(header) ? header : null);
-    this.camera.onlost = () => this.cameraLost();
+  /** @param {Parts} parts @param {Events} events */
+  constructor({ api, camera, controls, driving, latency, notices, painter }, events) {
+    this.api = api;
+    this.camera = camera;
+    this.controls = controls;
+    this.driving = driving;
+    this.latency = latency;
+    this.notices = notices;
+    this.painter = painter;
+    this.events = events;
+    /** @type {Pick<Status, "webrtc"|"ice_servers"|"limits">} */
+    this.server = { webrtc: false, ice_servers: [], limits: {} };
+    /** @type {Portrait|null} */ this.portrait = null; // the one chosen
+    /** @type {Portrait|null} */ this.accepted = null; // the last one that the server could use
+    /** @type {Session|null} */ this.session = null;
+    /** @type {Connection|null} */ this.connection = null;
+    /** @type {SessionState|null} */ this.state = null;
+    /** @type {Media|null} */ this.sent = null; // the clip or motion file that the session holds
+    /** @type {AbortController|null} */ this.opening = null;
+    this.portraitsSent = 0;
+    painter.ondrawn = (header, nowMs) => latency.add(nowMs, this.isMeasured(header) ? header : null);
+    camera.onlost = () => this.loseCamera();
   }
 
   get isRunning() {
     return this.session !== null || this.opening !== null;
   }
 
+  /** @param {FrameHeader|null} header */
   isMeasured(header) {
     // Only frames that this page's camera drove carry a time of this page's clock.
-    return header?.sequence > 0 && this.driving.source === "camera";
-  }
-
-  /** How the figures of the timing panel came to be. */
-  get measuredHow() {
-    if (this.connection?.webrtc) return NOT_WEBRTC;
-    return this.driving.source === "camera" ? FRAME_MEASURED : NOT_CAMERA;
+    return header !== null && header.sequence > 0 && this.driving.source === "camera";
   }
 
   /**
    * Opens the camera and a session, and sends what was chosen.
-   * @param {import("./connection.js").Mode} mode
+   * @param {Mode} mode
    */
   async start(mode) {
     if (this.isRunning) return;
     const opening = new AbortController();
+    const { signal } = opening;
     this.opening = opening;
-    this.onstage("starting");
+    this.events.onstage("starting");
     this.notices.clear("camera", "session", "start", "portrait", "transport", "driving");
     try {
       await this.openSource();
-      opening.signal.throwIfAborted();
-      const session = await openSession(this.api, { viewKey: readViewKey(), signal: opening.signal, onwait: (error) => this.tellWaiting(error) });
-      if (opening.signal.aborted) { await session.end(); return; }
+      signal.throwIfAborted();
+      const session = await openSession(this.api, { viewKey: loadViewKey(), signal, onwait: (refusal) => this.showQueue(refusal) });
+      if (signal.aborted) { await session.end(); return; }
       this.notices.clear("queue");
       await this.run(session, mode);
     } catch (error) {
-      if (!opening.signal.aborted) this.failToStart(error);
+      if (!signal.aborted) this.failToStart(/** @type {Error} */ (error));
     } finally {
       if (this.opening === opening) this.opening = null;
     }
   }
 
+  /** @param {Session} session @param {Mode} mode */
   async run(session, mode) {
     this.session = session;
     this.painter.reset();
     this.latency.clear();
-    this.onstage(this.portrait ? "waiting" : "empty");
-    const mirror = this.driving.source === "camera";
-    this.guard(session.control({ mirror, ...this.controls.wanted }), "controls");
-    const connection = new Connection({ session, mode, painter: this.painter, status: this.status });
-    this.connection = connection;
-    this.listen(connection);
+    this.events.onstage(this.portrait ? "waiting" : "empty");
+    this.guard(session.control({ mirror: this.driving.source === "camera", ...this.controls.changed }), "controls");
+    const { notices, painter, server, events } = this;
+    this.connection = new Connection({
+      session, mode, painter, server,
+      ontransport: events.ontransport,
+      onnotice: (text) => notices.show("transport", text, { brief: true }),
+      onmessage: (message) => this.receive(message),
+      onlost: () => notices.show("connection", "The connection is lost. Trying to get it back.", { kind: "problem", progress: null }),
+      onback: () => notices.show("connection", "The connection is back.", { brief: true }),
+      onended: (reason) => this.end(reason),
+    });
     // Before the socket: the portrait takes longest, and the server may prepare it meanwhile.
-    if (this.portrait) this.sendPortrait();
-    const sent = this.sendDriving();
-    await Promise.all([connection.open(), sent]);
+    if (this.portrait) this.sendPortrait(session, this.portrait);
+    const sent = this.sendDriving(session, this.connection);
+    await Promise.all([this.connection.open(), sent]);
   }
 
-  listen(connection) {
-    connection.onused = (text) => this.onused(text);
-    connection.onnotice = (key, text) => this.notices.show(key, text, { brief: true });
-    connection.onmessage = (type, message) => this.receive(type, message);
-    connection.onlost = () => this.notices.show("connection", "The connection is lost. Trying to get it back.", { kind: "problem", progress: null });
-    connection.onback = () => this.notices.show("connection", "The connection is back.", { brief: true });
-    connection.ongone = (reason) => this.gone(reason);
+  /** @param {Message} message */
+  receive(message) {
+    if (message.type === "state") this.showState(message.state);
+    else if (message.type === "stats") this.events.onstats(message.stats);
+    else if (message.type === "error") this.notices.show("server", message.error.message, { kind: "problem" });
   }
 
-  receive(type, message) {
-    if (type === "state") this.showState(message.state);
-    else if (type === "stats") this.onstats(message.stats);
-    else if (type === "error") this.notices.show("server", message.error.message, { kind: "problem" });
-  }
-
+  /** @param {SessionState} state */
   showState(state) {
     this.state = state;
     this.painter.setGeneration(state.generation);
     this.controls.show(state.controls);
-    this.connection.setSending(state.playing);
+    this.connection?.setSending(state.playing);
     if (state.face === false && state.playing && this.driving.source !== "template") {
-      this.notices.show("face", "No face in view. The picture goes on when yours is seen: look at the camera, with light from the front.");
+      this.notices.show("face", "No face in view. The video continues when your face is seen: look at the camera, with light from the front.");
     } else {
       this.notices.clear("face");
     }
     if (state.message) this.notices.show("server", state.message);
     else this.notices.clear("server");
-    this.onstage(state.stage);
-    this.onstate(state);
+    this.events.onstage(state.stage);
+    this.events.onstate(state);
   }
 
-  /** Opens what drives on this side: the camera, or none. */
+  /** Opens the camera where it drives, else closes it. */
   async openSource() {
     if (this.driving.source !== "camera") { this.camera.close(); return; }
     const stream = await this.camera.open(this.driving.cameraId);
@@ -134,48 +153,51 @@ export class App {
     this.driving.showCameras(await this.camera.list(), inUse);
   }
 
-  /** Tells the server what drives, and sends the file where it is one. */
-  async sendDriving() {
-    const { session, connection, driving } = this;
-    const { source, film } = driving;
-    await connection.attachCamera(source === "camera" ? this.camera.video : null, source === "camera" ? this.camera.stream : null);
-    driving.showAddress(session, this.status.webrtc);
+  /**
+   * Sets what drives, and sends the file where it is one.
+   * @param {Session} session
+   * @param {Connection} connection
+   */
+  async sendDriving(session, connection) {
+    const { source, media } = this.driving;
+    const { video, stream } = source === "camera" ? this.camera : { video: null, stream: null };
+    await connection.attachCamera(video, stream);
+    this.driving.showAddress(session, this.server.webrtc);
     if (source === "camera" || source === "obs") {
       await this.guard(session.change({ driver: "camera" }), "driving");
-    } else if (film) {
-      await this.sendFilm(source, film);
+    } else if (media) {
+      await this.sendMedia(session, source, media);
     } else {
       this.notices.show("driving", source === "clip" ? "Choose a clip to drive from." : "Choose a motion file to drive from.");
     }
   }
 
-  async sendFilm(kind, film) {
-    const { session } = this;
+  /** @param {Session} session @param {"clip"|"template"} kind @param {Media} media */
+  async sendMedia(session, kind, media) {
     const { loop } = this.driving;
-    if (film === this.sent) { await this.guard(session.change({ driver: kind, loop }), "driving"); return; }
-    const limit = this.status.limits[`${kind}_bytes`];
-    if (film.file?.size > limit) { this.tellTooLarge("driving", film.file, limit); return; }
-    this.notices.show("driving", `Sending ${film.name}.`, { progress: null });
-    const answer = await this.guard(session.putDriving(kind, film, loop), "driving");
+    if (media === this.sent) { await this.guard(session.change({ driver: kind, loop }), "driving"); return; }
+    if (this.isTooLarge("driving", media.file, this.server.limits[`${kind}_bytes`])) return;
+    this.notices.show("driving", `Sending ${media.name}.`, { progress: null });
+    const answer = await this.guard(session.putDriving(kind, media, loop), "driving");
     if (!answer || session !== this.session) return;
-    this.sent = film;
+    this.sent = media;
     this.notices.clear("driving");
   }
 
-  /** The clip or motion file plays again from its beginning. */
+  /** Plays the clip or motion file from its beginning. */
   async replay() {
-    if (this.session) await this.sendDriving();
+    if (this.session && this.connection) await this.sendDriving(this.session, this.connection);
   }
 
-  /** Whether the clip or motion file begins again at its end was changed. */
+  /** The user changed whether the clip or motion file repeats. */
   async changeLoop() {
-    const { film, loop, source } = this.driving;
-    if (!this.session || !film || film !== this.sent) return; // it is sent with the film
+    const { media, loop, source } = this.driving;
+    if (!this.session || !media || media !== this.sent) return; // it is sent with the file
     const ended = loop && this.state?.stage === "waiting";
     await this.guard(this.session.change(ended ? { driver: source, loop } : { loop }), "driving");
   }
 
-  /** Another source was chosen, or another film or camera of it. */
+  /** The user chose another source, or another file or camera of it. */
   async changeDriving() {
     this.notices.clear("camera", "driving", "face");
     this.latency.clear();
@@ -184,113 +206,130 @@ export class App {
       return;
     }
     const mirror = this.driving.source === "camera";
-    if (!("mirror" in this.controls.wanted)) this.guard(this.session.control({ mirror }), "controls");
+    if (!("mirror" in this.controls.changed)) this.guard(this.session.control({ mirror }), "controls");
     try {
       await this.openSource();
-      if (this.session) await this.sendDriving();
-      else this.camera.close(); // stopped while the camera was asked for
+      if (this.session && this.connection) await this.sendDriving(this.session, this.connection);
+      else this.camera.close(); // stopped while the camera was opening
     } catch (error) {
       if (!(error instanceof CameraError)) throw error;
-      this.tellCamera(error.message);
+      this.showCameraProblem(error.message);
     }
   }
 
   /**
-   * A portrait was chosen: shown at once where nothing runs, sent where something does.
-   * @param {import("./portrait.js").Portrait} portrait
+   * The user chose a portrait: shown at once where nothing runs, else sent.
+   * @param {Portrait} portrait
    */
   async setPortrait(portrait) {
     this.notices.clear("portrait");
-    const limit = this.status.limits.portrait_bytes;
-    if (portrait.file?.size > limit) { this.tellTooLarge("portrait", portrait.file, limit); return; }
+    if (this.isTooLarge("portrait", portrait.file, this.server.limits.portrait_bytes)) return;
     this.portrait = portrait;
-    if (this.session) { await this.sendPortrait(); return; }
-    const picture = await createImageBitmap(portrait.picture).catch(() => null);
-    if (picture && !this.session) this.painter.still(picture);
-    picture?.close();
+    if (this.session) { await this.sendPortrait(this.session, portrait); return; }
+    const image = await createImageBitmap(portrait.image).catch(() => null);
+    if (image && !this.session) this.painter.drawStill(image);
+    image?.close();
   }
 
-  async sendPortrait() {
-    this.generationAsked += 1;
-    const asked = this.generationAsked;
-    this.notices.show("portrait", "Preparing the portrait.", { progress: null });
-    const { portrait, session } = this;
+  /** @param {Session} session @param {Portrait} portrait */
+  async sendPortrait(session, portrait) {
+    this.portraitsSent += 1;
+    const number = this.portraitsSent;
     const answer = await this.guard(session.putPortrait(portrait), "portrait");
-    if (asked !== this.generationAsked || session !== this.session) return; // a later portrait took its place, or all is over
+    if (number !== this.portraitsSent || session !== this.session) return; // a later portrait took its place, or all is over
     this.portrait = answer ? portrait : this.accepted;
     this.accepted = this.portrait;
-    this.onportrait(this.portrait);
+    this.events.onportrait(this.portrait);
     if (!answer) return;
     this.painter.setGeneration(answer.generation);
     if (answer.note) this.notices.show("portrait", answer.note);
     else this.notices.clear("portrait");
   }
 
-  /** Pauses, or goes on. */
   async togglePlaying() {
     if (!this.session || !this.state) return;
     const playing = !this.state.playing;
-    this.connection.setSending(playing);
+    this.connection?.setSending(playing);
     const state = await this.guard(this.session.change({ playing }), "session");
     if (state && this.connection) this.showState(state);
   }
 
-  /** Ends the stream: the camera is let go, and the server forgets all that was uploaded. */
+  /** Ends the stream: the camera is turned off, and the server deletes all that was uploaded. */
   async stop() {
     const { session } = this;
     this.opening?.abort();
-    this.letGo("idle");
+    this.release("idle");
     this.notices.clear("queue", "connection", "face", "server", "portrait", "driving", "transport", "controls", "session");
     await session?.end();
   }
 
-  letGo(stage) {
+  /** @param {"idle"|"ended"} stage */
+  release(stage) {
     this.connection?.close();
     this.camera.close();
     this.session = this.connection = this.state = this.sent = this.opening = null;
-    this.driving.showAddress(null, this.status.webrtc);
+    this.driving.showAddress(null, this.server.webrtc);
     this.painter.reset();
     this.latency.clear();
-    this.onstage(stage);
+    this.events.onstage(stage);
   }
 
-  gone(reason) {
-    this.letGo("ended");
+  /** @param {string} reason why the server ended the session */
+  end(reason) {
+    this.release("ended");
     this.notices.clear("connection", "face", "server", "portrait");
-    const text = `The session has ended. ${reason}`;
-    this.notices.show("session", text, { kind: "problem", action: { label: "Start again", run: () => this.onrestart() } });
+    this.showProblem("session", `The session has ended. ${reason}`, "Start again", this.events.onrestart);
   }
 
-  cameraLost() {
-    this.connection?.attachCamera(null, null);
-    this.tellCamera("The camera was disconnected.");
-  }
-
-  tellCamera(text) {
-    const run = () => (this.session ? this.changeDriving() : this.onrestart());
-    this.notices.show("camera", text, { kind: "problem", action: { label: "Try again", run } });
-  }
-
-  tellTooLarge(key, file, limit) {
-    const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
-    const text = `${file.name} has ${megabytes(file.size)} MB; this server takes up to ${megabytes(limit)} MB.`;
-    this.notices.show(key, text, { kind: "problem" });
-  }
-
-  tellWaiting(error) {
-    this.onstage("queued");
-    const place = error.position === null ? "" : ` You are number ${error.position} in line.`;
-    const text = error.kind === "server_full" ? `The server is full.${place} It starts by itself when it is your turn.` : error.message;
-    this.notices.show("queue", text, { progress: null, action: { label: "Cancel", run: () => this.stop() } });
-  }
-
+  /** @param {Error} error */
   failToStart(error) {
     const { session } = this;
-    this.letGo("idle");
+    this.release("idle");
     session?.end();
     this.notices.clear("queue", "driving");
-    if (error instanceof CameraError) { this.tellCamera(error.message); return; }
-    this.notices.show("start", error.message, { kind: "problem", action: { label: "Try again", run: () => this.onrestart() } });
+    if (error instanceof CameraError) this.showCameraProblem(error.message);
+    else this.showProblem("start", error.message, "Try again", this.events.onrestart);
+  }
+
+  loseCamera() {
+    this.connection?.attachCamera(null, null);
+    this.showCameraProblem("The camera was disconnected.");
+  }
+
+  /** @param {string} text */
+  showCameraProblem(text) {
+    this.showProblem("camera", text, "Try again", () => (this.session ? this.changeDriving() : this.events.onrestart()));
+  }
+
+  /**
+   * @param {string} key
+   * @param {string} text
+   * @param {string} label of the button
+   * @param {() => unknown} run
+   */
+  showProblem(key, text, label, run) {
+    this.notices.show(key, text, { kind: "problem", action: { label, run } });
+  }
+
+  /**
+   * @param {string} key of the notice
+   * @param {File} [file]
+   * @param {number} [limit] bytes
+   */
+  isTooLarge(key, file, limit = Infinity) {
+    if (!file || file.size <= limit) return false;
+    const megabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
+    const text = `${file.name} has ${megabytes(file.size)} MB; this server takes up to ${megabytes(limit)} MB.`;
+    this.notices.show(key, text, { kind: "problem" });
+    return true;
+  }
+
+  /** @param {ApiError} refusal */
+  showQueue(refusal) {
+    this.events.onstage("queued");
+    const place = refusal.position === null ? "" : ` You are number ${refusal.position} in line.`;
+    const text = refusal.kind === "server_full" ? `The server is full.${place} It starts by itself when it is your turn.` : refusal.message;
+    this.notices.show("queue", text, { progress: null, action: { label: "Cancel", run: () => this.stop() } });
   }
 
   /**
@@ -306,7 +345,7 @@ export class App {
       return await request;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      // What a session that was left had to say does not matter any more.
+      // Refusals of a session that was left do not matter any more.
       if (session && session === this.session) this.notices.show(key, error.message, { kind: "problem" });
       return null;
     }

@@ -1,35 +1,36 @@
-// Light or dark as the system says or the person chose, and the sentence about consent, shown once.
-import { byId } from "./dom.js";
-import { recall, remember } from "./store.js";
+// Light or dark as the system or the user chose, and the reminder of consent, shown until dismissed.
+import { byId, onClick } from "./dom.js";
+import { load, save } from "./store.js";
 
-const NEXT = { system: "light", light: "dark", dark: "system" };
-const NAMES = { system: "as the system", light: "light", dark: "dark" };
+/** @type {Record<string, string>} */
+const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
 
+/** @param {string} theme */
 function applyTheme(theme) {
-  if (theme === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  const label = `Colours: ${NAMES[theme]}`;
-  byId("theme").setAttribute("aria-label", label);
-  byId("theme").title = label;
+  document.documentElement.dataset.theme = theme;
+  const title = `Theme: ${theme}`;
+  byId("theme").setAttribute("aria-label", title);
+  byId("theme").title = title;
 }
 
-/** Wires the button for the colours. */
+/** Connects the theme button. */
 export function setUpTheme() {
-  let theme = recall("theme") in NEXT ? recall("theme") : "system";
+  const stored = load("theme") ?? "";
+  let theme = stored in NEXT_THEME ? stored : "system";
   applyTheme(theme);
-  byId("theme").addEventListener("click", () => {
-    theme = NEXT[theme];
-    remember("theme", theme);
+  onClick("theme", () => {
+    theme = NEXT_THEME[theme];
+    save("theme", theme);
     applyTheme(theme);
   });
 }
 
-/** Shows the sentence about consent until it was dismissed once. */
+/** Shows the reminder of consent until it was dismissed once. */
 export function setUpConsent() {
   const box = byId("consent");
-  box.hidden = recall("consent") === "yes";
-  byId("consent-ok").addEventListener("click", () => {
-    remember("consent", "yes");
+  box.hidden = load("consent") === "yes";
+  onClick("consent-ok", () => {
+    save("consent", "yes");
     box.hidden = true;
     byId("start").focus();
   });

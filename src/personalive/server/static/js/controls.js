@@ -1,105 +1,140 @@
 // The controls of docs/protocol.md as labelled inputs. Changes are sent together, a moment after the last one.
-import { element } from "./dom.js";
+import { byId, element } from "./dom.js";
+/** @import { ControlRange, ControlValue, Controls } from "./api.js" */
+
+/**
+ * @typedef {object} Control
+ * @property {string} name
+ * @property {string} label
+ * @property {"range"|"number"|"checkbox"|"select"|"automatic"} input
+ * @property {string} [hint] of an automatic control: the label of its checkbox
+ * @property {number} [step]
+ * @property {(value: number) => string} [text] of a range's value
+ * @property {Record<string, string>} [options] of a select, by value
+ * @property {ControlValue} [default] instead of the server's
+ * @property {boolean} [timing] shown in the panel "Timing"
+ */
+/**
+ * One control's nodes; read() gives undefined while the input is invalid.
+ * @typedef {{nodes: HTMLElement[], read: () => ControlValue|undefined, write: (value: ControlValue) => void}} Field
+ */
 
 const DEBOUNCE_MS = 150;
-const share = (value) => `${Math.round(value * 100)} %`;
+const FIRST_FPS = 30; // where "automatic" is switched off
 
-/** Every control: its input, its limits and what it starts with. `delay_ms` is shown with the timing figures. */
+const percent = (/** @type {number} */ value) => `${Math.round(value * 100)} %`;
+
+/** @type {Control[]} */
 const CONTROLS = [
-  { name: "expression", label: "Expression", hint: "How far the face leaves the portrait's own expression", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
-  { name: "mouth", label: "Mouth", hint: "How far the mouth opens", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
-  { name: "eyes", label: "Lids", hint: "How far the eyes close; 0 % never blinks", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
-  { name: "head_motion", label: "Head motion", hint: "How far the head leaves the portrait's own pose", input: "range", min: 0, max: 2, step: 0.05, initial: 1, text: share },
-  { name: "smoothing", label: "Smoothing", hint: "Calmer, but a little later", input: "range", min: 0, max: 0.95, step: 0.05, initial: 0, text: share },
-  { name: "pose", label: "Head angles", input: "select", initial: "absolute", options: { absolute: "as yours", relative: "from neutral" } },
-  { name: "mirror", label: "Mirror left and right", input: "checkbox", initial: true },
-  { name: "keyframes", label: "Remember telling frames", input: "checkbox", initial: true },
-  { name: "keyframe_threshold", label: "How different they must be", input: "number", min: 0, max: 1000, step: 0.5, initial: 17 },
-  { name: "seed", label: "Seed of the noise", input: "number", min: 0, max: 4294967295, step: 1, initial: 0 },
-  { name: "driving_fps", label: "Frames made per second", input: "optional", min: 1, max: 60, step: 1, initial: null, fallback: 30, automatic: "As many as the device keeps up with", text: String },
-  { name: "delay_ms", label: "Target delay", hint: "Shows frames no sooner than this: to line up sound", input: "range", min: 0, max: 3000, step: 10, initial: 0, text: (value) => `${value} ms`, place: "delay" },
+  { name: "expression", label: "Expression", hint: "How far the face leaves the portrait's own expression", input: "range", step: 0.05, text: percent },
+  { name: "mouth", label: "Mouth", hint: "How far the mouth opens", input: "range", step: 0.05, text: percent },
+  { name: "eyes", label: "Eyelids", hint: "How far the eyes close; 0 % never blinks", input: "range", step: 0.05, text: percent },
+  { name: "head_motion", label: "Head motion", hint: "How far the head leaves the portrait's own pose", input: "range", step: 0.05, text: percent },
+  { name: "smoothing", label: "Smoothing", hint: "Calmer, but a little later", input: "range", step: 0.05, text: percent },
+  { name: "pose", label: "Head angles", input: "select", options: { absolute: "as yours", relative: "from neutral" } },
+  { name: "mirror", label: "Mirror left and right", input: "checkbox", default: true },
+  { name: "keyframes", label: "Add keyframes", input: "checkbox" },
+  { name: "keyframe_threshold", label: "Keyframe threshold", input: "number", step: 0.5 },
+  { name: "seed", label: "Noise seed", input: "number", step: 1 },
+  { name: "driving_fps", label: "Frame rate", hint: "As fast as the device keeps up", input: "automatic", step: 1, text: (value) => `${value} fps` },
+  { name: "delay_ms", label: "Target delay", hint: "Shows frames no sooner than this: to line up sound", input: "range", step: 10, text: (value) => `${value} ms`, timing: true },
 ];
 
-const head = (control, ...more) =>
-  element("div", { className: "control-head" }, element("label", { htmlFor: `control-${control.name}`, textContent: control.label }), ...more);
+const idOf = (/** @type {Control} */ control) => `control-${control.name}`;
 
-function number(control, type) {
-  const { min, max, step } = control;
-  return element("input", { id: `control-${control.name}`, type, min, max, step, data: { testid: `control-${control.name}` } });
+/** @param {Control} control @param {HTMLElement} more */
+const head = (control, more) =>
+  element("div", { className: "control-head" }, element("label", { htmlFor: idOf(control), textContent: control.label }), more);
+
+/** @param {Control & ControlRange} control @param {string} type */
+function numberInput(control, type) {
+  const { min = 0, max = Infinity, step = 1 } = control;
+  const limits = { min: String(min), max: String(Math.min(max, Number.MAX_SAFE_INTEGER)), step: String(step) };
+  return element("input", { id: idOf(control), type, ...limits, data: { testid: idOf(control) } });
 }
 
-// Each builder gives the nodes of one control with read() and write(value).
+/** @param {Control & ControlRange} control */
+function buildRange(control) {
+  const { text = String, hint } = control;
+  const input = numberInput(control, "range");
+  const output = element("output", { attributes: { for: input.id } });
+  const show = () => { output.textContent = text(input.valueAsNumber); };
+  input.addEventListener("input", show);
+  /** @type {HTMLElement[]} */ const hints = hint ? [element("p", { className: "hint", textContent: hint })] : [];
+  const write = (/** @type {ControlValue} */ value) => { input.value = String(value); show(); };
+  const nodes = [head(control, output), input, ...hints];
+  return { input, output, nodes, read: () => input.valueAsNumber, write };
+}
+
+/** @type {Record<Control["input"], (control: Control & ControlRange) => Field>} */
 const BUILDERS = {
-  range(control) {
-    const input = number(control, "range");
-    const output = element("output", { htmlFor: input.id });
-    const tell = () => { output.textContent = control.text(Number(input.value)); };
-    input.addEventListener("input", tell);
-    const hint = control.hint ? [element("p", { className: "hint", textContent: control.hint })] : [];
-    return { nodes: [head(control, output), input, ...hint], read: () => Number(input.value), write: (value) => { input.value = value; tell(); } };
-  },
+  range: buildRange,
   number(control) {
-    const input = number(control, "number");
-    const read = () => (input.checkValidity() && input.value !== "" ? Number(input.value) : undefined);
-    return { nodes: [head(control, input)], read, write: (value) => { input.value = value; } };
+    const input = numberInput(control, "number");
+    const read = () => (input.checkValidity() && input.value !== "" ? input.valueAsNumber : undefined);
+    return { nodes: [head(control, input)], read, write: (value) => { input.value = String(value); } };
   },
   checkbox(control) {
-    const input = element("input", { id: `control-${control.name}`, type: "checkbox", data: { testid: `control-${control.name}` } });
+    const input = element("input", { id: idOf(control), type: "checkbox", data: { testid: idOf(control) } });
     const label = element("label", { className: "check" }, input, control.label);
-    return { nodes: [label], read: () => input.checked, write: (value) => { input.checked = value; } };
+    return { nodes: [label], read: () => input.checked, write: (value) => { input.checked = value === true; } };
   },
   select(control) {
-    const options = Object.entries(control.options).map(([value, textContent]) => element("option", { value, textContent }));
-    const input = element("select", { id: `control-${control.name}`, data: { testid: `control-${control.name}` } }, ...options);
-    return { nodes: [head(control, input)], read: () => input.value, write: (value) => { input.value = value; } };
+    const choices = Object.entries(control.options ?? {}).map(([value, textContent]) => element("option", { value, textContent }));
+    const input = element("select", { id: idOf(control), data: { testid: idOf(control) } }, ...choices);
+    return { nodes: [head(control, input)], read: () => input.value, write: (value) => { input.value = String(value); } };
   },
-  optional(control) {
-    const range = BUILDERS.range(control);
+  automatic(control) {
+    const { input, output, nodes: [title], ...number } = buildRange(control);
     const automatic = element("input", { type: "checkbox" });
-    const [title, input] = range.nodes;
-    const write = (value) => {
-      automatic.checked = value === null;
-      input.disabled = value === null;
-      range.write(value ?? control.fallback);
-      if (value === null) title.querySelector("output").textContent = "automatic";
+    const label = element("label", { className: "check" }, automatic, control.hint ?? "");
+    const write = (/** @type {ControlValue} */ value) => {
+      automatic.checked = input.disabled = value === null;
+      number.write(value ?? FIRST_FPS);
+      if (value === null) output.textContent = "automatic";
     };
-    automatic.addEventListener("input", () => write(automatic.checked ? null : control.fallback));
-    const label = element("label", { className: "check" }, automatic, control.automatic);
-    return { nodes: [title, label, input], read: () => (automatic.checked ? null : range.read()), write };
+    automatic.addEventListener("input", () => write(automatic.checked ? null : FIRST_FPS));
+    return { nodes: [title, label, input], read: () => (automatic.checked ? null : number.read()), write };
   },
 };
 
-/** All controls. What the person changed is kept and applied to the next session too. */
+/** All controls. What the user changed is applied to the next session too. */
 export class ControlsPanel {
   /**
-   * @param {{main: HTMLElement, delay: HTMLElement}} places
-   * @param {(changes: Record<string, any>) => Promise<Record<string, any>|null>} send
+   * @param {(changes: Controls) => Promise<Controls|null>} send
    *   sends changes; resolves to all controls, or null where there is no session
    */
-  constructor(places, send) {
+  constructor(send) {
     this.send = send;
-    this.wanted = {};
-    this.unsent = {};
-    this.inFlight = {};
+    /** @type {Controls} */ this.changed = {};
+    /** @type {Controls} */ this.unsent = {};
+    /** @type {Controls} */ this.inFlight = {};
     this.timer = 0;
-    this.fields = CONTROLS.map((control) => this.build(control, places[control.place ?? "main"]));
+    /** @type {(Field & {name: string, default: ControlValue})[]} */ this.fields = [];
   }
 
-  build(control, place) {
-    const field = { ...control, ...BUILDERS[control.input](control) };
-    field.write(control.initial);
-    const box = element("div", { className: "control" }, ...field.nodes);
-    box.addEventListener("input", () => {
-      const value = field.read();
-      if (value !== undefined) this.change({ [control.name]: value });
+  /**
+   * Makes the inputs.
+   * @param {Record<string, ControlRange>} ranges the server's, by control
+   */
+  build(ranges) {
+    this.fields = CONTROLS.map((shown) => {
+      const control = { ...ranges[shown.name], ...shown };
+      const field = { name: control.name, default: control.default, ...BUILDERS[control.input](control) };
+      field.write(field.default);
+      const box = element("div", { className: "control" }, ...field.nodes);
+      box.addEventListener("input", () => {
+        const value = field.read();
+        if (value !== undefined) this.change({ [field.name]: value });
+      });
+      byId(control.timing ? "delay-control" : "controls").append(box);
+      return field;
     });
-    place.append(box);
-    return field;
   }
 
-  /** @param {Record<string, any>} changes by the person */
+  /** @param {Controls} changes by the user */
   change(changes) {
-    Object.assign(this.wanted, changes);
+    Object.assign(this.changed, changes);
     Object.assign(this.unsent, changes);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.flush(), DEBOUNCE_MS);
@@ -114,21 +149,19 @@ export class ControlsPanel {
   }
 
   /**
-   * Shows the server's values, except where the person is just changing one.
-   * @param {Record<string, any>} values
+   * Shows the server's values, except where the user is just changing one.
+   * @param {Controls} values
    */
   show(values) {
-    for (const field of this.fields) {
-      const { name } = field;
-      if (name in values && !(name in this.unsent) && !(name in this.inFlight)) field.write(values[name]);
+    for (const { name, write } of this.fields) {
+      if (name in values && !(name in this.unsent) && !(name in this.inFlight)) write(values[name]);
     }
   }
 
-  /** Everything as it is at first. */
+  /** Sets all controls to their defaults. */
   reset() {
-    const initial = Object.fromEntries(this.fields.map((field) => [field.name, field.initial]));
-    for (const field of this.fields) field.write(field.initial);
-    this.change(initial);
-    this.wanted = {};
+    for (const field of this.fields) field.write(field.default);
+    this.change(Object.fromEntries(this.fields.map((field) => [field.name, field.default])));
+    this.changed = {};
   }
 }

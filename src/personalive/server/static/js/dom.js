@@ -1,23 +1,54 @@
-// Small helpers around the document, so that the other modules read as what they do.
+// Small helpers around the document.
 
 /**
  * The element with this id.
+ * @template {HTMLElement} [T=HTMLElement]
  * @param {string} id
- * @returns {any}
+ * @param {new () => T} [type] its class
+ * @returns {T}
  */
-export const byId = (id) => document.getElementById(id);
+export function byId(id, type) {
+  const node = document.getElementById(id);
+  if (!(node instanceof (type ?? HTMLElement))) throw new Error(`The page has no such element: ${id}`);
+  return /** @type {T} */ (node);
+}
+
+/** @param {string} id */
+export const inputById = (id) => byId(id, HTMLInputElement);
+
+/** @param {string} id */
+export const buttonById = (id) => byId(id, HTMLButtonElement);
+
+/** @param {string} id @param {() => unknown} run */
+export function onClick(id, run) {
+  byId(id).addEventListener("click", () => run());
+}
+
+/**
+ * Sets the text of a button that has an icon too, and whether it is pressed.
+ * @param {string} id
+ * @param {string} text
+ * @param {boolean} [pressed]
+ */
+export function setLabel(id, text, pressed) {
+  const button = byId(id);
+  /** @type {HTMLElement} */ (button.querySelector("span")).textContent = text;
+  if (pressed !== undefined) button.setAttribute("aria-pressed", String(pressed));
+}
 
 /**
  * A new element: properties are set, `data` becomes data attributes, children are appended.
- * @param {string} tag
- * @param {Record<string, any>} [properties]
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Partial<Omit<HTMLElementTagNameMap[K], "data"|"attributes">>
+ *   & {data?: Record<string, string>, attributes?: Record<string, string>}} [properties]
  * @param {...(Node|string)} children
- * @returns {any}
+ * @returns {HTMLElementTagNameMap[K]}
  */
-export function element(tag, { data = {}, attributes = {}, ...properties } = {}, ...children) {
+export function element(tag, { data, attributes, ...properties } = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
   Object.assign(node.dataset, data);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes ?? {})) node.setAttribute(name, value);
   node.append(...children);
   return node;
 }
@@ -36,28 +67,26 @@ export function icon(name) {
 }
 
 /**
- * Offers a blob as a file to keep.
+ * Downloads a blob as personalive-TIME.EXTENSION.
  * @param {Blob} blob
- * @param {string} filename
+ * @param {string} extension
+ * @param {string} [prefix]
  */
-export function download(blob, filename) {
+export function download(blob, extension, prefix = "personalive") {
+  const now = new Date();
+  const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000);
+  const time = local.toISOString().slice(0, 19).replace(/[T:]/g, "-");
   const url = URL.createObjectURL(blob);
-  element("a", { href: url, download: filename }).click();
+  element("a", { href: url, download: `${prefix}-${time}.${extension}` }).click();
   // The browser reads the address after the click returns; a minute is ample.
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** The local time as it fits in a file name, such as 2026-01-31-18-05-09. */
-export function fileTime() {
-  const now = new Date();
-  const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000);
-  return local.toISOString().slice(0, 19).replace(/[T:]/g, "-");
-}
-
 /**
- * Waits; ends early, with an AbortError, when the signal is raised.
+ * Waits; ends early, with an AbortError, when the signal is aborted.
  * @param {number} ms
  * @param {AbortSignal} [signal]
+ * @returns {Promise<void>}
  */
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {

@@ -1,105 +1,104 @@
 // Choosing what drives: the camera, a clip, a motion file, or OBS by WHIP. Holds the choice; the app acts on it.
-import { byId, element } from "./dom.js";
+import { byId, element, inputById, onClick } from "./dom.js";
+/** @import { Session } from "./api.js" */
 
-/** @typedef {"camera"|"clip"|"template"|"obs"} Source */
-/** @typedef {{name: string, file?: File, gallery?: string}} Film a clip or motion file: the person's own, or a bundled one */
+/** @typedef {"camera"|"clip"|"template"|"obs"} Source "template" is the protocol's name of a motion file */
+/** @typedef {{name: string, file?: File, gallery?: string}} Media a clip or motion file: the user's own, or a bundled one */
 
 /** The card "Driven by". */
 export class DrivingChooser {
   /** @param {{onchange: () => void, onloop: () => void, onreplay: () => void}} events */
   constructor(events) {
     this.events = events;
-    /** @type {Source} */
-    this.source = "camera";
-    /** @type {Record<string, Film|null>} */
-    this.films = { clip: null, template: null };
-    this.buttons = new Map(); // of bundled clips, by name
-    for (const radio of document.getElementsByName("source")) {
-      radio.addEventListener("change", () => { this.show(radio.value); events.onchange(); });
-    }
-    for (const kind of ["clip", "template"]) this.listen(kind);
-    byId("camera-select").addEventListener("change", () => events.onchange());
+    /** @type {Source} */ this.source = "camera";
+    /** @type {{clip: Media|null, template: Media|null}} */ this.chosen = { clip: null, template: null };
+    /** @type {Map<string, HTMLButtonElement>} of bundled clips, by name */ this.buttons = new Map();
+    const radios = /** @type {NodeListOf<HTMLInputElement & {value: Source}>} */ (document.querySelectorAll("input[name=source]"));
+    for (const radio of radios) radio.addEventListener("change", () => { this.show(radio.value); events.onchange(); });
+    this.listen("clip");
+    this.listen("template");
+    this.cameras = byId("camera-select", HTMLSelectElement);
+    this.cameras.addEventListener("change", () => events.onchange());
   }
 
+  /** @param {"clip"|"template"} kind */
   listen(kind) {
-    const input = byId(`${kind}-input`);
-    input.addEventListener("change", () => { if (input.files[0]) this.takeFile(kind, input.files[0]); input.value = ""; });
-    byId(`${kind}-loop`).addEventListener("change", () => this.events.onloop());
-    byId(`${kind}-replay`).addEventListener("click", () => this.events.onreplay());
+    const input = inputById(`${kind}-input`);
+    input.addEventListener("change", () => { if (input.files?.[0]) this.chooseFile(kind, input.files[0]); input.value = ""; });
+    inputById(`${kind}-loop`).addEventListener("change", () => this.events.onloop());
+    onClick(`${kind}-replay`, () => this.events.onreplay());
   }
 
-  /** Uses this file from now on. */
-  takeFile(kind, file) {
-    this.take(kind, { file, name: file.name });
+  /** @param {"clip"|"template"} kind @param {File} file */
+  chooseFile(kind, file) {
+    byId(`${kind}-name`).textContent = file.name;
+    this.choose(kind, { file, name: file.name });
   }
 
-  /**
-   * Uses this from now on.
-   * @param {"clip"|"template"} kind
-   * @param {Film} film
-   */
-  take(kind, film) {
-    this.films[kind] = film;
-    if (film.file) byId(`${kind}-name`).textContent = film.name;
-    if (kind === "clip") for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === film.gallery));
-    document.querySelector(`input[name="source"][value="${kind}"]`).checked = true;
+  /** @param {"clip"|"template"} kind @param {Media} media */
+  choose(kind, media) {
+    this.chosen[kind] = media;
+    if (kind === "clip") for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === media.gallery));
+    /** @type {HTMLInputElement} */ (document.querySelector(`input[name=source][value=${kind}]`)).checked = true;
     this.show(kind);
     this.events.onchange();
   }
 
   /**
-   * Offers a bundled clip.
+   * Adds a bundled clip to the gallery.
    * @param {{name: string, title: string}} item
    */
-  offer({ name, title }) {
+  add({ name, title }) {
     const button = element("button", { type: "button", textContent: title, data: { testid: "gallery-clip" }, attributes: { "aria-pressed": "false" } });
-    button.addEventListener("click", () => this.take("clip", { gallery: name, name: title }));
+    button.addEventListener("click", () => this.choose("clip", { gallery: name, name: title }));
     this.buttons.set(name, button);
     byId("clip-gallery").append(element("li", {}, button));
   }
 
+  /** @param {Source} source */
   show(source) {
     this.source = source;
-    for (const part of document.querySelectorAll(".source")) part.hidden = part.dataset.source !== source;
+    const parts = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".source"));
+    for (const part of parts) part.hidden = part.dataset.source !== source;
   }
 
-  /** The clip or motion file to drive from, or null where none is needed or chosen. */
-  get film() {
-    return this.films[this.source] ?? null;
+  /** The clip or motion file to drive from; null: none is needed, or none was chosen. */
+  get media() {
+    return this.source === "clip" || this.source === "template" ? this.chosen[this.source] : null;
   }
 
-  /** Whether the clip or motion file is to be repeated. */
+  /** True where the clip or motion file repeats. */
   get loop() {
-    return byId(`${this.source}-loop`).checked;
+    return inputById(`${this.source}-loop`).checked;
   }
 
-  /** The chosen camera; "" for the browser's own choice. */
+  /** The chosen camera; "" for the browser's choice. */
   get cameraId() {
-    return byId("camera-select").value;
+    return this.cameras.value;
   }
 
   /**
-   * Offers the cameras there are, where there is a choice.
+   * Lists the cameras, where there are several.
    * @param {MediaDeviceInfo[]} cameras
-   * @param {string} inUse device id
+   * @param {string} [inUse] device id
    */
-  showCameras(cameras, inUse) {
+  showCameras(cameras, inUse = "") {
     byId("camera-choice").hidden = cameras.length < 2;
     const options = cameras.map(({ deviceId, label }, i) => element("option", { value: deviceId, textContent: label || `Camera ${i + 1}` }));
-    byId("camera-select").replaceChildren(...options);
-    byId("camera-select").value = inUse;
+    this.cameras.replaceChildren(...options);
+    this.cameras.value = inUse;
   }
 
   /**
-   * Shows where OBS sends to; null: no session, or no WebRTC.
-   * @param {import("./session.js").Session|null} session
-   * @param {boolean} webrtc
+   * Shows where OBS sends to.
+   * @param {Session|null} session
+   * @param {boolean} webrtc false: the server has none
    */
   showAddress(session, webrtc) {
-    const usable = Boolean(session && webrtc);
-    byId("obs-address").hidden = !usable;
-    byId("whip-url").value = usable ? session.whipUrl : "";
-    byId("whip-key").value = usable ? session.key : "";
+    const shown = webrtc ? session : null;
+    byId("obs-address").hidden = !shown;
+    inputById("whip-url").value = shown?.whipUrl ?? "";
+    inputById("whip-key").value = shown?.key ?? "";
     byId("obs-hint").textContent = webrtc
       ? "Start, then copy the address and the key into OBS: Settings, Stream, service WHIP."
       : "This server has no WebRTC, so OBS cannot send to it. Use the virtual camera of OBS as the camera instead.";

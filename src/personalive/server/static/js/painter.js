@@ -1,26 +1,31 @@
 // Draws finished frames on the result canvas: the newest on the next animation frame, never one of an older portrait.
+/** @import { FrameHeader } from "./wire.js" */
 
-/** A canvas that shows a stream of frames, or a still picture while there is none. */
+/** @typedef {{header: FrameHeader, bitmap: ImageBitmap|null}} Frame null: could not be decoded, or came too late */
+
+/** A canvas that shows a stream of frames, or a still image while there is none. */
 export class Painter {
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d");
-    this.pending = null;
+    this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    /** @type {(Frame & {bitmap: ImageBitmap})|null} */ this.pending = null;
     this.scheduled = false;
-    this.era = 0; // frames that are still being read when it changes are never shown
-    this.ondrawn = (_header, _nowMs) => {};
-    this.onsettled = (_header) => {}; // shown or dropped: to be acknowledged
-    this.reset();
-  }
-
-  /** Forgets the stream; the picture stays. */
-  reset() {
-    this.era += 1;
+    this.epoch = 0; // frames that are still being decoded when it changes are never shown
+    /** @type {(header: FrameHeader|null, nowMs: number) => void} */ this.ondrawn = () => {};
+    /** @type {(header: FrameHeader) => void} */ this.onsettled = () => {}; // shown or dropped: to be acknowledged
     this.generation = 0;
     this.newestIndex = -1;
     this.dropped = 0;
-    this.settle(this.pending);
+  }
+
+  /** Forgets the stream; the image stays. */
+  reset() {
+    this.epoch += 1;
+    this.generation = 0;
+    this.newestIndex = -1;
+    this.dropped = 0;
+    if (this.pending) this.settle(this.pending);
     this.pending = null;
   }
 
@@ -35,35 +40,36 @@ export class Painter {
   }
 
   /**
-   * A finished frame came in.
-   * @param {import("./wire.js").FrameHeader} header
+   * Takes a finished frame that arrived.
+   * @param {FrameHeader} header
    * @param {Blob} jpeg
    */
   async offer(header, jpeg) {
-    const { era } = this;
+    const { epoch } = this;
     this.setGeneration(header.generation);
     const bitmap = this.isStale(header) ? null : await createImageBitmap(jpeg).catch(() => null);
-    if (era !== this.era) { bitmap?.close(); return; }
-    const frame = { header, bitmap };
-    if (!bitmap || this.isStale(header)) { this.drop(frame); return; }
+    if (epoch !== this.epoch) { bitmap?.close(); return; }
+    if (!bitmap || this.isStale(header)) { this.drop({ header, bitmap }); return; }
     this.newestIndex = header.index;
     if (this.pending) this.drop(this.pending);
-    this.pending = frame;
+    this.pending = { header, bitmap };
     this.schedule();
   }
 
+  /** @param {FrameHeader} header */
   isStale(header) {
     return header.generation < this.generation || header.index <= this.newestIndex;
   }
 
+  /** @param {Frame} frame */
   drop(frame) {
     this.dropped += 1;
     this.settle(frame);
     if (frame === this.pending) this.pending = null;
   }
 
+  /** @param {Frame} frame */
   settle(frame) {
-    if (!frame) return;
     frame.bitmap?.close();
     this.onsettled(frame.header);
   }
@@ -85,6 +91,7 @@ export class Painter {
     this.settle(frame);
   }
 
+  /** @param {CanvasImageSource} image @param {number} width @param {number} height */
   paint(image, width, height) {
     // Setting a size clears the canvas, so only where it differs.
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
@@ -92,7 +99,7 @@ export class Painter {
   }
 
   /**
-   * Draws the current picture of a video element (the WebRTC result).
+   * Draws the current frame of a video element (the WebRTC result).
    * @param {HTMLVideoElement} video
    */
   drawVideo(video) {
@@ -101,19 +108,19 @@ export class Painter {
   }
 
   /**
-   * A still picture, cropped to the middle square.
-   * @param {ImageBitmap} picture
+   * Draws a still image, cropped to the middle square.
+   * @param {ImageBitmap} image
    */
-  still(picture) {
-    const side = Math.min(picture.width, picture.height);
+  drawStill(image) {
+    const side = Math.min(image.width, image.height);
     const { width, height } = this.canvas;
     this.context.clearRect(0, 0, width, height);
-    this.context.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side, 0, 0, width, height);
+    this.context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, width, height);
   }
 
-  /** Nothing is shown, and nothing that came before. */
+  /** Clears the canvas; frames that arrived before are not shown. */
   clear() {
-    this.era += 1;
+    this.epoch += 1;
     if (this.pending) this.drop(this.pending);
     this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }

@@ -1,25 +1,24 @@
 // Choosing a portrait: by button, by dropping or pasting anywhere, or one of the bundled ones.
-import { byId, element } from "./dom.js";
+import { byId, element, inputById } from "./dom.js";
 
-/** @typedef {{file?: File, gallery?: string, picture: Blob}} Portrait `picture` is what the page itself shows */
+/** @typedef {{file?: File, gallery?: string, image: Blob}} Portrait `image` is what the page itself shows */
 
-const dropped = (event) => [...(event.dataTransfer?.files ?? [])];
-const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+const carriesFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
 
 /** The portrait card, with drops and pastes on the whole page. */
 export class PortraitChooser {
   /**
    * @param {{onchoose: (portrait: Portrait) => void, onother: (file: File) => void}} options
-   *   `onother` gets a dropped file that is no picture
+   *   `onother` gets a file that is no image
    */
   constructor({ onchoose, onother }) {
     this.onchoose = onchoose;
     this.onother = onother;
-    this.buttons = new Map();
-    const input = byId("portrait-input");
-    input.addEventListener("change", () => { this.take(input.files[0]); input.value = ""; });
+    /** @type {Map<string, HTMLButtonElement>} of bundled portraits, by name */ this.buttons = new Map();
+    const input = inputById("portrait-input");
+    input.addEventListener("change", () => { this.take(input.files); input.value = ""; });
     this.listenForDrops();
-    document.addEventListener("paste", (event) => this.take([...event.clipboardData.files][0]));
+    document.addEventListener("paste", (event) => this.take(event.clipboardData?.files));
   }
 
   listenForDrops() {
@@ -34,16 +33,19 @@ export class PortraitChooser {
       hint.hidden = true;
       if (!carriesFiles(event)) return;
       event.preventDefault();
-      this.take(dropped(event)[0]);
+      this.take(event.dataTransfer?.files);
     });
   }
 
-  take(file) {
+  /** @param {FileList|null} [files] the first one is used */
+  take(files) {
+    const file = files?.[0];
     if (!file) return;
-    if (file.type.startsWith("image/")) this.choose({ file, picture: file });
+    if (file.type.startsWith("image/")) this.choose({ file, image: file });
     else this.onother(file);
   }
 
+  /** @param {Portrait} portrait */
   choose(portrait) {
     this.show(portrait);
     this.onchoose(portrait);
@@ -51,23 +53,23 @@ export class PortraitChooser {
 
   /** @param {Portrait|null} portrait the one in use */
   show(portrait) {
-    const thumb = byId("portrait-thumb");
+    const thumb = byId("portrait-thumb", HTMLImageElement);
     if (thumb.src) URL.revokeObjectURL(thumb.src);
-    if (portrait) thumb.src = URL.createObjectURL(portrait.picture);
+    if (portrait) thumb.src = URL.createObjectURL(portrait.image);
     else thumb.removeAttribute("src");
     thumb.alt = portrait ? "The chosen portrait" : "No portrait chosen";
     for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === portrait?.gallery));
   }
 
   /**
-   * Offers a bundled portrait.
+   * Adds a bundled portrait to the gallery.
    * @param {{name: string, title: string}} item
-   * @param {Blob} picture
+   * @param {Blob} image
    */
-  offer({ name, title }, picture) {
-    const image = element("img", { src: URL.createObjectURL(picture), alt: "" });
-    const button = element("button", { type: "button", title, data: { testid: "gallery-item" }, attributes: { "aria-label": title, "aria-pressed": "false" } }, image);
-    button.addEventListener("click", () => this.choose({ gallery: name, picture }));
+  add({ name, title }, image) {
+    const thumb = element("img", { src: URL.createObjectURL(image), alt: "" });
+    const button = element("button", { type: "button", title, data: { testid: "gallery-item" }, attributes: { "aria-label": title, "aria-pressed": "false" } }, thumb);
+    button.addEventListener("click", () => this.choose({ gallery: name, image }));
     this.buttons.set(name, button);
     byId("gallery").append(element("li", {}, button));
   }

@@ -1,7 +1,9 @@
-// The WebSocket transport: driving frames up, finished frames and messages down, and coming back after a cut.
-import { Capture } from "./capture.js";
+// The WebSocket transport: driving frames up, finished frames and messages down, reconnecting after a cut.
+import { Capture } from "./camera.js";
 import { sleep } from "./dom.js";
 import { packDriving, unpackFinished } from "./wire.js";
+/** @import { Refusal, SessionState, Stats } from "./api.js" */
+/** @import { FrameHeader } from "./wire.js" */
 
 const PROTOCOL = "personalive.v1";
 const MAX_BUFFERED_BYTES = 64 * 1024;
@@ -9,108 +11,124 @@ const FIRST_RETRY_MS = 300;
 const MAX_RETRY_MS = 4_000;
 
 /**
- * A transport has connect(), attachCamera(video, stream), close() and the callback onframe. This one also carries the
- * session's messages: onmessage(type, message), onlost(), onback(), and ongone(reason) once there is no coming back.
+ * The server's text messages, by type.
+ * @typedef {{type: "state", state: SessionState}|{type: "stats", stats: Stats}
+ *   |{type: "error", error: Refusal}|{type: "ended", reason: string}} Message
  */
+/**
+ * @typedef {object} SocketOptions
+ * @property {string} path
+ * @property {"driver"|"viewer"} role
+ * @property {string} key
+ * @property {boolean} [frames] false: messages only
+ * @property {() => Promise<boolean>} isAlive whether there is a session to reconnect to
+ * @property {(header: FrameHeader, jpeg: Blob) => void} onframe
+ * @property {(message: Message) => void} [onmessage]
+ * @property {() => void} onlost
+ * @property {() => void} onback the connection is there again
+ * @property {(reason: string) => void} onended
+ */
+
+/** A session's messages and, unless `frames` is false, its frames. */
 export class SocketTransport {
-  /**
-   * @param {{path: string, role: "driver"|"viewer", key: string, frames?: boolean,
-   *   isAlive: () => Promise<boolean>}} options `frames` false: messages only; `isAlive` asks whether the session is
-   */
-  constructor({ path, role, key, frames = true, isAlive }) {
-    const url = new URL(`${path}/socket`, location.href);
-    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    url.searchParams.set("role", role);
-    if (!frames) url.searchParams.set("frames", "false");
-    Object.assign(this, { url, key, frames, isAlive });
-    this.socket = null;
-    this.capture = null;
+  /** @param {SocketOptions} options */
+  constructor(options) {
+    const { path, role, frames = true } = options;
+    this.options = options;
+    this.frames = frames;
+    this.url = new URL(`${path}/socket`, location.href);
+    this.url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    this.url.searchParams.set("role", role);
+    this.url.searchParams.set("frames", String(frames));
+    /** @type {WebSocket|null} */ this.socket = null;
+    /** @type {Capture|null} */ this.capture = null;
     this.closed = new AbortController();
     this.sequence = 0;
     this.lastCaptureUs = 0;
     this.sending = true;
-    this.onframe = (_header, _jpeg) => {};
-    this.onmessage = (_type, _message) => {};
-    this.onlost = () => {};
-    this.onback = () => {};
-    this.ongone = (_reason) => {};
-  }
-
-  /** Resolves when the socket is served; from then on it comes back by itself. */
-  async connect() {
-    await this.open();
-    this.keep();
-  }
-
-  open() {
-    return new Promise((resolve, reject) => {
-      const socket = new WebSocket(this.url, [PROTOCOL, `key.${this.key}`]);
-      socket.binaryType = "arraybuffer";
-      socket.onopen = () => {
-        if (this.closed.signal.aborted) { socket.close(); return; } // closed while it was opening
-        this.socket = socket;
-      };
-      socket.onclose = () => { this.cut?.(); reject(new Error("The connection was closed.")); };
-      // A socket that is refused opens too, says why and closes: to be tried again later, not at once.
-      socket.onmessage = ({ data }) => { if (this.receive(data) !== "error") resolve(socket); };
-    });
-  }
-
-  /** @returns {string} what kind of message it was */
-  receive(data) {
-    if (typeof data === "string") {
-      const message = JSON.parse(data);
-      if (message.type === "ended") this.leave(message.reason);
-      else this.onmessage(message.type, message);
-      return message.type;
-    }
-    const frame = unpackFinished(data);
-    if (frame) this.onframe(frame.header, frame.jpeg);
-    return "frame";
-  }
-
-  async keep() {
-    while (!this.closed.signal.aborted) {
-      if (this.socket?.readyState === WebSocket.OPEN) await new Promise((resolve) => { this.cut = resolve; });
-      if (this.closed.signal.aborted) return;
-      this.onlost();
-      if (!(await this.comeBack())) return;
-      this.onback();
-    }
-  }
-
-  /** Tries until the socket is open again (true) or the session or this transport has ended (false). */
-  async comeBack() {
-    const opened = () => this.open().then(() => true, () => false);
-    for (let wait = FIRST_RETRY_MS; !(await opened()); wait = Math.min(wait * 2, MAX_RETRY_MS)) {
-      if (this.closed.signal.aborted) return false;
-      if (!(await this.isAlive())) { this.leave("It was without a connection for too long."); return false; }
-      await sleep(wait * (0.75 + Math.random() / 2), this.closed.signal).catch(() => {});
-      if (this.closed.signal.aborted) return false;
-    }
-    return true;
-  }
-
-  leave(reason) {
-    if (this.closed.signal.aborted) return;
-    this.close();
-    this.ongone(reason);
   }
 
   /**
-   * Sends this camera's frames from now on; null: none.
+   * Resolves when the socket is served; from then on it reconnects by itself.
+   * @returns {Promise<void>}
+   */
+  connect() {
+    return new Promise((resolve, reject) => {
+      const socket = new WebSocket(this.url, [PROTOCOL, `key.${this.options.key}`]);
+      let served = false;
+      socket.binaryType = "arraybuffer";
+      socket.onopen = () => {
+        if (this.closed.signal.aborted) socket.close(); // closed while it was opening
+        else this.socket = socket;
+      };
+      socket.onmessage = ({ data }) => {
+        // A refused socket opens too, gives the reason and closes: it is tried again later, not at once.
+        if (this.receive(data) === "error") return;
+        served = true;
+        resolve();
+      };
+      socket.onclose = () => {
+        reject(new Error("The connection was closed."));
+        if (served) this.reconnect();
+      };
+    });
+  }
+
+  /**
+   * @param {string|ArrayBuffer} data
+   * @returns {string} the type of the message
+   */
+  receive(data) {
+    if (typeof data === "string") {
+      /** @type {Message} */ const message = JSON.parse(data);
+      if (message.type === "ended") this.end(message.reason);
+      else this.options.onmessage?.(message);
+      return message.type;
+    }
+    const frame = unpackFinished(data);
+    if (frame) this.options.onframe(frame.header, frame.jpeg);
+    return "frame";
+  }
+
+  /** Tries until the socket is served again, or the session or this transport has ended. */
+  async reconnect() {
+    const { signal } = this.closed;
+    if (signal.aborted) return;
+    this.options.onlost();
+    const connected = () => this.connect().then(() => true, () => false);
+    for (let waitMs = FIRST_RETRY_MS; !(await connected()); waitMs = Math.min(waitMs * 2, MAX_RETRY_MS)) {
+      if (signal.aborted) return;
+      if (!(await this.options.isAlive())) { this.end("It was without a connection for too long."); return; }
+      await sleep(waitMs * (0.75 + Math.random() / 2), signal).catch(() => {});
+      if (signal.aborted) return;
+    }
+    this.options.onback();
+  }
+
+  /** @param {string} reason */
+  end(reason) {
+    if (this.closed.signal.aborted) return;
+    this.close();
+    this.options.onended(reason);
+  }
+
+  /**
+   * Sends this camera's frames from now on.
    * @param {HTMLVideoElement|null} video
    */
   attachCamera(video) {
     this.capture?.stop();
     this.capture = null;
     if (!video || !this.frames) return;
-    this.capture = new Capture(video, { ready: () => this.canSend(), onframe: (jpeg, atMs) => this.sendFrame(jpeg, atMs) });
+    this.capture = new Capture(video, { canSend: () => this.canSend(), onframe: (jpeg, atMs) => this.sendFrame(jpeg, atMs) });
+  }
+
+  get isOpen() {
+    return this.socket?.readyState === WebSocket.OPEN;
   }
 
   canSend() {
-    const socket = this.socket;
-    return this.sending && socket?.readyState === WebSocket.OPEN && socket.bufferedAmount <= MAX_BUFFERED_BYTES;
+    return this.sending && this.socket !== null && this.isOpen && this.socket.bufferedAmount <= MAX_BUFFERED_BYTES;
   }
 
   /**
@@ -121,18 +139,17 @@ export class SocketTransport {
     if (!this.canSend()) return;
     this.sequence += 1;
     this.lastCaptureUs = Math.max(this.lastCaptureUs, captureMs * 1000);
-    this.socket.send(packDriving(this.sequence, this.lastCaptureUs, jpeg));
+    this.socket?.send(packDriving(this.sequence, this.lastCaptureUs, jpeg));
   }
 
-  /** @param {import("./wire.js").FrameHeader} header a frame that was shown or dropped */
+  /** @param {FrameHeader} header of a frame that was shown or dropped */
   acknowledge(header) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type: "ack", index: header.index }));
+    if (this.isOpen) this.socket?.send(JSON.stringify({ type: "ack", index: header.index }));
   }
 
   close() {
     this.closed.abort();
     this.attachCamera(null);
     this.socket?.close();
-    this.cut?.();
   }
 }

@@ -1,8 +1,10 @@
 // The WebRTC transport: the camera goes up by WHIP, the result comes down by WHEP. Messages stay on the socket.
+/** @import { Api } from "./api.js" */
 
 const GATHER_LIMIT_MS = 2_000;
 const CONNECT_LIMIT_MS = 4_000;
 
+/** @param {RTCPeerConnection} peer @returns {Promise<void>} */
 function gathered(peer) {
   if (peer.iceGatheringState === "complete") return Promise.resolve();
   return new Promise((resolve) => {
@@ -11,6 +13,7 @@ function gathered(peer) {
   });
 }
 
+/** @param {RTCPeerConnection} peer @returns {Promise<void>} */
 function connected(peer) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error("WebRTC did not connect in time.")), CONNECT_LIMIT_MS);
@@ -23,25 +26,26 @@ function connected(peer) {
 
 /** One direction: a peer connection and the address that ends it. */
 class Leg {
-  constructor(api, path, iceServers) {
+  /** @param {Api} api @param {string} path @param {string[]} iceServers @param {() => void} onlost */
+  constructor(api, path, iceServers, onlost) {
     this.api = api;
     this.path = path;
-    this.location = null;
+    this.onlost = onlost;
+    /** @type {string|null} */ this.location = null;
     this.closed = false;
     this.peer = new RTCPeerConnection({ iceServers: iceServers.map((urls) => ({ urls })) });
-    this.onlost = () => {};
   }
 
   async connect() {
-    const up = connected(this.peer);
-    up.catch(() => {}); // reported by the await below, or not wanted any more
+    const isConnected = connected(this.peer);
+    isConnected.catch(() => {}); // reported by the await below, or no longer needed
     await this.peer.setLocalDescription(await this.peer.createOffer());
     await gathered(this.peer);
-    const response = await this.api.request("POST", this.path, { body: this.peer.localDescription.sdp, type: "application/sdp" });
+    const response = await this.api.request("POST", this.path, { body: this.peer.localDescription?.sdp, type: "application/sdp" });
     this.location = response.headers.get("Location");
     if (this.closed) { this.end(); return; }
     await this.peer.setRemoteDescription({ type: "answer", sdp: await response.text() });
-    await up;
+    await isConnected;
     this.peer.addEventListener("connectionstatechange", () => {
       if (this.peer.connectionState === "failed" && !this.closed) this.onlost();
     });
@@ -52,37 +56,41 @@ class Leg {
     this.location = null;
   }
 
-  /** @param {{tell?: boolean}} [how] tell: whether the server has to be told; with a session its peers end anyway */
-  close({ tell = true } = {}) {
+  /** @param {boolean} sessionEnds the server then closes its side by itself */
+  close(sessionEnds) {
     this.closed = true;
     this.peer.close();
-    if (tell) this.end();
+    if (!sessionEnds) this.end();
   }
 }
 
-/** Transport by WHIP and WHEP; onframe(video) is called for each picture that came. */
+/** Frames by WHIP and WHEP. */
 export class WebRtcTransport {
-  /** @param {{api: import("./api.js").Api, path: string, iceServers: string[]}} options */
-  constructor({ api, path, iceServers }) {
-    Object.assign(this, { api, path, iceServers });
-    this.up = null;
-    this.down = null;
-    this.video = Object.assign(document.createElement("video"), { muted: true, playsInline: true, autoplay: true });
-    this.onframe = (_video) => {};
-    this.onlost = () => {};
+  /**
+   * @param {{api: Api, path: string, iceServers: string[],
+   *   onframe: (video: HTMLVideoElement) => void, onlost: () => void}} options
+   */
+  constructor({ api, path, iceServers, onframe, onlost }) {
+    /** @param {string} name */
+    this.leg = (name) => new Leg(api, `${path}/${name}`, iceServers, onlost);
+    this.onframe = onframe;
+    /** @type {Leg|null} */ this.up = null;
+    /** @type {Leg|null} */ this.down = null;
+    this.video = document.createElement("video");
+    Object.assign(this.video, { muted: true, playsInline: true, autoplay: true });
   }
 
   /** Resolves when the result's direction is connected; rejects after four seconds. */
   async connect() {
-    this.down = new Leg(this.api, `${this.path}/whep`, this.iceServers);
-    this.down.onlost = () => this.onlost();
-    this.down.peer.addTransceiver("video", { direction: "recvonly" });
-    this.down.peer.addEventListener("track", ({ track }) => {
+    const down = this.leg("whep");
+    this.down = down;
+    down.peer.addTransceiver("video", { direction: "recvonly" });
+    down.peer.addEventListener("track", ({ track }) => {
       this.video.srcObject = new MediaStream([track]);
-      this.video.play().catch(() => {}); // closed again before it could begin
+      this.video.play().catch(() => {}); // closed again before it began
       this.watch();
     });
-    await this.down.connect();
+    await down.connect();
   }
 
   watch() {
@@ -94,25 +102,23 @@ export class WebRtcTransport {
   }
 
   /**
-   * Sends this camera from now on; null: none. Resolves when it is connected.
-   * @param {HTMLVideoElement|null} _video
+   * Sends this camera from now on; resolves when it is connected.
    * @param {MediaStream|null} stream
    */
-  async attachCamera(_video, stream) {
-    this.up?.close();
+  async attachCamera(stream) {
+    this.up?.close(false);
     this.up = null;
     if (!stream) return;
-    const leg = new Leg(this.api, `${this.path}/whip`, this.iceServers);
-    this.up = leg;
-    leg.onlost = () => this.onlost();
-    leg.peer.addTransceiver(stream.getVideoTracks()[0], { direction: "sendonly", streams: [stream] });
-    await leg.connect();
+    const up = this.leg("whip");
+    this.up = up;
+    up.peer.addTransceiver(stream.getVideoTracks()[0], { direction: "sendonly", streams: [stream] });
+    await up.connect();
   }
 
-  /** @param {{tell?: boolean}} [how] tell: whether the session goes on */
-  close(how) {
-    this.up?.close(how);
-    this.down?.close(how);
+  /** @param {boolean} sessionEnds */
+  close(sessionEnds) {
+    this.up?.close(sessionEnds);
+    this.down?.close(sessionEnds);
     this.up = this.down = null;
     this.video.srcObject = null;
   }
