@@ -219,7 +219,7 @@ def test_nothing_seeds_globally():
 # --- one engine, and states that are values -----------------------------------------------------------------
 
 
-def test_only_the_engine_denoises_and_the_denoiser_is_called_once():
+def test_only_the_engine_denoises_and_one_module_calls_the_denoiser():
     attributes = {
         name_of(path): {
             n.func.attr for n in ast.walk(tree(path)) if isinstance(n, ast.Call) and hasattr(n.func, "attr")
@@ -241,6 +241,7 @@ def test_only_the_engine_denoises_and_the_denoiser_is_called_once():
     # Image-level training has no stream: it shows the net single frames, without its temporal modules.
     assert callers == {
         "personalive.engine.calls",
+        "personalive.runtime.programs",  # the exported whole call, by the same module
         "personalive.training.motion",
         "personalive.training.recipe.denoise",  # and windows of published sliding training, which no engine runs
     }

@@ -2,7 +2,7 @@
 
     import personalive
     engine = personalive.load_engine("tiny")
-    personalive.animate("portrait.png", "driving.mp4", "film.mp4", engine=engine)
+    personalive.animate("portrait.png", "driving.mp4", "video.mp4", engine=engine)
 
 Names are imported when first used, because torch takes seconds.
 """

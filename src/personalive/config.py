@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from personalive.errors import CheckpointError
 
-BACKEND_ENV = "PERSONALIVE_BACKEND"  # environment variable that says what "auto" means
+BACKEND_ENV = "PERSONALIVE_BACKEND"  # environment variable that sets what "auto" means
 CACHE_ENV = "PERSONALIVE_CACHE"  # environment variable that names the folder of prepared programs
 TINY = "tiny"  # the name of the bundled model wherever a weights folder is asked for
 TAESD = "taesd"  # the name of the small decoder that can be downloaded, wherever a decoder's folder is asked for
@@ -104,7 +104,7 @@ class HeadProxyConfig:
     neck: tuple[float, float, float] = (0.0, 0.403, 0.37)  # the joint that shoulders hang on
     shoulder_follow: float = 0.96  # share of the joint's movement
     shoulder_growth: float = 0.57  # share of the head's change of size
-    shoulder_drop: float = 0.117  # below the joint, in half picture sides, where shoulders begin
+    shoulder_drop: float = 0.117  # below the joint, in half image sides, where shoulders begin
     shoulder_softness: float = 0.036  # same unit
 
 
@@ -231,7 +231,7 @@ PRESETS: Mapping[str, MemoryPreset] = MappingProxyType(
 
 
 def default_cache_folder() -> Path:
-    """Where prepared programs are kept, which can be removed at any time."""
+    """Folder of prepared programs, which can be removed at any time."""
     if named := os.environ.get(CACHE_ENV):
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -239,16 +239,16 @@ def default_cache_folder() -> Path:
 
 
 def default_weights_folder() -> Path:
-    """Where `personalive weights download` puts the weights unless told otherwise."""
+    """Folder where `personalive weights download` puts the weights by default."""
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "personalive" / "weights"
 
 
 def default_decoder_folder() -> Path:
-    """Where `personalive weights download --decoder taesd` puts it unless told otherwise."""
+    """Folder where `personalive weights download --decoder taesd` puts it by default."""
     return default_weights_folder().with_name(TAESD)
 
 
 def default_metrics_folder() -> Path:
-    """Where `personalive evaluate` looks for the networks of LPIPS, ID-SIM and the like unless told otherwise."""
+    """Folder of the networks of LPIPS, ID-SIM and the like for `personalive evaluate`, by default."""
     return default_weights_folder().with_name("metrics")

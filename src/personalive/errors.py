@@ -1,4 +1,4 @@
-"""Every error a user can meet. Each message is one line that says what is wrong and what to do next."""
+"""Every error a user can meet. Each message is one line: what is wrong and what to do next."""
 
 
 class PersonaLiveError(Exception):
@@ -6,7 +6,7 @@ class PersonaLiveError(Exception):
 
 
 class InputError(PersonaLiveError):
-    """A file, picture, clip or argument given by the user cannot be used."""
+    """A file, image, clip or argument given by the user cannot be used."""
 
 
 class FaceNotFoundError(InputError):
@@ -26,4 +26,4 @@ class DownloadError(PersonaLiveError):
 
 
 class DeviceError(PersonaLiveError):
-    """The asked-for device or number format is not available, or its memory is not enough."""
+    """The requested device or dtype is not available, or its memory is not enough."""

@@ -214,7 +214,7 @@ class Conditioner:
 
 
 def _smooth(state: StreamState, tokens: Tensor, poses: HeadPose, kept: float) -> tuple[Tensor, HeadPose]:
-    """Each frame's motion drawn towards the one before it, from the newest in flight on."""
+    """Exponential smoothing of the motion, from the newest frame in flight on."""
     last_tokens, last_pose = state.motion[:, -1:], state.poses[-1]
     weight = torch.full_like(last_pose.yaw, kept)
     even_tokens, even_poses = [], []

@@ -1,4 +1,4 @@
-"""How the driver's motion reaches the portrait: what a person may turn while a stream runs (ours)."""
+"""Controls of how the driver's motion reaches the portrait, changeable while a stream runs (ours)."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Schedule:
         return signal.sqrt() * clean + (1 - signal).sqrt() * noise
 
     def move(self, sample: Tensor, clean: Tensor, timesteps: Tensor, others: Tensor) -> Tensor:
-        """Where deterministic steps lead from ``sample`` at (B, F) ``timesteps`` if all of them predict ``clean``."""
+        """Result of deterministic steps from ``sample`` at (B, F) ``timesteps`` if all of them predict ``clean``."""
         signal, other = self._signal(timesteps, sample), self._signal(others, sample)
         noise = (sample - signal.sqrt() * clean) / (1 - signal).sqrt()
         return other.sqrt() * clean + (1 - other).sqrt() * noise
@@ -68,7 +68,7 @@ class Schedule:
 
         Args:
             prediction: (B, C, F, H, W), the noise, or ("residual") what to add to the
-                sample at unit signal to make it clean, as ``config.prediction`` says.
+                sample at unit signal to make it clean, by ``config.prediction``.
             sample: (B, C, F, H, W) at ``timesteps``.
             timesteps: (B, F).
         """

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from personalive.models.feed_forward import FeedForward
-
 TRANSFORMER_GROUP_NORM_EPS = 1e-6
+EXPANSION = 4  # hidden width of a feed-forward over model width, in all released networks
 MAX_FRAMES = 32  # rows of the temporal position table
 
 
@@ -27,7 +26,7 @@ class KV(NamedTuple):
 
 
 class FrameInputs(NamedTuple):
-    """What the modules along frames receive beside their tokens."""
+    """Inputs of the modules along frames beside their tokens."""
 
     frames: int
     motion: Tensor | None = None  # (B*F, T, token width)
@@ -96,6 +95,36 @@ class ContextAttention(Projections):
         if context.shape[1] != 1:
             raise ValueError(f"context must have one token, got {context.shape[1]}")
         return self.to_out[0](self.to_v(context))
+
+
+class Geglu(nn.Module):
+    """Gated linear unit with exact GELU (weights)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., hidden)."""
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        opened = F.gelu(gate)
+        if torch.is_grad_enabled():
+            return value * opened
+        return opened.mul_(value)  # the widest tensors of the denoiser: one less of them at its worst moment
+
+
+class FeedForward(nn.Module):
+    """GEGLU and a linear layer back; keys ``net.0.proj`` and ``net.2`` as released."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        hidden = EXPANSION * width
+        # the empty middle place keeps the released numbering (a dropout stood there)
+        self.net = nn.ModuleList([Geglu(width, hidden), nn.Identity(), nn.Linear(hidden, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        return self.net[2](self.net[0](x))
 
 
 class SpatialBlock(nn.Module):

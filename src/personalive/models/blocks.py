@@ -29,7 +29,7 @@ RESNET_NORM_EPS = 1e-5
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """What every block of one net shares."""
+    """Sizes that every block of one net shares."""
 
     heads: int
     groups: int
@@ -40,7 +40,7 @@ class BlockSizes:
 
 @dataclass(frozen=True)
 class BlockInputs:
-    """What every block of one pass receives."""
+    """Inputs that every block of one pass receives."""
 
     time_embeddings: Mapping[str, Tensor]  # by resnet name, (B*F, C_out)
     context: Tensor  # (B, 1, D)
@@ -99,7 +99,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """What the down, mid and up blocks share: resnets, each followed by its attentions and frame modules."""
+    """Base of the down, mid and up blocks: resnets, each followed by its attentions and frame modules."""
 
     def __init__(self, name: str, resnets: list[tuple[int, int]], attends: bool, sizes: BlockSizes) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""Where a finished frame's detail lies in the portrait, and how far to trust it (ours).
+"""Detail head: finds a finished frame's detail in the portrait and blends it in (ours).
 
 The denoising net knows where everything has gone, but its latents pass through an autoencoder and blur what was in
-doubt. This head reads the same features, corrects the geometric movement of the portrait, and says pixel by pixel
-whether the portrait's own detail, so moved, or the decoded picture is better.
+doubt. This head takes the same features, corrects the geometric movement of the portrait, and weighs pixel by pixel
+the portrait's own detail, so moved, against the decoded image.
 
-Letters: N frames, C0 channels of the denoiser's first level, h w latent sides, S picture side, W width.
+Letters: N frames, C0 channels of the denoiser's first level, h w latent sides, S image side, W width.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from personalive.config import DetailConfig
 
 GROUPS = 4  # of the norms
-CELL_PX = 4  # pixels of a side that are taken together: of half pictures for the flow, of whole ones for the blend
-SHIFT_GAIN = 4.0  # shifts are small parts of the picture side: brought near 1
+CELL_PX = 4  # pixels of a side that are taken together: of half images for the flow, of whole ones for the blend
+SHIFT_GAIN = 4.0  # shifts are small parts of the image side: brought near 1
 FLOW_GAIN = 0.1  # and back
 
 
 class DetailHead(nn.Module):
-    """A correction of the flow at the latent's resolution, and a blend of two pictures."""
+    """A correction of the flow at the latent's resolution, and a blend of two images."""
 
     def __init__(self, config: DetailConfig, features: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class DetailHead(nn.Module):
                 "mask": nn.Conv2d(blend, CELL_PX**2, 3, padding=1),
             }
         )
-        for last in (self.flow, self.blend["mask"]):  # begins as no correction, and as the mean of both pictures
+        for last in (self.flow, self.blend["mask"]):  # begins as no correction, and as the mean of both images
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
@@ -49,10 +49,10 @@ class DetailHead(nn.Module):
         Args:
             features: (N, C0, h, w), the denoiser's last ones.
             moved: (N, 3, S/2, S/2) in [-1, 1], the portrait moved by geometry.
-            shift: (N, 2, h, w) x, y of that movement in half picture sides.
+            shift: (N, 2, h, w) x, y of that movement in half image sides.
 
         Returns:
-            Hidden features (N, W, h, w), and the correction (N, 2, h, w) in half picture sides, float32.
+            Hidden features (N, W, h, w), and the correction (N, 2, h, w) in half image sides, float32.
         """
         patches = F.pixel_unshuffle(moved, CELL_PX)
         x = self.conv_in(torch.cat([features, patches, SHIFT_GAIN * shift], dim=1))

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from personalive.config import MotionEncoderConfig
 from personalive.errors import CheckpointError
-from personalive.models.attention import TRANSFORMER_GROUP_NORM_EPS, Projections, attend
-from personalive.models.feed_forward import FeedForward
+from personalive.models.attention import TRANSFORMER_GROUP_NORM_EPS, FeedForward, Projections, attend
 
 _HOURGLASS_DEPTH = 4  # weights
 _MIN_FACE_PX = 64  # the hourglass halves S/4 four times

@@ -23,7 +23,7 @@ _EXPANSION = 4  # weights: inner width of a block over its width
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoseHeads:
-    """What the linear heads give, before angles are read from their bins (training supervises these)."""
+    """Outputs of the linear heads, before angles are read from their bins (training supervises these)."""
 
     kp: Tensor  # (B, 3K)
     yaw: Tensor  # (B, N) logits

@@ -28,7 +28,7 @@ NETWORK_NAMES = (
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Networks:
-    """All networks, on one device in one number format. A plain container: it moves and changes nothing."""
+    """All networks, on one device in one dtype. A plain container: it moves and changes nothing."""
 
     config: ModelConfig
     unet_config: UNetConfig
@@ -44,7 +44,7 @@ class Networks:
 
     @property
     def decoder(self) -> Any:
-        """What makes pictures of latents: ``decode(latents / config.scaling_factor).sample``."""
+        """Decoder of latents: ``decode(latents / config.scaling_factor).sample``."""
         return self.vae if self.small_decoder is None else self.small_decoder
 
     def modules(self) -> dict[str, nn.Module]:

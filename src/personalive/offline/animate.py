@@ -92,7 +92,7 @@ class Progress:
     """Progress of a video or recording."""
 
     frames: int  # finished
-    total: int | None  # as the clip's header says; None where it says nothing
+    total: int | None  # by the clip's header; None where it has none
     fps: float  # finished frames per second since the first
 
 
@@ -207,7 +207,7 @@ def _opened(driving: str | os.PathLike[str], options: AnimateOptions) -> Iterato
             yield reader
         return
     if options.mirror:
-        raise InputError(f"{driving}: is motion without pictures, nothing can be mirrored: record it with --mirror")
+        raise InputError(f"{driving}: is motion without images, nothing can be mirrored: record it with --mirror")
     yield load_motion_file(driving).part(options.start_s, options.end_s, name=str(driving))
 
 

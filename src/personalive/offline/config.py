@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ContactSheetConfig:
-    """The picture that shows a whole film at a glance."""
+    """Image that shows a whole video at a glance."""
 
-    columns: int = 8  # moments of the film
-    cell_px: int = 192  # side of one picture
+    columns: int = 8  # moments of the video
+    cell_px: int = 192  # side of one image
     gap_px: int = 6
     background_grey: int = 255
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmSizeConfig:
-    """Limits of a film's side where another than the model's is asked for."""
+    """Limits of a video's side where another than the model's is asked for."""
 
     min_side_px: int = 32
     max_side_px: int = 4096  # three side by side still fit what H.264 players accept
@@ -25,7 +25,7 @@ class FilmSizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MotionFileConfig:
-    """What a motion file may hold: files come from strangers too."""
+    """Limits of a motion file: files come from strangers too."""
 
     max_bytes: int = 200_000_000  # 57 minutes at 25 fps of the released model's motion
     max_header_bytes: int = 16_384  # ours need 800

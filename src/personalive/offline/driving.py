@@ -52,7 +52,7 @@ class Driving(Protocol):
         ...
 
     def framing(self) -> dict[str, Any]:
-        """How the images were framed, for the run's record."""
+        """Framing of the images, for the run's record."""
         ...
 
     def warnings(self) -> list[str]:
@@ -87,7 +87,7 @@ class ClipDriving:
         self.audio = reader.audio
 
     def windows(self) -> Iterator[DrivingWindow]:
-        """As ``Driving`` says."""
+        """See ``Driving``."""
         frames: list[DrivingFrame] = []
         for framed in self._framed():
             assert framed.time is not None
@@ -130,7 +130,7 @@ class MotionDriving:
         self.time_base, self.fps, self.expected = clip.time_base, clip.fps, len(clip)
 
     def windows(self) -> Iterator[DrivingWindow]:
-        """As ``Driving`` says."""
+        """See ``Driving``."""
         starts = [tick * self.time_base for tick in self._clip.ticks().tolist()]
         for first in range(0, len(self._clip), self._chunk):
             motion = self._clip.motion[first : first + self._chunk]
@@ -141,8 +141,8 @@ class MotionDriving:
             yield DrivingWindow(Motion.cat([motion, *[motion[-1:]] * (self._chunk - len(motion))]), frames)
 
     def framing(self) -> dict[str, Any]:
-        """What a motion clip keeps of it."""
-        return {"mode": "template", "frames": len(self._clip), "cuts": int(self._clip.cuts.sum())}
+        """Counts that a motion clip keeps."""
+        return {"mode": "motion file", "frames": len(self._clip), "cuts": int(self._clip.cuts.sum())}
 
     def warnings(self) -> list[str]:
         """None."""

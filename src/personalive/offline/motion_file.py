@@ -255,7 +255,7 @@ def load_motion_file(path: str | os.PathLike[str], engine: Engine | None = None)
 
 
 def is_motion_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a motion file by its content, or claims to be one by its name. Reads its header only.
+    """Tell by content or name whether a file is a motion file. Reads its header only.
 
     Raises:
         InputError: there is no such file, or it may not be read.
@@ -289,7 +289,7 @@ def _metadata_of(header: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _checked_metadata(header: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    """What the header says beside tensors; its tensors have the right names and dtypes."""
+    """Metadata of the header, whose tensors have the right names and dtypes."""
     metadata = _metadata_of(header)
     if header is None or metadata.get("format") != FORMAT:
         raise InputError(f"{name}: is not a motion file: make one with `personalive motion record`")
@@ -317,7 +317,7 @@ def _parse_clip(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> MotionC
 
 
 def _tensors(clip: MotionClip) -> dict[str, Tensor]:
-    """What the file holds, by the names of ``_LAYOUT``."""
+    """Tensors of the file, by the names of ``_LAYOUT``."""
     poses = {name: getattr(clip.motion.poses, name).float() for name in _POSE}
     return {
         "tokens": clip.motion.tokens[0].float(),

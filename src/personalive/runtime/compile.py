@@ -28,7 +28,7 @@ _MAX_VARIANTS = 64  # of one kind of block: shapes by level, reference counts; t
 
 
 def missing_for_compile(device: torch.device) -> str | None:
-    """One clause that says what torch.compile lacks here and what to do; None where it can run."""
+    """One clause that names what torch.compile lacks here and the remedy; None where it can run."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     if device.type == "cpu":
         has_cxx = os.environ.get("CXX") or any(shutil.which(name) for name in ("g++", "clang++", "cl"))

@@ -35,12 +35,12 @@ def export_onnx(
     """Write ``NAME.onnx`` for each network call and ``call.onnx`` for a whole one, and ``export.json``.
 
     Args:
-        backend: the plain one of the networks, which decide the number format and device.
+        backend: the eager one of the networks, which decide the dtype and device.
         target: a folder that does not exist yet; it appears when all is written and checked.
         check: run every file with onnxruntime on noise and compare.
 
     Raises:
-        DeviceError: packages are missing, or cannot check this number format here.
+        DeviceError: packages are missing, or cannot check this dtype here.
         CheckpointError: a file computes something else than torch does.
         OutputError: the folder exists, or the disk refuses.
     """

@@ -192,7 +192,7 @@ def find_weights() -> Path:
         return folder
     raise CheckpointError(
         "no released weights here: run `personalive weights download` (12 GB) for real people, see the bundled "
-        "model with `personalive animate --demo`, or force it on your own pictures with --weights tiny"
+        "model with `personalive animate --demo`, or force it on your own images with --weights tiny"
     )
 
 

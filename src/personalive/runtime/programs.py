@@ -42,7 +42,7 @@ class ProgramSpec:
 
     @property
     def per_image(self) -> bool:
-        """Whether the first axis of every input counts images."""
+        """True where the first axis of every input counts images."""
         return all(self.dynamic.get(name, {}).get(0) == ("n", 1) for name in self.inputs)
 
     def shape(self, name: str, count: int) -> list[int]:
