@@ -21,8 +21,9 @@ from personalive.checkpoints.layout import CONFIGS, PARTS
 from personalive.cli.main import NAME, app
 from personalive.config import FACE_DETECTOR, ModelConfig
 from personalive.engine.backend import Backend
+from personalive.engine.calls import NetworkCall
 from personalive.engine.engine import Engine
-from personalive.engine.state import Conditioning, Leaving, Reference, StreamState
+from personalive.engine.state import Conditioning, DenoisedChunk, Motion, Reference, StreamState
 from personalive.models.networks import Networks
 from personalive.training.presets import STAGES, TinyPreset
 from personalive.training.run import STEPS
@@ -242,7 +243,7 @@ def test_the_readme_makes_a_film_with_options_that_exist(monkeypatch: pytest.Mon
     monkeypatch.setattr(personalive, "animate", animate, raising=False)
     monkeypatch.setattr(personalive, "load_engine", lambda: None, raising=False)
     exec(compile(example, "README.md", "exec"), {})
-    assert made == ["film.mp4"]
+    assert made == ["video.mp4"]
 
 
 class RecordedEngine:
@@ -271,6 +272,21 @@ def test_the_readme_streams_with_calls_that_exist():
     assert engine.calls == ["start", "step", "step", "flush"]
 
 
+def test_the_python_page_streams(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], engine: Engine):
+    """Its examples run as they stand, by a small engine."""
+    monkeypatch.setattr(personalive, "load_engine", lambda _: engine, raising=False)
+    _, whole, by_hand = blocks(text("docs/python.md"), "python")
+    exec(compile(whole + by_hand, "docs/python.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == ["torch.Size([4, 64, 64, 3])"] * 7  # four windows; three in flight
+
+
+def test_the_python_page_names_what_is_public():
+    named = set(re.findall(r"`(\w+)[`(]", text("docs/python.md")))
+    assert set(personalive.__all__) - {"__version__"} <= named
+    signature = inspect.signature(Engine.stream).parameters
+    assert set(signature) - {"self", "portrait", "windows"} == {"seed", "keyframe_threshold", "controls", "on_step"}
+
+
 @each_written_page
 def test_python_examples_parse(page: Path):
     for block in blocks(page.read_text(encoding="utf-8"), "python"):
@@ -280,7 +296,7 @@ def test_python_examples_parse(page: Path):
 def test_types_in_the_middle_are_described_by_their_names():
     _, _, section = text("docs/architecture.md").partition("## The types in the middle")
     described = {cells[0] for cells in rows(section.partition("\n## ")[0])} - {"type", "---"}
-    kinds = (Networks, Reference, StreamState, Conditioning, Leaving, Backend, Engine)
+    kinds = (Networks, NetworkCall, Reference, StreamState, Motion, Conditioning, DenoisedChunk, Backend, Engine)
     assert described == {kind.__name__ for kind in kinds}
     for method in re.findall(r"engine\.(\w+)", section):
         assert hasattr(Engine, method)
