@@ -1,4 +1,4 @@
-"""What only an NVIDIA device can show. Everything else is tested on the CPU, where these tests are skipped.
+"""Tests that need an NVIDIA device. Everything else is tested on the CPU, where these are skipped.
 
 python -m pytest tests/cuda
 """
@@ -10,13 +10,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from personalive.models.quantized import KINDS, quantize_transformers
 
 from personalive.engine.engine import Engine
-from personalive.errors import DeviceError
 from personalive.models.networks import Networks
 from personalive.runtime.cache import ProgramCache
-from personalive.runtime.load import load_engine
 from personalive.runtime.registry import open_backend
 from support.small_engine import key_seeded_networks, noise_pictures
 
@@ -35,14 +32,9 @@ def on_cuda(dtype: torch.dtype = torch.float32) -> Networks:
     return networks
 
 
-def opened(
-    name: str, store: ProgramCache, dtype: torch.dtype = torch.float32, *, decode_beside: bool = False
-) -> Engine:
+def opened(name: str, cache: ProgramCache, dtype: torch.dtype = torch.float32) -> Engine:
     networks = on_cuda(dtype)
-    backend = open_backend(
-        name, networks, precision=dtype, identity="small", store=store, decode_beside=decode_beside
-    )
-    return Engine(networks, backend=backend)
+    return Engine(networks, backend=open_backend(name, networks, precision=dtype, identity="small", cache=cache))
 
 
 def frames_of(engine: Engine, calls: int = CALLS) -> torch.Tensor:
@@ -60,7 +52,7 @@ def psnr_db(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> ProgramCache:
+def cache(tmp_path_factory) -> ProgramCache:
     return ProgramCache(tmp_path_factory.mktemp("programs"))
 
 
@@ -79,13 +71,13 @@ def by_cpu() -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "least_db"), [(torch.float32, 50), (torch.float16, 35), (torch.bfloat16, 25)])
-def test_frames_are_those_of_the_cpu(by_cpu, store, dtype: torch.dtype, least_db: float):
-    assert psnr_db(frames_of(opened("eager", store, dtype), 4), by_cpu) > least_db
+def test_frames_are_those_of_the_cpu(by_cpu, cache, dtype: torch.dtype, least_db: float):
+    assert psnr_db(frames_of(opened("eager", cache, dtype), 4), by_cpu) > least_db
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_compiled_calls_with_every_number_of_keyframes_are_those_of_torch(store, dtype: torch.dtype):
-    plain, compiled = opened("eager", store, dtype), opened("compile", store, dtype)
+def test_compiled_calls_with_every_number_of_keyframes_are_those_of_torch(cache, dtype: torch.dtype):
+    plain, compiled = opened("eager", cache, dtype), opened("compile", cache, dtype)
     state = plain.start(PORTRAIT, keyframe_threshold=0.0)
     met = set()
     for window in WINDOWS:
@@ -96,13 +88,13 @@ def test_compiled_calls_with_every_number_of_keyframes_are_those_of_torch(store,
     assert met == {0, 1, 2, 3}
 
 
-def test_a_replayed_stream_is_the_same_bit_by_bit(store):
-    compiled = opened("compile", store, torch.float16)
+def test_a_replayed_stream_is_the_same_bit_by_bit(cache):
+    compiled = opened("compile", cache, torch.float16)
     assert torch.equal(frames_of(compiled, 5), frames_of(compiled, 5))
 
 
-def test_two_streams_by_turns_do_not_disturb_each_other(store):
-    compiled = opened("compile", store, torch.float16)
+def test_two_streams_by_turns_do_not_disturb_each_other(cache):
+    compiled = opened("compile", cache, torch.float16)
     alone = frames_of(compiled, 4)
     one, other = (compiled.start(picture) for picture in (PORTRAIT, noise_pictures(1, 5)[0]))
     one = compiled.start(PORTRAIT, keyframe_threshold=0.0)
@@ -115,9 +107,8 @@ def test_two_streams_by_turns_do_not_disturb_each_other(store):
 
 
 @pytest.mark.parametrize("name", ["eager", "compile"])
-@pytest.mark.parametrize("decode_beside", [False, True])
-def test_the_host_never_waits_in_a_call(store, name: str, decode_beside: bool):
-    engine = opened(name, store, torch.float16, decode_beside=decode_beside)
+def test_the_host_never_waits_in_a_call(cache, name: str):
+    engine = opened(name, cache, torch.float16)
     state = engine.start(PORTRAIT, keyframe_threshold=0.0)
     for window in WINDOWS[:11]:  # past the first call that may keep one
         state, _ = engine.step(state, window)
@@ -125,61 +116,21 @@ def test_the_host_never_waits_in_a_call(store, name: str, decode_beside: bool):
     torch.cuda._sleep(BUSY_CYCLES)  # and the device has work for a long while
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as waits:
+        with warnings.catch_warnings(record=True) as waits, torch.no_grad():
             warnings.simplefilter("always")
-            _, pending = engine.submit(state, WINDOWS[11])
+            motion = engine.encode_motion(WINDOWS[11])
+            engine.advance(state, engine.conditioner.condition(state, motion))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert [str(wait.message) for wait in waits if "synchroniz" in str(wait.message)] == []
-    assert pending._ready is not None
-    assert not pending._ready.query()  # the device is still busy: the host waited for nothing that it does
-    assert pending.wait().is_pinned()
 
 
-def test_frames_asked_for_ahead_are_those_of_steps(store):
-    engine = opened("compile", store, torch.float16)
-    wanted = frames_of(engine, 6)
-    state, pending = engine.start(PORTRAIT, keyframe_threshold=0.0), []
-    for window in WINDOWS[:6]:
-        state, frames = engine.submit(state, window)
-        pending.append(frames)
-    assert torch.equal(torch.cat([frames.wait() for frames in pending]).float(), wanted)
-
-
-@pytest.mark.parametrize("name", ["eager", "compile"])
-def test_decoding_beside_the_next_calls_gives_the_same_frames(store, name: str):
-    """Calls are asked for faster than the device makes them, and everything but the frames is dropped at once."""
-    wanted = frames_of(opened(name, store, torch.float16))
-    engine = opened(name, store, torch.float16, decode_beside=True)
-    assert engine.backend.beside.stream is not None
-    for _ in range(3):
-        state, pending = engine.start(PORTRAIT, keyframe_threshold=0.0), []
-        torch.cuda._sleep(BUSY_CYCLES)
-        for window in WINDOWS:
-            state, frames = engine.submit(state, window)
-            pending.append(frames)
-        del state
-        assert torch.equal(torch.cat([frames.wait() for frames in pending]).float(), wanted)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_eight_bits_on_the_device_are_those_of_the_cpu(kind: str):
-    if kind == "fp8" and torch.cuda.get_device_capability() < (8, 9):
-        with pytest.raises(DeviceError, match="--quantize int8"):
-            load_engine("tiny", device="cuda", quantize=kind)
-        return
-    cpu, cuda = key_seeded_networks(), on_cuda()
-    for networks in (cpu, cuda):
-        quantize_transformers(networks.denoising_unet, kind)
-    assert psnr_db(frames_of(Engine(cuda), 3), frames_of(Engine(cpu), 3)) > 35
-
-
-def test_states_and_frames_need_no_copy_of_the_window(store):
+def test_states_and_frames_need_no_copy_of_the_window(cache):
     """A window that the caller writes over afterwards was taken in as it was."""
-    engine = opened("eager", store)
+    engine = opened("eager", cache)
     state = engine.start(PORTRAIT)
     window = np.array(WINDOWS[0])
     wanted = engine.step(state, window)[0].motion
-    following, _ = engine.submit(state, window)
+    following, _ = engine.step(state, window)
     window[:] = 0
     assert torch.equal(following.motion, wanted)

@@ -17,7 +17,12 @@ from support.small_engine import key_seeded_networks
 CUDA = torch.device("cuda")
 
 
-def test_compiled_blocks_make_the_stream_and_nothing_is_compiled_while_it_runs(networks, stream, windows, cache):
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.full)])
+def test_compiled_blocks_make_the_stream_and_nothing_is_compiled_while_it_runs(
+    networks, stream, windows, cache, monkeypatch: pytest.MonkeyPatch, compiler: str
+):
+    """Traced and guarded as in use; kernels of torch's own compiler, which take minutes, are left to ``full``."""
+    monkeypatch.setattr(module, "_COMPILER", compiler)
     compiled, shares = key_seeded_networks(), []
     backend = open_backend(
         "compile",
@@ -34,6 +39,7 @@ def test_compiled_blocks_make_the_stream_and_nothing_is_compiled_while_it_runs(n
             number = next(i for i, state in enumerate(stream) if state.keyframes == count)
             wanted, found = (engine.step(stream[number], windows[number])[1].int() for engine in (plain, other))
             assert (found - wanted).abs().max() <= 2  # of 255
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 3  # blocks were compiled
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """torch.compile over the denoiser's repeated blocks and the decoder, opt-in.
 
 Compiling blocks and not the whole network keeps it to minutes: blocks of one kind and shape share their code, and
-torch's own cache keeps it between runs. Shapes are static: every number of reference images that a stream meets is
-run once here, so that nothing is compiled while a stream runs.
+torch's own cache keeps it between runs. Shapes are static. What depends on the number of reference images, the
+attention to them, is torch's fused kernel already and stays as it is, so nothing is compiled while a stream runs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +18,15 @@ from pathlib import Path
 import torch
 
 from personalive.engine.backend import Backend
-from personalive.models.attention import FrameModule, SpatialTransformer
+from personalive.models.attention import FeedForward, FrameModule
 from personalive.models.blocks import ResnetBlock
 from personalive.models.networks import Networks
-from personalive.runtime.programs import REFERENCES, ProgramSpec, program_specs
+from personalive.runtime.programs import ProgramSpec, program_specs
 
 NOTICE = "compiling with torch.compile: minutes the first time, shorter afterwards by torch's own cache"
-_REPEATED = (ResnetBlock, SpatialTransformer, FrameModule)
-_MAX_VARIANTS = 64  # of one kind of block: shapes by level, reference counts; torch gives up silently above 8
+_REPEATED = (ResnetBlock, FeedForward, FrameModule)
+_MAX_VARIANTS = 64  # shapes of one kind of block; torch gives up silently above 8
+_COMPILER = "inductor"
 
 
 def missing_for_compile(device: torch.device) -> str | None:
@@ -53,14 +55,16 @@ def compile_blocks(networks: Networks, on_progress: Callable[[float], None], dec
         decode_frames: images that are decoded at a time.
     """
     blocks = [module for module in networks.denoising_unet.modules() if isinstance(module, _REPEATED)]
-    for block in (*blocks, networks.decoder.decoder):
-        block.compile(dynamic=False)
-    specs = program_specs(networks)
-    runs = [("denoise", count) for count in REFERENCES] + [("decode", decode_frames)]
-    with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
-        for number, (name, count) in enumerate(runs):
-            on_progress(number / len(runs))
-            _run_once(specs[name], count)
+    runs = [("denoise", 1), ("decode", decode_frames)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own modules warn of deprecations
+        for block in (*blocks, networks.decoder.decoder):
+            block.compile(dynamic=False, backend=_COMPILER)
+        specs = program_specs(networks)
+        with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
+            for number, (name, count) in enumerate(runs):
+                on_progress(number / len(runs))
+                _run_once(specs[name], count)
     on_progress(1.0)
     return Backend(networks, name="compile")
 
