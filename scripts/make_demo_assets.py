@@ -9,12 +9,13 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
-from personalive.evaluation.heldout import FIRST_SEED
+from personalive.evaluation.config import EvaluationConfig
 from personalive.media import VideoWriter, save_png
 from personalive.synthetic import Identity, Performance, render
 
 ASSETS = Path(__file__).parents[1] / "src" / "personalive" / "assets" / "demo"
 SIZE_PX, FPS, SECONDS = 256, 25, 6
+FIRST_SEED = EvaluationConfig.first_seed
 
 
 def main() -> None:

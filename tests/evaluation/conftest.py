@@ -1,4 +1,4 @@
-"""A small engine in which everything matters, and films of known pictures."""
+"""A small engine in which everything matters, and videos of known images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _small_engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def write_film():
-    """``write_film(path, pictures)``: nearly lossless, 25 frames per second."""
+def write_video():
+    """``write_video(path, images)``: nearly lossless, 25 frames per second."""
 
-    def write(path: Path, pictures: np.ndarray) -> Path:
-        height, width = pictures.shape[1:3]
-        with VideoWriter(path, width, height, time_base=Fraction(1, 25), fps=Fraction(25), crf=4) as film:
-            for index, picture in enumerate(pictures):
-                film.write(picture, Fraction(index, 25), Fraction(1, 25))
+    def write(path: Path, images: np.ndarray) -> Path:
+        height, width = images.shape[1:3]
+        with VideoWriter(path, width, height, time_base=Fraction(1, 25), fps=Fraction(25), crf=4) as video:
+            for index, image in enumerate(images):
+                video.write(image, Fraction(index, 25), Fraction(1, 25))
         return path
 
     return write
@@ -34,7 +34,7 @@ def write_film():
 
 @pytest.fixture(scope="session")
 def moving():
-    """``moving(count, seed, side)``: smooth pictures that change slowly, (count, side, side, 3) uint8."""
+    """``moving(count, seed, side)``: smooth images that change slowly, (count, side, side, 3) uint8."""
 
     def make(count: int, seed: int = 0, side: int = 64) -> np.ndarray:
         rng = np.random.default_rng(seed)

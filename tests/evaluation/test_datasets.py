@@ -1,4 +1,4 @@
-"""Cases of drawn heads and of folders: who is driven by whom, and with which pictures."""
+"""Cases of synthetic heads and of folders: who is driven by whom, and with which images."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from personalive.errors import InputError
-from personalive.evaluation.datasets import DatasetOptions, open_dataset
-from personalive.evaluation.heldout import FIRST_SEED, run_case
+from personalive.errors import InputError, OutputError
+from personalive.evaluation.config import EvaluationConfig
+from personalive.evaluation.datasets import Case, DatasetOptions, open_dataset, write_inputs
+from personalive.evaluation.methods import VideoMethod
+from personalive.media import load_still, open_video
+from personalive.synthetic import Identity, Performance, render
 from personalive.training.presets import HELD_OUT_SEED
+from support.film_files import contents
 
 
 def opened(name: str | Path, **options):
     return open_dataset(str(name), DatasetOptions(**{"size_px": 64, "framing": "none", **options}), None)
 
 
-# --- drawn heads --------------------------------------------------------------------------------------------------
+# --- synthetic heads ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -46,29 +50,32 @@ def test_nobody_and_nonsense_are_refused(name):
         opened(name)
 
 
-def test_drawn_heads_are_those_of_the_training_benchmark(small_engine):
-    """The same people, performances and drivers as ``heldout``, which training never sees."""
-    for kind in ("self", "cross"):
-        (case,) = opened("synthetic:3-3", frames=4).cases(kind)
-        known = run_case(small_engine, 3, 4, cross=kind == "cross")
-        moments = list(case.moments())
-        assert np.array_equal(case.portrait(), known.portrait)
-        assert np.array_equal([moment.driver for moment in moments], known.driving)
-        assert np.array_equal([moment.truth for moment in moments], known.truth)
-        assert [m.motion.yaw_deg for m in moments if m.motion] == [motion.yaw_deg for motion in known.motions]
+def test_synthetic_heads_are_people_that_training_never_saw_and_cross_drivers_are_others():
+    (own,), (cross,) = (opened("synthetic:3-3", frames=4).cases(kind) for kind in ("self", "cross"))
+    seed = EvaluationConfig.first_seed + 3
+    person, driver = Identity.sample(seed), Identity.sample(seed + EvaluationConfig.driver_offset)
+    performance = Performance.sample(seed)
+    motions = [performance.at(index) for index in range(1, 5)]
+    for case, shown in ((own, person), (cross, driver)):
+        samples = list(case.samples())
+        assert np.array_equal(case.portrait(), render(person, performance.at(0), 64).image)
+        assert np.array_equal([s.driver for s in samples], [render(shown, motion, 64).image for motion in motions])
+        assert np.array_equal([s.truth for s in samples], [render(person, motion, 64).image for motion in motions])
+        assert [s.motion.yaw_deg for s in samples if s.motion] == [motion.yaw_deg for motion in motions]
         assert case.frames == 4
-    assert FIRST_SEED >= HELD_OUT_SEED
+    assert np.abs(next(cross.samples()).driver.astype(int) - next(own.samples()).driver).mean() > 5
+    assert EvaluationConfig.first_seed >= HELD_OUT_SEED
 
 
 # --- folders ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def folder(tmp_path: Path, write_film, moving) -> Path:
+def folder(tmp_path: Path, write_video, moving) -> Path:
     place = tmp_path / "clips"
     place.mkdir()
     for seed, name in enumerate(("anna.mp4", "ben.mp4", "cleo.mp4")):
-        write_film(place / name, moving(6, seed))
+        write_video(place / name, moving(6, seed))
     (place / "notes.txt").write_text("not a video")
     return place
 
@@ -76,16 +83,16 @@ def folder(tmp_path: Path, write_film, moving) -> Path:
 def test_self_is_driven_by_its_own_frames_and_cross_by_the_next_video(folder, moving):
     dataset = opened(folder)
     anna, *_ = dataset.cases("self")
-    moments = list(anna.moments())
-    assert len(moments) == 6
-    assert np.abs(np.stack([m.driver for m in moments]).astype(int) - moving(6, 0)).mean() < 4
-    assert all(m.truth is m.driver for m in moments)
-    assert [m.time for m in moments] == [Fraction(n, 25) for n in range(6)]
-    assert np.array_equal(anna.portrait(), moments[0].driver)
+    samples = list(anna.samples())
+    assert len(samples) == 6
+    assert np.abs(np.stack([m.driver for m in samples]).astype(int) - moving(6, 0)).mean() < 4
+    assert all(m.truth is m.driver for m in samples)
+    assert [m.time for m in samples] == [Fraction(n, 25) for n in range(6)]
+    assert np.array_equal(anna.portrait(), samples[0].driver)
     cross = dataset.cases("cross")
     assert [case.name for case in cross] == ["ben_by_anna", "cleo_by_ben", "anna_by_cleo"]
     assert np.array_equal(cross[0].portrait(), anna.portrait())
-    driven = list(cross[0].moments())
+    driven = list(cross[0].samples())
     assert np.abs(driven[3].driver.astype(int) - moving(6, 1)[3]).mean() < 4
     assert all(m.truth is None for m in driven)
 
@@ -93,13 +100,13 @@ def test_self_is_driven_by_its_own_frames_and_cross_by_the_next_video(folder, mo
 def test_frames_and_cases_can_be_limited(folder):
     dataset = opened(folder, frames=2, people=1)
     assert [case.name for case in dataset.cases("self")] == ["anna"]
-    assert len(list(dataset.cases("cross")[0].moments())) == 2
+    assert len(list(dataset.cases("cross")[0].samples())) == 2
 
 
-def test_videos_are_brought_to_the_size_compared(folder, tmp_path, write_film, moving):
+def test_videos_are_brought_to_the_size_compared(folder, tmp_path, write_video, moving):
     wide = tmp_path / "wide"
     wide.mkdir()
-    write_film(wide / "a.mp4", np.concatenate([moving(4, 0, 64), moving(4, 1, 64)], axis=2))
+    write_video(wide / "a.mp4", np.concatenate([moving(4, 0, 64), moving(4, 1, 64)], axis=2))
     (case,) = opened(wide, size_px=32, framing="center").cases("self")
     assert case.portrait().shape == (32, 32, 3)
     (case,) = opened(wide, framing="none").cases("self")
@@ -142,8 +149,8 @@ def test_folders_that_hold_nothing_are_refused(folder, tmp_path):
             opened(name)
 
 
-def test_one_video_cannot_drive_another(tmp_path, write_film, moving):
-    write_film(tmp_path / "a.mp4", moving(4))
+def test_one_video_cannot_drive_another(tmp_path, write_video, moving):
+    write_video(tmp_path / "a.mp4", moving(4))
     with pytest.raises(InputError, match="one video cannot drive another"):
         opened(tmp_path).cases("cross")
 
@@ -153,3 +160,45 @@ def test_videos_that_differ_by_their_ending_alone_are_told(folder):
     dataset = opened(folder)
     assert len(dataset.cases("self")) == 3
     assert [line for line in dataset.skipped if "ben.webm: skipped" in line]
+
+
+# --- inputs of other methods --------------------------------------------------------------------------------------
+
+
+def heads(kind: str) -> Case:
+    (case,) = open_dataset("synthetic:1", DatasetOptions(size_px=64, frames=6), None).cases(kind)  # pyright: ignore[reportArgumentType]
+    return case
+
+
+def test_portrait_and_driving_film_are_the_case_s(tmp_path: Path):
+    cases = [heads("self"), heads("cross")]
+    assert write_inputs(cases, tmp_path / "inputs") == []
+    names = {f"{case.name}{ending}" for case in cases for ending in (".png", ".mp4")}
+    assert {path.name for path in (tmp_path / "inputs").iterdir()} == names
+    for case in cases:
+        assert np.array_equal(load_still(tmp_path / "inputs" / f"{case.name}.png"), case.portrait())
+        with open_video(tmp_path / "inputs" / f"{case.name}.mp4") as video:
+            frames = list(video)
+        assert [frame.time for frame in frames] == [Fraction(n, 25) for n in range(6)]
+        for frame, sample in zip(frames, case.samples(), strict=True):
+            assert np.abs(frame.image.astype(int) - sample.driver).mean() < 4
+
+
+def test_a_driving_film_given_back_is_a_film_of_another_method(tmp_path: Path):
+    case = heads("self")
+    write_inputs([case], tmp_path / "inputs")
+    videos = VideoMethod("echo", tmp_path / "inputs", 64)
+    assert len(list(videos.reenact(case))) == 6
+    assert videos.notes == []
+
+
+def test_a_case_that_cannot_be_read_is_told_and_a_folder_in_use_is_left_alone(tmp_path: Path, write_video, moving):
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "a.mp4", moving(4)[:, :48])
+    dataset = open_dataset(str(tmp_path / "clips"), DatasetOptions(size_px=64, framing="none"), None)
+    (line,) = write_inputs(dataset.cases("self"), tmp_path / "inputs")
+    assert line.startswith("a (self, inputs): ")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match="is there already"):
+        write_inputs([heads("self")], tmp_path / "clips")
+    assert contents(tmp_path) == before

@@ -16,12 +16,18 @@ from PIL import Image
 from personalive.errors import InputError, OutputError
 from personalive.evaluation import report as report_module
 from personalive.evaluation import runner
-from personalive.evaluation.contenders import COPY, OURS, TRUTH, reenact
-from personalive.evaluation.datasets import DatasetOptions, open_dataset
-from personalive.evaluation.figures import FIGURES
-from personalive.evaluation.measures import Clips, FaceParameters, Likeness, Perceptual
-from personalive.evaluation.metrics import l1, psnr, ssim
-from personalive.evaluation.pretrained.tools import Tools
+from personalive.evaluation.datasets import DatasetOptions, Sample, open_dataset
+from personalive.evaluation.methods import COPY, OURS, TRUTH, reenact
+from personalive.evaluation.metrics.accumulators import (
+    ClipFeatures,
+    FaceParameters,
+    IdentitySimilarity,
+    Perceptual,
+    Stability,
+)
+from personalive.evaluation.metrics.catalog import METRICS
+from personalive.evaluation.metrics.functional import l1, psnr, ssim
+from personalive.evaluation.metrics.pretrained import PretrainedNetworks
 from personalive.evaluation.report import HTML, JSON, MARKDOWN, check_report_folder, write_report
 from personalive.evaluation.runner import EvaluateOptions, Evaluation, evaluate
 
@@ -37,34 +43,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def truth() -> np.ndarray:
     (case,) = open_dataset(ONE, DatasetOptions(size_px=64, frames=FRAMES), None).cases("self")
-    return np.stack([moment.truth for moment in case.moments() if moment.truth is not None])
+    return np.stack([sample.truth for sample in case.samples() if sample.truth is not None])
 
 
 @pytest.fixture(scope="module")
-def found(small_engine, place: Path, truth: np.ndarray, write_film) -> Evaluation:
-    """One drawn head, self and cross, beside films of a perfect method that lacks the cross film."""
-    films = place / "films"
-    films.mkdir()
-    write_film(films / "person006.mp4", truth)
+def found(small_engine, place: Path, truth: np.ndarray, write_video) -> Evaluation:
+    """One synthetic head, self and cross, beside videos of a perfect method that lacks the cross video."""
+    videos = place / "videos"
+    videos.mkdir()
+    write_video(videos / "person006.mp4", truth)
     options = EvaluateOptions(
         dataset=ONE,
         frames=FRAMES,
         framing="none",
-        methods=(("perfect <b>", str(films)),),
+        methods=(("perfect <b>", str(videos)),),
         metrics_folder=str(place / "none"),
     )
-    told = []
-    evaluation = evaluate(options, small_engine, progress=told.append)
-    assert (told[-1].frames, told[-1].total) == (7 * FRAMES, 7 * FRAMES)
+    seen = []
+    evaluation = evaluate(options, small_engine, progress=seen.append)
+    assert (seen[-1].frames, seen[-1].total) == (7 * FRAMES, 7 * FRAMES)
     return evaluation
 
 
-def figures(evaluation: Evaluation, kind: str, method: str) -> dict[str, float]:
+def metrics(evaluation: Evaluation, kind: str, method: str) -> dict[str, float]:
     (row,) = [row for row in evaluation.rows if (row.kind, row.method) == (kind, method)]
-    return row.figures
+    return row.metrics
 
 
-def test_rows_are_our_engine_the_method_and_the_yardsticks(found):
+def test_rows_are_our_engine_the_method_and_the_baselines(found):
     assert [(row.kind, row.method) for row in found.rows] == [
         ("self", OURS),
         ("self", "perfect <b>"),
@@ -74,46 +80,46 @@ def test_rows_are_our_engine_the_method_and_the_yardsticks(found):
         ("cross", COPY),
         ("cross", TRUTH),
     ]
-    assert found.skipped == ["perfect <b>: has no film named driver006_by_person006"]
+    assert found.skipped == ["perfect <b>: has no video named driver006_by_person006"]
     assert all(case.frames == FRAMES for row in found.rows for case in row.cases)
 
 
 def test_our_figures_are_those_of_the_stream_s_pictures(found, small_engine):
     for kind in ("self", "cross"):
         (case,) = open_dataset(ONE, DatasetOptions(size_px=64, frames=FRAMES), None).cases(kind)
-        pairs = [(o, m.truth) for m, o in reenact(small_engine, case.portrait(), case.moments())]
+        pairs = [(o, m.truth) for m, o in reenact(small_engine, case.portrait(), case.samples())]
         for name, measure in (("l1", l1), ("psnr", psnr), ("ssim", ssim)):
-            assert figures(found, kind, OURS)[name] == pytest.approx(np.mean([measure(*pair) for pair in pairs]))
+            assert metrics(found, kind, OURS)[name] == pytest.approx(np.mean([measure(*pair) for pair in pairs]))
 
 
-def test_yardsticks_bound_the_scores(found):
-    true = figures(found, "self", TRUTH)
+def test_baselines_bound_the_scores(found):
+    true = metrics(found, "self", TRUTH)
     assert (true["l1"], true["ssim"]) == (0, pytest.approx(1))
     assert true["psnr"] == float("inf")
-    assert figures(found, "cross", TRUTH) == true  # the same pictures
+    assert metrics(found, "cross", TRUTH) == true  # the same images
     assert min(true[name] for name in ("mouth", "blink", "gaze_x")) > 0.5
-    perfect, copied = figures(found, "self", "perfect <b>"), figures(found, "self", COPY)
-    assert perfect["l1"] < 0.01 < figures(found, "self", OURS)["l1"]
+    perfect, copied = metrics(found, "self", "perfect <b>"), metrics(found, "self", COPY)
+    assert perfect["l1"] < 0.01 < metrics(found, "self", OURS)["l1"]
     assert perfect["mouth"] == pytest.approx(true["mouth"], abs=0.3)
     assert copied["flicker"] == 0
     assert "mouth" not in copied
     assert "fps" not in perfect
-    assert {"fps", "chunk_ms", "photon_ms"} <= set(figures(found, "self", OURS))
+    assert {"fps", "chunk_ms", "photon_ms"} <= set(metrics(found, "self", OURS))
 
 
 def test_figures_that_could_not_be_made_say_why(found):
     assert found.missing["lpips"].startswith("needs vgg16-397923af.pth")
-    assert found.missing["drift"] == "needs films of 200 frames or more"
+    assert found.missing["drift"] == "needs videos of 200 frames or more"
     assert set(found.missing) == {"lpips", "tlp", "id_sim", "aed", "apd", "fvd", "drift", "drift_colour"}
-    assert not set(found.missing) & {name for row in found.rows for name in row.figures}
+    assert not set(found.missing) & {name for row in found.rows for name in row.metrics}
 
 
 # --- folders of videos --------------------------------------------------------------------------------------------
 
 
-def test_an_unreadable_video_is_reported_and_the_others_are_scored(small_engine, tmp_path, write_film, moving):
-    write_film(tmp_path / "a.mp4", moving(5, 1))
-    write_film(tmp_path / "c.mp4", moving(5, 2))
+def test_an_unreadable_video_is_reported_and_the_others_are_scored(small_engine, tmp_path, write_video, moving):
+    write_video(tmp_path / "a.mp4", moving(5, 1))
+    write_video(tmp_path / "c.mp4", moving(5, 2))
     (tmp_path / "b.mp4").write_bytes(b"no video")
     options = EvaluateOptions(dataset=str(tmp_path), framing="none", metrics_folder=str(tmp_path / "none"))
     done = evaluate(options, small_engine)
@@ -127,8 +133,8 @@ def test_an_unreadable_video_is_reported_and_the_others_are_scored(small_engine,
     assert [case.case for case in done.rows[-1].cases] == ["c_by_a", "a_by_c"]
     (line,) = done.skipped
     assert line.startswith(f"{tmp_path / 'b.mp4'}: is not a video")
-    assert math.isfinite(figures(done, "self", COPY)["psnr"])  # although the first frame is the portrait itself
-    assert done.missing["fps"] == "needs films of 28 frames or more"
+    assert math.isfinite(metrics(done, "self", COPY)["psnr"])  # although the first frame is the portrait itself
+    assert done.missing["fps"] == "needs videos of 28 frames or more"
     assert done.missing["mouth"] == "needs synthetic heads"
 
 
@@ -141,9 +147,9 @@ def test_nothing_readable_is_one_clear_error(small_engine, tmp_path):
         evaluate(options, small_engine)
 
 
-def test_a_video_that_shows_no_face_is_named_and_the_run_goes_on(small_engine, tmp_path, write_film, moving):
+def test_a_video_that_shows_no_face_is_named_and_the_run_goes_on(small_engine, tmp_path, write_video, moving):
     """With framing "auto" and nothing to fall back on; here no video shows one, so the run ends with the reason."""
-    write_film(tmp_path / "a.mp4", moving(5, 1))
+    write_video(tmp_path / "a.mp4", moving(5, 1))
     options = EvaluateOptions(dataset=str(tmp_path), kinds=("self",))
     with pytest.raises(
         InputError, match=r"not one case could be evaluated; the first reason: a \(self, ours\): .*no face"
@@ -153,19 +159,19 @@ def test_a_video_that_shows_no_face_is_named_and_the_run_goes_on(small_engine, t
     assert noted.notes == [f"{tmp_path / 'a.mp4'}: no face found: the largest centred square is used"]
 
 
-def test_films_alone_are_scored_without_a_model(tmp_path, write_film, moving):
-    clips, films = tmp_path / "clips", tmp_path / "films"
-    for folder, seeds in ((clips, (1, 2)), (films, (1, 1))):
+def test_films_alone_are_scored_without_a_model(tmp_path, write_video, moving):
+    clips, videos = tmp_path / "clips", tmp_path / "videos"
+    for folder, seeds in ((clips, (1, 2)), (videos, (1, 1))):
         folder.mkdir()
         for name, seed in zip("ab", seeds, strict=True):
-            write_film(folder / f"{name}.mp4", moving(6, seed))
+            write_video(folder / f"{name}.mp4", moving(6, seed))
     options = EvaluateOptions(
-        dataset=str(clips), kinds=("self",), framing="none", size_px=64, methods=(("theirs", str(films)),)
+        dataset=str(clips), kinds=("self",), framing="none", size_px=64, methods=(("theirs", str(videos)),)
     )
     done = evaluate(options, None)
-    right, wrong = (case.figures["l1"] for case in done.rows[0].cases)
+    right, wrong = (case.metrics["l1"] for case in done.rows[0].cases)
     assert right < 0.01 < wrong
-    assert done.rows[0].figures["l1"] == pytest.approx((right + wrong) / 2)
+    assert done.rows[0].metrics["l1"] == pytest.approx((right + wrong) / 2)
     assert done.missing["fps"] == "needs a model (--weights)"
 
 
@@ -190,7 +196,7 @@ def test_runs_without_sense_are_refused(small_engine, tmp_path):
         evaluate(EvaluateOptions(), None)
     with pytest.raises(InputError, match="leave --size out"):
         evaluate(EvaluateOptions(size_px=128), small_engine)
-    with pytest.raises(InputError, match=r"no film of theirs has the name of a case: name them like person000\.mp4"):
+    with pytest.raises(InputError, match=r"no video of theirs has the name of a case: name them like person000\.mp4"):
         evaluate(EvaluateOptions(methods=(("theirs", str(tmp_path)),), dataset="synthetic:1"), small_engine)
 
 
@@ -200,11 +206,11 @@ def test_runs_without_sense_are_refused(small_engine, tmp_path):
 class ColourNetwork:
     """Stands in for pretrained networks: everything is the mean colour."""
 
-    def embed(self, picture: np.ndarray) -> np.ndarray | None:
-        return None if picture.max() == 0 else picture.mean(axis=(0, 1))
+    def embed(self, image: np.ndarray) -> np.ndarray | None:
+        return None if image.max() == 0 else image.mean(axis=(0, 1))
 
-    def read(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return picture.mean(axis=(0, 1)), picture.max(axis=(0, 1))
+    def read(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return image.mean(axis=(0, 1)), image.max(axis=(0, 1))
 
     def describe(self, clip: list[np.ndarray]) -> np.ndarray:
         assert len(clip) == 16
@@ -212,11 +218,11 @@ class ColourNetwork:
 
 
 def test_networks_measures_reach_the_table(small_engine, monkeypatch, tmp_path):
-    tools = Tools(faces=ColourNetwork(), smirk=ColourNetwork(), i3d=ColourNetwork())  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr(runner, "load_tools", lambda *_: tools)
+    tools = PretrainedNetworks(faces=ColourNetwork(), smirk=ColourNetwork(), i3d=ColourNetwork())  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(runner, "load_pretrained", lambda *_: tools)
     options = EvaluateOptions(dataset="synthetic:1", frames=32, kinds=("cross",), framing="none")
     done = evaluate(options, small_engine)
-    ours, true = figures(done, "cross", OURS), figures(done, "cross", TRUTH)
+    ours, true = metrics(done, "cross", OURS), metrics(done, "cross", TRUTH)
     assert {"id_sim", "aed", "apd", "fvd"} <= set(ours)
     assert true["fvd"] == pytest.approx(0, abs=1e-6)
     assert true["id_sim"] > ours["id_sim"]
@@ -226,33 +232,27 @@ def test_networks_measures_reach_the_table(small_engine, monkeypatch, tmp_path):
 def test_frames_without_a_face_do_not_count_for_identity():
     red, black = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 200
-    from personalive.evaluation.datasets import Moment
-
-    likeness = Likeness(ColourNetwork(), red)  # pyright: ignore[reportArgumentType]
+    likeness = IdentitySimilarity(ColourNetwork(), red)  # pyright: ignore[reportArgumentType]
     for output in (red, black, red):
-        likeness.add(Moment(red), output)
-    assert likeness.figures() == {"id_sim": pytest.approx(1)}
-    assert Likeness(ColourNetwork(), black).figures() == {}  # pyright: ignore[reportArgumentType]
+        likeness.update(Sample(red), output)
+    assert likeness.compute() == {"id_sim": pytest.approx(1)}
+    assert IdentitySimilarity(ColourNetwork(), black).compute() == {}  # pyright: ignore[reportArgumentType]
     parameters = FaceParameters(ColourNetwork())  # pyright: ignore[reportArgumentType]
-    parameters.add(Moment(red), black)
-    assert parameters.figures() == {"aed": pytest.approx(200 / 3), "apd": pytest.approx(200 / 3)}
+    parameters.update(Sample(red), black)
+    assert parameters.compute() == {"aed": pytest.approx(200 / 3), "apd": pytest.approx(200 / 3)}
 
 
 def test_no_clip_runs_from_one_case_into_the_next():
-    from personalive.evaluation.datasets import Moment
-
-    clips, picture = Clips(ColourNetwork()), np.zeros((4, 4, 3), np.uint8)  # pyright: ignore[reportArgumentType]
+    clips, image = ClipFeatures(ColourNetwork()), np.zeros((4, 4, 3), np.uint8)  # pyright: ignore[reportArgumentType]
     for count in (20, 15, 16):
         for _ in range(count):
-            clips.add(Moment(picture), picture)
+            clips.update(Sample(image), image)
         clips.end_case()
-    assert (len(clips.made), len(clips.wanted)) == (2, 2)
+    assert (len(clips.made), len(clips.true)) == (2, 2)
 
 
 def test_lpips_is_to_the_truth_and_tlp_to_the_driver_where_there_is_none(moving):
     import torch
-
-    from personalive.evaluation.datasets import Moment
 
     class Mean(torch.nn.Module):
         """Distance of mean levels in 0..1; has a parameter, as every network."""
@@ -272,27 +272,24 @@ def test_lpips_is_to_the_truth_and_tlp_to_the_driver_where_there_is_none(moving)
 
     with_truth = Perceptual(Mean())  # pyright: ignore[reportArgumentType]
     for made, true in ((0, 51), (51, 51), (51, 153)):
-        with_truth.add(Moment(flat(255), flat(true)), flat(made))
-    assert with_truth.figures() == {
+        with_truth.update(Sample(flat(255), flat(true)), flat(made))
+    assert with_truth.compute() == {
         "lpips": pytest.approx((0.2 + 0 + 0.4) / 3),
         "tlp": pytest.approx(1000 * (0.2 + 0.4) / 2),
     }
     without = Perceptual(Mean())  # pyright: ignore[reportArgumentType]
     for made, driver in ((0, 0), (51, 51), (51, 51)):
-        without.add(Moment(flat(driver)), flat(made))
-    assert without.figures() == {"tlp": pytest.approx(0)}
+        without.update(Sample(flat(driver)), flat(made))
+    assert without.compute() == {"tlp": pytest.approx(0)}
 
 
 def test_drift_shows_in_long_runs():
-    from personalive.evaluation.datasets import Moment
-    from personalive.evaluation.measures import Stability
-
     truth = np.zeros((4, 4, 3), np.uint8)
     measure = Stability(truth)
     for index in range(250):
-        measure.add(Moment(truth, truth), np.full((4, 4, 3), 51 if index >= 150 else 0, np.uint8))
-    assert measure.figures()["drift"] == pytest.approx(0.2)
-    assert measure.figures()["drift_colour"] == pytest.approx(0.2)
+        measure.update(Sample(truth, truth), np.full((4, 4, 3), 51 if index >= 150 else 0, np.uint8))
+    assert measure.compute()["drift"] == pytest.approx(0.2)
+    assert measure.compute()["drift_colour"] == pytest.approx(0.2)
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
@@ -302,14 +299,14 @@ def test_drift_shows_in_long_runs():
 def written(found, place) -> Path:
     files = write_report(found, place / "report")
     assert [path.name for path in files] == [JSON, MARKDOWN, HTML]
-    assert {path.name for path in place.iterdir()} == {"films", "report"}
+    assert {path.name for path in place.iterdir()} == {"videos", "report"}
     return place / "report"
 
 
 def test_json_holds_exact_values_options_versions_and_reasons(written, found):
     record = json.loads((written / JSON).read_text(encoding="utf-8"))
-    assert record["results"][0]["figures"]["l1"] == figures(found, "self", OURS)["l1"]
-    assert record["results"][3]["figures"]["psnr"] == "inf"
+    assert record["results"][0]["metrics"]["l1"] == metrics(found, "self", OURS)["l1"]
+    assert record["results"][3]["metrics"]["psnr"] == "inf"
     assert record["options"]["dataset"] == ONE
     assert record["options"]["size_px"] == 64
     assert record["options"]["constants"]["first_seed"] == 10_000_000
@@ -327,7 +324,7 @@ def test_markdown_has_a_table_per_kind_and_the_papers_beside_it(written):
     assert text.count("Other data and other hardware") == 2
     for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({line.count(" | ") for line in block.strip().splitlines()}) == 1
-    assert "| the true pictures | 1 | 0.0000 | ∞ | 1.000 |" in text
+    assert "| ground truth | 1 | 0.0000 | ∞ | 1.000 |" in text
     assert "needs vgg16-397923af.pth" in text
 
 
@@ -339,17 +336,17 @@ def test_the_page_needs_nothing_else_and_shows_every_contender(written, truth):
     assert "<b>" not in page
     perfect = next(line for line in page.splitlines() if line.startswith("<tr><td>perfect"))
     ours = next(line for line in page.splitlines() if line.startswith("<tr><td>ours"))
-    assert 'class="best">0.00' in perfect  # its L1; the yardsticks do not compete
+    assert 'class="best">0.00' in perfect  # its L1; the baselines do not compete
     assert 'class="best">0.' not in ours.partition("</td><td>")[2][:60]
-    pictures = [
+    images = [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         for data in re.findall(r"base64,([A-Za-z0-9+/=]+)", page)
     ]
     # self: portrait, driver, ours, perfect; cross: portrait, driver, ours, truth
-    assert [picture.shape for picture in pictures] == [
+    assert [image.shape for image in images] == [
         shape for _ in range(2) for shape in [(128, 128, 3), *[(128, 8 * 128, 3)] * 3]
     ]
-    driver, perfect = pictures[1], pictures[3]
+    driver, perfect = images[1], images[3]
     assert np.abs(driver.astype(int) - perfect).mean() < 4
     enlarged = np.asarray(Image.fromarray(truth[0]).resize((128, 128), Image.Resampling.BICUBIC))
     assert np.abs(driver[:, :128].astype(int) - enlarged).mean() < 8
@@ -387,4 +384,4 @@ def test_a_full_disk_leaves_the_old_report_and_no_piece_of_the_new(found, tmp_pa
 
 
 def test_every_figure_explains_itself():
-    assert all(figure.about and figure.label for figure in FIGURES.values())
+    assert all(metric.about and metric.label for metric in METRICS.values())

@@ -1,4 +1,4 @@
-"""The measures against values worked out by hand, properties, and other libraries."""
+"""Metrics against values worked out by hand, properties, other libraries and heads whose motion is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from personalive.evaluation.metrics import (
+from personalive.evaluation.config import EvaluationConfig
+from personalive.evaluation.datasets import Sample
+from personalive.evaluation.metrics.accumulators import AngleTracking, ExpressionTracking
+from personalive.evaluation.metrics.functional import (
     colour_distance,
     correlation,
     drift,
@@ -29,8 +32,11 @@ from personalive.evaluation.metrics import (
     ssim,
     tlp,
 )
+from personalive.evaluation.metrics.synthetic import PROBES, estimate, head_angles, with_expressions
+from personalive.synthetic import Identity, Performance, render
+from personalive.training.presets import HELD_OUT_SEED
 
-PICTURES = arrays(np.uint8, (12, 12, 3))
+IMAGES = arrays(np.uint8, (12, 12, 3))
 SERIES = arrays(np.float64, 12, elements=st.floats(-100, 100))
 
 
@@ -42,7 +48,7 @@ def noise(seed: int, side: int = 32) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
-# --- pictures -----------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------
 
 
 def test_l1_and_psnr_of_a_known_difference():
@@ -61,7 +67,7 @@ def test_psnr_is_torchmetrics():
 
 
 def ssim_by_hand(one: np.ndarray, other: np.ndarray) -> float:
-    """Wang et al. 2004, window by window, with the picture mirrored at its borders."""
+    """Wang et al. 2004, window by window, with the image mirrored at its borders."""
     offsets = np.arange(11) - 5
     window = np.exp(-(offsets**2) / (2 * 1.5**2))
     window = np.outer(window, window) / window.sum() ** 2
@@ -101,7 +107,7 @@ def test_colour_distance_is_of_means_of_any_sizes():
     assert colour_distance(red, flat(0)) == pytest.approx(1 / 3)
 
 
-@given(PICTURES, PICTURES, PICTURES)
+@given(IMAGES, IMAGES, IMAGES)
 def test_picture_measures_are_symmetric_bounded_and_zero_for_equals(a, b, c):
     assert l1(a, b) == l1(b, a)
     assert 0 <= l1(a, b) <= 1
@@ -129,6 +135,14 @@ def test_correlation_does_not_depend_on_scale_and_shift(one, other, scale, shift
     assert correlation(other, one) == pytest.approx(value)
     if min(one.std(), other.std()) > 1e-3:
         assert correlation(scale * one + shift, other) == pytest.approx(value, abs=1e-6)
+
+
+def test_correlation_is_pearsons_and_zero_where_nothing_varies():
+    values = np.array([0.0, 1.0, 4.0, 2.0])
+    assert correlation(values, 3 * values + 1) == pytest.approx(1)
+    assert correlation(values, -values) == pytest.approx(-1)
+    assert correlation(values, np.full(4, 0.3)) == 0
+    assert correlation(np.array([1.0, -1, 1, -1]), np.array([1.0, 1, -1, -1])) == pytest.approx(0)
 
 
 def test_drift_is_last_minus_first():
@@ -206,3 +220,51 @@ def test_frechet_distance_needs_two_clips_and_one_width():
     for one, other in ((np.zeros((1, 3)), np.zeros((4, 3))), (np.zeros((4, 2)), np.zeros((4, 3)))):
         with pytest.raises(ValueError, match="two of each set"):
             frechet_distance(one, other)
+
+
+# --- synthetic heads ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mouth", "blink"])
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_estimates_on_true_images_recover_the_truth(name: str, index: int):
+    """The motion given to the estimate lacks the value that it has to find."""
+    person, performance = Identity.sample(HELD_OUT_SEED + index), Performance.sample(index)
+    probe = PROBES[name]
+    for number, value in enumerate((0.0, 0.2, 0.45, 0.7, 1.0)):
+        motion = with_expressions(performance.at(30 * number), probe.expressions, value)
+        unknown = with_expressions(motion, probe.expressions, 0.5)
+        frame = render(person, motion, 128).image
+        assert estimate(person, unknown, frame, probe) == pytest.approx(value, abs=0.1)
+
+
+def tracked(values: list[float], shown: list[float]) -> dict[str, float]:
+    """Tracking of a head whose mouth truly opens by ``values``, on images where it opens by ``shown``."""
+    person, motion = Identity.sample(HELD_OUT_SEED), Performance.frontal_neutral()
+    metric = ExpressionTracking(person)
+    for true, visible in zip(values, shown, strict=True):
+        sample = Sample(np.empty(0), motion=with_expressions(motion, ("jawOpen",), true))
+        output = render(person, with_expressions(motion, ("jawOpen",), visible), 64).image
+        for _ in range(EvaluationConfig.estimate_every_frames):  # all but the first are not looked at
+            metric.update(sample, output)
+    return metric.compute()
+
+
+def test_an_expression_is_tracked_where_it_varies_and_only_there():
+    opening, still = [0.0, 0.3, 0.6, 0.9], [0.2] * 4
+    assert tracked(opening, opening)["mouth"] > 0.99
+    assert tracked(opening, opening[::-1])["mouth"] < -0.99
+    assert tracked(opening, still)["mouth"] == 0
+    assert "mouth" not in tracked(still, opening)
+    assert not {"blink", "gaze_x"} & set(tracked(opening, opening))
+
+
+def test_angles_are_the_extractors_whatever_the_batch(small_engine, moving):
+    images, motions = moving(6), [Performance.sample(1).at(20 * index) for index in range(6)]
+    metric = AngleTracking(small_engine)
+    for image, motion in zip(images, motions, strict=True):
+        metric.update(Sample(image, motion=motion), image)
+    for name, found in zip(("yaw", "pitch"), head_angles(small_engine, images), strict=True):
+        true = np.array([getattr(motion, f"{name}_deg") for motion in motions])
+        np.testing.assert_allclose(metric.pairs()[name], (found, true), atol=1e-3)
+        assert metric.compute()[name] == pytest.approx(correlation(found, true), abs=1e-3)

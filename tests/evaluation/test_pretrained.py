@@ -1,4 +1,4 @@
-"""Networks of measures: files that are right, wrong, missing or harmful."""
+"""Networks of metrics: files that are right, wrong, missing or harmful."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torchmetrics.functional.image import lpips as reference
 
+from personalive.checkpoints.perceptual import load_lpips
 from personalive.errors import CheckpointError
-from personalive.evaluation.pretrained import tools as tools_module
-from personalive.evaluation.pretrained.files import (
+from personalive.evaluation.metrics import pretrained as pretrained_module
+from personalive.evaluation.metrics.onnx_networks import ARCFACE_POINTS, I3d, OnnxNetwork, Smirk, aligned, similarity
+from personalive.evaluation.metrics.pretrained import (
     BY_SIDECAR,
     FILES,
     I3D,
@@ -27,11 +29,10 @@ from personalive.evaluation.pretrained.files import (
     VERIFIED,
     VGG16,
     find,
+    load_pretrained,
     packaged_heads,
 )
-from personalive.evaluation.pretrained.lpips import Lpips, load_lpips
-from personalive.evaluation.pretrained.onnx import ARCFACE_POINTS, I3d, OnnxNetwork, Smirk, aligned, similarity
-from personalive.evaluation.pretrained.tools import load_tools
+from personalive.models.perceptual import Lpips
 
 CPU = torch.device("cpu")
 
@@ -76,28 +77,34 @@ def test_an_unknown_hash_is_recorded_and_called_unverified_unless_a_sidecar_stat
 
 def test_every_file_says_what_it_is_for_and_under_which_licence():
     for file in FILES:
-        assert file.measures
+        assert file.metrics
         assert file.licence
         assert file.source
         assert file.sha256 is None or len(file.sha256) == 64
 
 
 def test_nothing_is_there_and_every_figure_says_which_file_it_needs(tmp_path: Path):
-    tools = load_tools(tmp_path, None, CPU)
-    assert (tools.lpips, tools.faces, tools.smirk, tools.i3d, tools.found) == (None, None, None, None, [])
+    networks = load_pretrained(tmp_path, None, CPU)
+    assert (networks.lpips, networks.faces, networks.smirk, networks.i3d, networks.found) == (
+        None,
+        None,
+        None,
+        None,
+        [],
+    )
     named = {"lpips": "vgg16-397923af.pth", "id_sim": "w600k_r50.onnx", "aed": "smirk.onnx", "fvd": "i3d.onnx"}
-    assert set(tools.missing) == {"lpips", "tlp", "id_sim", "aed", "apd", "fvd"}
+    assert set(networks.missing) == {"lpips", "tlp", "id_sim", "aed", "apd", "fvd"}
     for figure, file in named.items():
-        assert tools.missing[figure].startswith(f"needs {file} in {tmp_path}")
-    assert "vgg.pth" not in tools.missing["lpips"]  # that one is here
+        assert networks.missing[figure].startswith(f"needs {file} in {tmp_path}")
+    assert "vgg.pth" not in networks.missing["lpips"]  # that one is here
 
 
 def test_without_onnxruntime_the_figures_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tools_module, "has_runtime", lambda: False)
+    monkeypatch.setattr(pretrained_module, "has_runtime", lambda: False)
     (tmp_path / I3D.name).write_bytes(b"some export")
-    tools = load_tools(tmp_path, None, CPU)
-    assert tools.i3d is None
-    assert tools.missing["fvd"] == "needs onnxruntime (pip install 'personalive[metrics]')"
+    networks = load_pretrained(tmp_path, None, CPU)
+    assert networks.i3d is None
+    assert networks.missing["fvd"] == "needs onnxruntime (pip install 'personalive[metrics]')"
 
 
 # --- LPIPS --------------------------------------------------------------------------------------------------------
@@ -192,9 +199,9 @@ def write_onnx(path: Path, shape: list[int], outputs: dict[str, tuple[str, list[
 def test_smirk_sees_the_square_in_0_to_1_and_gives_both_parameters(tmp_path: Path):
     outputs = {"pose_params": ("ReduceMax", [1]), "expression_params": ("ReduceMean", [1])}
     smirk = Smirk(write_onnx(tmp_path / "smirk.onnx", [1, 3, 224, 224], outputs))
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[..., 0], picture[:32, :, 1] = 255, 51
-    expression, pose = smirk.read(picture)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 0], image[:32, :, 1] = 255, 51
+    expression, pose = smirk.read(image)
     assert expression == pytest.approx([1, 0.1, 0], abs=0.03)
     assert pose == pytest.approx([1, 0.2, 0], abs=0.03)
 
@@ -227,11 +234,11 @@ def test_similarity_finds_turn_scale_and_shift(scale: float, turn: float, x: flo
 
 
 def test_alignment_brings_the_points_to_their_places():
-    picture = np.zeros((300, 300, 3), np.uint8)
+    image = np.zeros((300, 300, 3), np.uint8)
     points = ARCFACE_POINTS * 1.5 + [40, 60]
     for x, y in points.round().astype(int):
-        picture[y - 4 : y + 5, x - 4 : x + 5] = 255
-    face = aligned(picture, points)
+        image[y - 4 : y + 5, x - 4 : x + 5] = 255
+    face = aligned(image, points)
     assert face.shape == (112, 112, 3)
     assert all(face[round(y), round(x)].min() > 200 for x, y in ARCFACE_POINTS)
     assert face.mean() < 30

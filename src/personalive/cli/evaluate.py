@@ -138,8 +138,7 @@ def evaluate(
     methods = [_method(text) for text in method or []]
     if not model and not methods:
         raise typer.BadParameter("--no-model leaves nothing to score: give films with --method NAME=DIR")
-    from personalive.evaluation.datasets import KINDS  # noqa: PLC0415 (imports torch)
-    from personalive.evaluation.inputs import check_inputs_folder  # noqa: PLC0415
+    from personalive.evaluation.datasets import KINDS, check_inputs_folder  # noqa: PLC0415 (imports torch)
     from personalive.evaluation.report import check_report_folder, write_report  # noqa: PLC0415
     from personalive.evaluation.runner import EvaluateOptions  # noqa: PLC0415
 
@@ -200,14 +199,14 @@ def _told(now: Progress) -> str:
 
 
 def _show(found: Evaluation, files: list[Path]) -> None:
-    from personalive.evaluation.figures import FIGURES, written  # noqa: PLC0415
-    from personalive.evaluation.report import absent  # noqa: PLC0415
+    from personalive.evaluation.metrics.catalog import METRICS, format_value  # noqa: PLC0415
+    from personalive.evaluation.report import missing_metrics  # noqa: PLC0415
 
     for row in found.rows:
-        figures = ", ".join(f"{FIGURES[name].label} {written(name, value)}" for name, value in row.figures.items())
-        show_rows([(f"{row.kind}, {row.method}", figures)])
+        values = ", ".join(f"{METRICS[name].label} {format_value(name, v)}" for name, v in row.metrics.items())
+        show_rows([(f"{row.kind}, {row.method}", values)])
     rows = [(path.suffix.removeprefix("."), str(path)) for path in files]
     rows += [("took", clock(found.seconds))]
     rows += [("skipped", line) for line in found.skipped]
-    rows += [("not made", line) for line in absent(found)]
+    rows += [("not made", line) for line in missing_metrics(found)]
     show_rows(rows)

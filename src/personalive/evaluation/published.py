@@ -1,4 +1,4 @@
-"""The paper's own figures, for orientation: other data, other hardware. Source: PersonaLive, CVPR 2026.
+"""The paper's own results, for orientation: other data, other hardware. Source: PersonaLive, CVPR 2026.
 
 Self-reenactment on TalkingHead-1KH, cross-reenactment on LV100, speed on one H100.
 """
@@ -22,7 +22,7 @@ _ROWS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...
 
 
 def published(kind: str) -> dict[str, dict[str, float]]:
-    """Figures of each published method for "self" or "cross", speed included."""
+    """Metrics of each published method for "self" or "cross", speed included."""
     names = _SELF if kind == "self" else _CROSS
     found = {}
     for method, (of_self, of_cross, speed) in _ROWS.items():

@@ -1,24 +1,31 @@
-"""The report: evaluation.json (exact), evaluation.md (tables), evaluation.html (tables and pictures), in one folder.
+"""The report: evaluation.json (exact), evaluation.md (tables), evaluation.html (tables and frames), in one folder.
 
 The folder appears whole or not at all.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader
+from PIL import Image
 
 from personalive.errors import OutputError
-from personalive.evaluation.figures import FIGURES, SPEED, written
-from personalive.evaluation.html import render_html
+from personalive.evaluation.config import EvaluationConfig
+from personalive.evaluation.methods import COPY, TRUTH
+from personalive.evaluation.metrics.catalog import INFINITE, METRICS, NO_VALUE, SPEED, format_value
 from personalive.evaluation.published import published
 from personalive.evaluation.runner import Evaluation
 from personalive.media.paths import reason, temporary_beside
+from personalive.vision.resize import Picture
 
 JSON, MARKDOWN, HTML = "evaluation.json", "evaluation.md", "evaluation.html"
 PUBLISHED_NOTE = (
@@ -29,7 +36,10 @@ TITLES = {"self": "Self-reenactment", "cross": "Cross-reenactment"}
 
 
 def check_report_folder(folder: Path, *, overwrite: bool) -> Path:
-    """The folder that a report will become. Creates nothing.
+    """Check that a report can be written to this folder; creates nothing.
+
+    Returns:
+        Its absolute path.
 
     Raises:
         OutputError: it is there already (unless it is a report and ``overwrite``), or cannot be made there.
@@ -83,13 +93,13 @@ def write_report(evaluation: Evaluation, folder: Path, *, overwrite: bool = Fals
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """Exact values, everything that decided them, and why figures are not there."""
+    """Exact values, all options, and the reasons for missing metrics."""
     record = {
         "what": "personalive evaluate",
         "options": evaluation.options,
         "model": evaluation.model,
         "versions": evaluation.versions,
-        "figures": {name: asdict(figure) for name, figure in FIGURES.items()},
+        "metrics": {name: asdict(info) for name, info in METRICS.items()},
         "results": [asdict(row) for row in evaluation.rows],
         "missing": evaluation.missing,
         "pretrained": evaluation.files,
@@ -110,67 +120,79 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# --- tables -------------------------------------------------------------------------------------------------
+# --- content ------------------------------------------------------------------------------------------------
 
-Table = tuple[list[str], list[list[str]]]  # headings and lines
+
+class Table(NamedTuple):
+    """Cells as text."""
+
+    headings: list[str]
+    rows: list[list[str]]
 
 
 def tables(evaluation: Evaluation) -> Iterator[tuple[str, Table, Table]]:
     """For each kind its title, the table of results, and that of published figures."""
     for kind, title in TITLES.items():
-        rows = {row.method: row.figures for row in evaluation.rows if row.kind == kind}
+        rows = {row.method: row.metrics for row in evaluation.rows if row.kind == kind}
         if rows:
             counts = {row.method: len(row.cases) for row in evaluation.rows if row.kind == kind}
             yield title, _table(rows, counts), _table(published(kind), None)
 
 
 def _table(rows: dict[str, dict[str, float]], counts: dict[str, int] | None) -> Table:
-    names = [name for name in FIGURES if any(name in figures for figures in rows.values())]
+    names = [name for name in METRICS if any(name in values for values in rows.values())]
     names = [name for name in names if counts is None or name not in SPEED]
-    headings = ["method", *([] if counts is None else ["cases"]), *(FIGURES[name].heading for name in names)]
+    headings = ["method", *([] if counts is None else ["cases"]), *(METRICS[name].heading for name in names)]
     lines = []
-    for method, figures in rows.items():
+    for method, values in rows.items():
         count = [] if counts is None else [str(counts[method])]
-        lines.append([method, *count, *(written(name, figures.get(name)) for name in names)])
-    return headings, lines
+        lines.append([method, *count, *(format_value(name, values.get(name)) for name in names)])
+    return Table(headings, lines)
 
 
 def speed_table(evaluation: Evaluation) -> Table | None:
     """Speed of each kind; None where nothing was timed."""
-    timed = [row for row in evaluation.rows if any(name in row.figures for name in SPEED)]
+    timed = [row for row in evaluation.rows if any(name in row.metrics for name in SPEED)]
     if not timed:
         return None
-    lines = [[TITLES[row.kind], *(written(name, row.figures.get(name)) for name in SPEED)] for row in timed]
-    return ["run", *(FIGURES[name].heading for name in SPEED)], lines
+    lines = [[TITLES[row.kind], *(format_value(name, row.metrics.get(name)) for name in SPEED)] for row in timed]
+    return Table(["run", *(METRICS[name].heading for name in SPEED)], lines)
 
 
 def facts(evaluation: Evaluation) -> list[str]:
-    """What was scored with what, in short sentences."""
+    """Dataset, model and versions, in short sentences."""
     options, model = evaluation.options, evaluation.model
-    found = [f"Dataset: {options['dataset']}, pictures compared at {options['size_px']} px, seed {options['seed']}."]
+    found = [f"Dataset: {options['dataset']}, images compared at {options['size_px']} px, seed {options['seed']}."]
     if model:
         found.append(f"Model: {model['weights']} on {model['device']} in {model['dtype']} by {model['backend']}.")
     versions = ", ".join(f"{name} {number}" for name, number in evaluation.versions.items())
     return [*found, f"Versions: {versions}."]
 
 
-def legend(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Each figure that was made, and what it says."""
-    there = {name for row in evaluation.rows for name in row.figures}
-    return [(figure.label, figure.about) for name, figure in FIGURES.items() if name in there]
-
-
-def absent(evaluation: Evaluation) -> list[str]:
-    """Why figures were not made, those with one reason together."""
+def missing_metrics(evaluation: Evaluation) -> list[str]:
+    """Reasons why metrics are missing, those with one reason together."""
     reasons: dict[str, list[str]] = {}
     for name, why in evaluation.missing.items():
-        reasons.setdefault(why, []).append(FIGURES[name].label)
+        reasons.setdefault(why, []).append(METRICS[name].label)
     return [f"{', '.join(labels)}: {why}" for why, labels in reasons.items()]
 
 
-def used_files(evaluation: Evaluation) -> list[str]:
-    """Pretrained networks that had a say."""
-    return [f"{f['file']}: SHA-256 {f['sha256']} ({f['check']}); licence: {f['licence']}" for f in evaluation.files]
+def _lists(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+    there = {name for row in evaluation.rows for name in row.metrics}
+    lists = [
+        ("Metrics", [f"{info.label}: {info.about}" for name, info in METRICS.items() if name in there]),
+        ("Missing metrics", missing_metrics(evaluation)),
+        (
+            "Pretrained networks used",
+            [f"{f['file']}: SHA-256 {f['sha256']} ({f['check']}); licence: {f['licence']}" for f in evaluation.files],
+        ),
+        ("Skipped", evaluation.skipped),
+        ("Notes", evaluation.notes),
+    ]
+    return [(title, entries) for title, entries in lists if entries]
+
+
+# --- Markdown and HTML --------------------------------------------------------------------------------------
 
 
 def to_markdown(evaluation: Evaluation) -> str:
@@ -182,36 +204,50 @@ def to_markdown(evaluation: Evaluation) -> str:
     speed = speed_table(evaluation)
     if speed is not None:
         lines += ["", "## Speed", "", *_markdown(speed)]
-    lines += ["", "## What the figures say", "", *(f"- {label}: {about}" for label, about in legend(evaluation))]
-    for title, entries in _remarks(evaluation):
+    for title, entries in _lists(evaluation):
         lines += ["", f"## {title}", "", *(f"- {entry}" for entry in entries)]
     return "\n".join(lines) + "\n"
 
 
-def _remarks(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
-    remarks = [
-        ("Figures not made", absent(evaluation)),
-        ("Pretrained networks used", used_files(evaluation)),
-        ("Skipped", evaluation.skipped),
-        ("Notes", evaluation.notes),
-    ]
-    return [(title, entries) for title, entries in remarks if entries]
-
-
 def _markdown(table: Table) -> list[str]:
-    headings, lines = table
-    rows = [headings, ["---"] * len(headings), *lines]
+    rows = [table.headings, ["---"] * len(table.headings), *table.rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def to_html(evaluation: Evaluation) -> str:
-    """One page with everything in it, pictures included."""
-    return render_html(
+    """One page that needs nothing else: images as JPEG inside, light and dark."""
+    environment = Environment(
+        loader=PackageLoader("personalive.evaluation", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["data_url"] = _data_url
+    return environment.get_template("report.html.j2").render(
         facts=facts(evaluation),
-        tables=list(tables(evaluation)),
+        tables=tables(evaluation),
+        best_cells=_best_cells,
         published_note=PUBLISHED_NOTE,
         speed=speed_table(evaluation),
-        legend=legend(evaluation),
-        remarks=_remarks(evaluation),
-        strips=evaluation.strips,
+        lists=_lists(evaluation),
+        previews=evaluation.previews,
     )
+
+
+def _best_cells(table: Table) -> set[tuple[int, int]]:
+    """Cells of the best method per metric, where there are several; baselines do not compete."""
+    rivals = [row for row, cells in enumerate(table.rows) if cells[0] not in (COPY, TRUTH)]
+    best = set()
+    for column, heading in enumerate(table.headings):
+        values = {
+            row: float(table.rows[row][column])
+            for row in rivals
+            if heading[-1] in "↓↑" and table.rows[row][column] not in (NO_VALUE, INFINITE)
+        }
+        if len(values) > 1:
+            target = min(values.values()) if heading.endswith("↓") else max(values.values())
+            best |= {(row, column) for row, value in values.items() if value == target}
+    return best
+
+
+def _data_url(image: Picture) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=EvaluationConfig.jpeg_quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,11 +1,10 @@
 """The loss on decoded pixels that stages distill and stream share (paper, stage 2).
 
-Letters: N pictures, S their side, G mask cells per side.
+Letters: N images, S their side, G mask cells per side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,18 +12,20 @@ from torch import Tensor
 
 from personalive.training.recipe.discriminator import Discriminator, discriminator_loss, generator_loss
 from personalive.training.recipe.losses import masked_errors
-from personalive.training.recipe.perceptual import FilterDistance, load_lpips
+from personalive.training.recipe.perceptual import FilterDistance, PerceptualLoss, load_perceptual
 from personalive.training.recipe.stage import Output, Setting
 
 
 class PixelLoss:
-    """Squared error, whole and masked, perceptual distance, and what the discriminator says."""
+    """Squared error, whole and masked, perceptual distance, and the adversarial term."""
 
     def __init__(self, setting: Setting) -> None:
         config, device = setting.config, setting.arithmetic.device
         self.config, self.arithmetic = config, setting.arithmetic
-        chosen = load_lpips(Path(config.loss.lpips).expanduser()) if config.loss.lpips else FilterDistance()
-        self.perceptual: Callable[[Tensor, Tensor], Tensor] = chosen.to(device)
+        folder = config.loss.lpips
+        self.perceptual: PerceptualLoss = (
+            load_perceptual(Path(folder).expanduser(), device) if folder else FilterDistance().to(device)
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.discriminator = Discriminator(setting.networks.config.image_size_px, config.discriminator).to(device)
@@ -36,7 +37,7 @@ class PixelLoss:
         """
         weights = self.config.loss
         errors = masked_errors(made, real, masks)
-        perceptual = self.perceptual(made, real)
+        perceptual = self.perceptual(made, real).mean()
         loss = errors.weighted(weights, whole=weights.pixel) + weights.perceptual * perceptual
         found = {"pixel": errors.whole.detach(), "perceptual": perceptual.detach()}
         if step is not None and step >= self.config.discriminator.generator_from_step:

@@ -1,6 +1,6 @@
 """Networks in ONNX files: a graph of known operations and numbers, nothing that could run other code.
 
-TorchScript files are not taken: loading one runs what is in it. Letters: N pictures or clips, T frames of a clip.
+TorchScript files are not taken: loading one runs what is in it. Letters: N images or clips, T frames of a clip.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from personalive.errors import CheckpointError
 from personalive.vision.config import FramingConfig
 from personalive.vision.resize import Picture, Square, crop_and_resize
 
-# ArcFace's five points in a 112 px face (Deng et al.): the eye and mouth corner on the picture's left first
+# ArcFace's five points in a 112 px face (Deng et al.): the eye and mouth corner on the image's left first
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -25,12 +25,12 @@ ARCFACE_SIDE_PX, SMIRK_SIDE_PX, I3D_SIDE_PX = 112, 224, 224
 
 
 def has_runtime() -> bool:
-    """Whether onnxruntime is installed."""
+    """Tell whether onnxruntime is installed."""
     return find_spec("onnxruntime") is not None
 
 
 class OnnxNetwork:
-    """One file on the CPU, with one input."""
+    """Network of one file, with one input, on the CPU."""
 
     def __init__(self, path: Path, outputs: tuple[str, ...] = ()) -> None:
         """
@@ -86,17 +86,17 @@ class FaceEmbedder:
         except cv2.error as error:
             raise CheckpointError(f"{yunet}: is not a readable YuNet file: download it again") from error
 
-    def embed(self, picture: Picture) -> np.ndarray | None:
+    def embed(self, image: Picture) -> np.ndarray | None:
         """(H, W, 3) uint8 -> (D,) float32, or None where no face is found."""
-        points = self._points(picture)
+        points = self._points(image)
         if points is None:
             return None
-        face = aligned(picture, points)
+        face = aligned(image, points)
         return self._network((face.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 127.5)[0].ravel()
 
-    def _points(self, picture: Picture) -> np.ndarray | None:
-        self._detector.setInputSize((picture.shape[1], picture.shape[0]))
-        _, rows = self._detector.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    def _points(self, image: Picture) -> np.ndarray | None:
+        self._detector.setInputSize((image.shape[1], image.shape[0]))
+        _, rows = self._detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if rows is None:
             return None
         row = max(rows, key=lambda found: found[2] * found[3])
@@ -109,9 +109,9 @@ class Smirk:
     def __init__(self, path: Path) -> None:
         self._network = OnnxNetwork(path, ("expression_params", "pose_params"))
 
-    def read(self, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, image: Picture) -> tuple[np.ndarray, np.ndarray]:
         """(S, S, 3) uint8 -> expression and pose parameters, each 1-D."""
-        small = _resized(picture, SMIRK_SIDE_PX).transpose(2, 0, 1)[None].astype(np.float32) / 255
+        small = _resized(image, SMIRK_SIDE_PX).transpose(2, 0, 1)[None].astype(np.float32) / 255
         expression, pose = self._network(small)
         return expression.ravel(), pose.ravel()
 
@@ -123,16 +123,16 @@ class I3d:
         self._network = OnnxNetwork(path)
 
     def describe(self, clip: list[Picture]) -> np.ndarray:
-        """T pictures (S, S, 3) uint8 -> (D,) features."""
-        pixels = np.stack([_resized(picture, I3D_SIDE_PX) for picture in clip]).transpose(3, 0, 1, 2)[None]
+        """T images (S, S, 3) uint8 -> (D,) features."""
+        pixels = np.stack([_resized(image, I3D_SIDE_PX) for image in clip]).transpose(3, 0, 1, 2)[None]
         return self._network(pixels.astype(np.float32) / 127.5 - 1)[0].ravel()
 
 
-def aligned(picture: Picture, points: np.ndarray) -> Picture:
-    """Turn, scale and shift a picture so that its five points (5, 2) come to ArcFace's; (112, 112, 3) uint8."""
+def aligned(image: Picture, points: np.ndarray) -> Picture:
+    """Turn, scale and shift a image so that its five points (5, 2) come to ArcFace's; (112, 112, 3) uint8."""
     matrix = similarity(points, ARCFACE_POINTS)
     side = (ARCFACE_SIDE_PX, ARCFACE_SIDE_PX)
-    return cv2.warpAffine(picture, matrix, side, flags=cv2.INTER_LINEAR)  # pyright: ignore[reportReturnType]
+    return cv2.warpAffine(image, matrix, side, flags=cv2.INTER_LINEAR)  # pyright: ignore[reportReturnType]
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -147,5 +147,5 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def _resized(picture: Picture, side_px: int) -> Picture:
-    return crop_and_resize(picture, Square(0, 0, picture.shape[0]), side_px)
+def _resized(image: Picture, side_px: int) -> Picture:
+    return crop_and_resize(image, Square(0, 0, image.shape[0]), side_px)

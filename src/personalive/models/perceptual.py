@@ -1,26 +1,22 @@
-"""LPIPS with VGG-16 (Zhang et al., CVPR 2018, version 0.1), from torchvision's weights file without torchvision.
+"""LPIPS with VGG-16 (Zhang et al., CVPR 2018, version 0.1), with torchvision's keys but without torchvision.
 
-Letters: N pictures, H and W at least 16.
+Letters: N images, H and W at least 16.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from personalive.checkpoints.files import read_tensors
-from personalive.errors import CheckpointError
-
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))  # a max pool between them
-_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
 _EPSILON = 1e-10
 
 
 class Lpips(nn.Module):
-    """Learned perceptual distance of pictures; ``features`` has the keys of torchvision's VGG-16."""
+    """Learned perceptual distance of images; ``features`` has the keys of torchvision's VGG-16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,12 +38,12 @@ class Lpips(nn.Module):
         self.register_buffer("scale", torch.tensor(_SCALE)[None, :, None, None], persistent=False)
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1], twice -> distances (N,), 0 for equal pictures."""
+        """(N, 3, H, W) in [-1, 1], twice -> distances (N,), 0 for equal images."""
         return self.distance(self.describe(one), self.describe(other))
 
     def describe(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [-1, 1] -> five maps (N, C_i, H_i, W_i), each position of length 1."""
-        x = (images - self.shift) / self.scale
+        x = (images.float() - self.shift) / self.scale
         maps = []
         for start, end in pairwise([0, *self._taps]):
             for layer in list(self.features)[start:end]:
@@ -61,28 +57,3 @@ class Lpips(nn.Module):
             head((a - b).square()).mean(dim=(1, 2, 3)) for head, a, b in zip(self.heads, one, other, strict=True)
         ]
         return torch.stack(parts).sum(dim=0)
-
-
-def load_lpips(vgg: Path, heads: Path, device: torch.device) -> Lpips:
-    """Build from torchvision's VGG-16 file and LPIPS' head file, nothing in which is run.
-
-    The classifier of the VGG file is left out; all else must fit exactly.
-
-    Raises:
-        CheckpointError: a file is damaged or another network's.
-    """
-    network = Lpips()
-    features = {key.removeprefix("features."): value for key, value in read_tensors(vgg).items() if _is_feature(key)}
-    weights = {key.replace("lin", "").replace(".model.1", ""): value for key, value in read_tensors(heads).items()}
-    for path, part, tensors in ((vgg, network.features, features), (heads, network.heads, weights)):
-        try:
-            part.load_state_dict({key: value.float() for key, value in tensors.items()})
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path}: is not the file that LPIPS needs: download it from its publisher"
-            ) from error
-    return network.to(device).eval().requires_grad_(False)
-
-
-def _is_feature(key: str) -> bool:
-    return not key.startswith("classifier.")

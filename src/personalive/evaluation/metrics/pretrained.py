@@ -1,18 +1,25 @@
-"""Which file each measure needs, where it is had, under which licence, and whether a file is that file.
+"""Pretrained networks of metrics: the files, their sources, licences and hashes, and loading those that are there.
 
-No hash here is guessed. A file whose publisher's hash is not known to us is checked against ``FILE.sha256`` beside it
-where the user puts one (as ``sha256sum`` writes it), else it is used, its hash recorded and called unverified.
+The user downloads the files; nothing here fetches anything. No hash here is guessed. A file whose publisher's hash is
+not known to us is checked against ``FILE.sha256`` beside it where the user puts one (as ``sha256sum`` writes it);
+else it is used, its hash recorded and called unverified.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
+from personalive.checkpoints.perceptual import load_lpips
+from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError
+from personalive.evaluation.metrics.onnx_networks import FaceEmbedder, I3d, Smirk, has_runtime
+from personalive.models.perceptual import Lpips
 
 VERIFIED, BY_SIDECAR, UNVERIFIED = "as published", "as in its .sha256 file", "unverified"
 _READ_BYTES = 1 << 20
@@ -20,10 +27,10 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PretrainedFile:
-    """One file: its name, the figures it is for, its licence, who publishes it, and the hash where we know it."""
+    """File of a network: its name, the metrics it is for, licence, publisher, and the hash where we know it."""
 
     name: str
-    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
     licence: str
     source: str
     sha256: str | None = None
@@ -61,20 +68,20 @@ SMIRK = PretrainedFile(
     "smirk.onnx",
     ("aed", "apd"),
     "see its publisher; its parameters are those of FLAME, which is for non-commercial research",
-    "an ONNX export of the SMIRK encoder, made by you (docs/evaluation.md says how it must look)",
+    "an ONNX export of the SMIRK encoder, made by you (its inputs and outputs are in docs/evaluation.md)",
 )
 I3D = PretrainedFile(
     "i3d.onnx",
     ("fvd",),
     "Apache-2.0 (DeepMind's weights); see who converted them",
-    "an ONNX export of I3D for Kinetics-400, made by you (docs/evaluation.md says how it must look)",
+    "an ONNX export of I3D for Kinetics-400, made by you (its inputs and outputs are in docs/evaluation.md)",
 )
 FILES = (VGG16, LPIPS_HEADS, ARCFACE, YUNET, SMIRK, I3D)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file that will be used: its hash, and what that was compared with."""
+    """File that will be used: its hash, and what that was compared with."""
 
     file: PretrainedFile
     path: Path
@@ -83,7 +90,7 @@ class Found:
 
 
 def find(file: PretrainedFile, folders: tuple[Path, ...]) -> Found | None:
-    """The file in the first of ``folders`` that holds it, or None.
+    """Find the file in the first of ``folders`` that holds it; None if there is none.
 
     Raises:
         CheckpointError: it cannot be read, or it is another file than the one published or stated.
@@ -104,7 +111,7 @@ def find(file: PretrainedFile, folders: tuple[Path, ...]) -> Found | None:
 
 
 def packaged_heads() -> Path | None:
-    """The folder inside torchmetrics where LPIPS' heads are."""
+    """Folder inside torchmetrics where LPIPS' heads are."""
     spec = find_spec("torchmetrics")
     if spec is None or spec.origin is None:
         return None
@@ -130,3 +137,55 @@ def _sha256(path: Path) -> str:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}): download it again") from error
     return digest.hexdigest()
+
+
+# --- networks ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PretrainedNetworks:
+    """Loaded networks, None where a file is missing, and the reason by metric."""
+
+    lpips: Lpips | None = None
+    faces: FaceEmbedder | None = None
+    smirk: Smirk | None = None
+    i3d: I3d | None = None
+    found: list[Found] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)  # metric -> "needs FILE ..."
+
+
+def load_pretrained(folder: Path, weights_folder: Path | None, device: torch.device) -> PretrainedNetworks:
+    """Load what lies in ``folder``; YuNet is also looked for beside the weights.
+
+    Raises:
+        CheckpointError: a file is there, but damaged or another one.
+    """
+    networks = PretrainedNetworks()
+    yunet = () if weights_folder is None else ((weights_folder / FACE_DETECTOR).parent, weights_folder)
+    heads = packaged_heads()
+    with_heads = (folder,) if heads is None else (folder, heads)
+    if paths := _located(networks, folder, (VGG16, (folder,)), (LPIPS_HEADS, with_heads)):
+        networks.lpips = load_lpips(paths[0], paths[1], device)
+    if paths := _located(networks, folder, (ARCFACE, (folder,)), (YUNET, (folder, *yunet)), onnx=True):
+        networks.faces = FaceEmbedder(*paths)
+    if paths := _located(networks, folder, (SMIRK, (folder,)), onnx=True):
+        networks.smirk = Smirk(*paths)
+    if paths := _located(networks, folder, (I3D, (folder,)), onnx=True):
+        networks.i3d = I3d(*paths)
+    return networks
+
+
+def _located(
+    networks: PretrainedNetworks, folder: Path, *wanted: tuple[PretrainedFile, tuple[Path, ...]], onnx: bool = False
+) -> list[Path]:
+    """Paths of all files wanted, or none of them with the reason noted."""
+    found = [find(file, folders) for file, folders in wanted]
+    absent = [file for (file, _), one in zip(wanted, found, strict=True) if one is None]
+    lacks = [f"{file.name} in {folder} ({file.source})" for file in absent]
+    if onnx and not has_runtime():
+        lacks.append("onnxruntime (pip install 'personalive[metrics]')")
+    if lacks:
+        networks.missing |= dict.fromkeys(wanted[0][0].metrics, f"needs {' and '.join(lacks)}")
+        return []
+    networks.found += [one for one in found if one is not None]
+    return [one.path for one in found if one is not None]
