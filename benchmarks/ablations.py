@@ -1,11 +1,12 @@
-"""What each idea of the method is worth in the bundled model, beside the paper's own table.
+"""Contribution of each idea of the method to the bundled model, beside the paper's own table.
 
     python benchmarks/ablations.py --run runs/tiny [--minutes 10] [--cases 4] [--frames 96] [--out out/ablations]
 
 ``--run`` is a run of `python -m personalive.training` with its cache. Variants of the temporal modules are trained
 from its stage ``motion``, each for ``--minutes`` and from the same start; the other rows change use alone, with the
-modules trained as usual here. All are scored by cross-reenactment of held-out people against the true render. What is
-trained already in --out is not trained again. Prints the table; writes ablations.md and ablations.json into --out.
+modules trained as usual here. All are scored by cross-reenactment of held-out people against the ground truth.
+Modules that are already in --out are not trained again. Prints the table; writes ablations.md and ablations.json into
+--out.
 """
 
 from __future__ import annotations
@@ -15,28 +16,37 @@ import dataclasses
 import json
 import math
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from personalive import Engine
 from personalive.config import KeyframeConfig
 from personalive.errors import PersonaLiveError
-from personalive.evaluation.heldout import Case, run_case, score
-from personalive.evaluation.metrics import flicker, l1
+from personalive.evaluation.config import EvaluationConfig
+from personalive.evaluation.datasets import Case, DatasetOptions, Sample, SyntheticHeads
+from personalive.evaluation.methods import COPY, Baseline, EngineMethod
+from personalive.evaluation.metrics.accumulators import (
+    AngleTracking,
+    ExpressionTracking,
+    ImageMetrics,
+    Metric,
+    Stability,
+)
+from personalive.evaluation.metrics.functional import l1
+from personalive.evaluation.runner import score
 from personalive.models.networks import Networks
 from personalive.training.loop import train, trainable
 from personalive.training.presets import STAGES, TinyPreset
 from personalive.training.run import Run
 from personalive.training.temporal import TemporalModules, TemporalStage
+from personalive.vision.resize import Picture
 
-START_FRAMES = 16  # of a film: what the ease-in can change
+START_FRAMES = 16  # those that the ease-in can change
 PAPER = {  # ID-SIM, AED, APD, FVD, tLP on LV100 (paper, ablation table)
     "full": (0.698, 0.703, 0.030, 520.6, 12.83),
     "causal chunk attention": (0.689, 0.709, 0.032, 537.0, 12.83),
@@ -45,24 +55,24 @@ PAPER = {  # ID-SIM, AED, APD, FVD, tLP on LV100 (paper, ablation table)
     "without keyframes (HKM)": (0.728, 0.710, 0.031, 535.6, 13.27),
     "without sliding training (ST)": (0.549, 0.785, 0.040, 678.8, 10.05),
 }
-COLUMNS = {  # and how each is written
+COLUMNS = {  # with their format
     **dict.fromkeys(("l1", "start_l1", "flicker"), "{:.4f}"),
     "gain": "{:.1%}",
     **dict.fromkeys(("yaw", "pitch", "mouth", "blink"), "{:.2f}"),
     **dict.fromkeys(("keyframes", "fps"), "{:.1f}"),
 }
-TIMED_CALLS, NONE = 10, "none"
+NONE = "none"
 THRESHOLDS = (5.0, 10.0, 15.0, 20.0)  # beside the default of 17
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One row of the table."""
+    """Row of the table."""
 
     name: str
     model: dict[str, Any] = field(default_factory=dict)  # changed in the model's config
     unet: dict[str, Any] = field(default_factory=dict)  # and in the U-Net's
-    weights: str | None = None  # whose temporal modules: NONE, or of the row of that name; None: its own
+    weights: str | None = None  # source of the temporal modules: NONE, or the row of that name; None: its own
     rolled_out: bool = True
     threshold: float | None = None  # of keyframes
     detail: bool = True  # whether finished frames take theirs from the portrait
@@ -75,7 +85,7 @@ class Variant:
 
 
 def _variants() -> list[Variant]:
-    """All rows, those that train what others use before them."""
+    """All rows, those whose weights others use before them."""
     schedule = TinyPreset().model.schedule
     fewer = {
         f"{len(levels)} level{'s' * (len(levels) > 1)}": dataclasses.replace(schedule, levels=levels, step=step)
@@ -102,7 +112,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="training of each variant")
     parser.add_argument("--steps", type=int, default=STAGES["temporal"].steps, help="at most so many steps of it")
     parser.add_argument("--cases", type=int, default=4, help="held-out people")
-    parser.add_argument("--frames", type=int, default=96, help="frames per person, a multiple of 4")
+    parser.add_argument("--frames", type=int, default=96, help="frames per person")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("out/ablations"))
     args = parser.parse_args()
@@ -126,41 +136,43 @@ def _plain(args: argparse.Namespace) -> dict[str, Any]:
 # --- one variant --------------------------------------------------------------------------------------------
 
 
+class StartL1:
+    """L1 to the ground truth over the first frames."""
+
+    def __init__(self) -> None:
+        self._errors: list[float] = []
+
+    def update(self, sample: Sample, output: Picture) -> None:
+        """See ``Metric``."""
+        if len(self._errors) < START_FRAMES and sample.truth is not None:
+            self._errors.append(l1(output, sample.truth))
+
+    def compute(self) -> dict[str, float]:
+        """See ``Metric``."""
+        return {"start_l1": fmean(self._errors)}
+
+
 def _row(variant: Variant, args: argparse.Namespace) -> dict[str, float]:
     networks = _half(_networks(variant, args))
     engine = Engine(networks if variant.detail else dataclasses.replace(networks, detail=None))
     print(f"{variant.name}: scoring", flush=True)
-    tau = KeyframeConfig.threshold if variant.threshold is None else variant.threshold
-    cases = [run_case(engine, index, args.frames, cross=True, keyframe_threshold=tau) for index in range(args.cases)]
-    scores, begin = score(engine, cases), slice(None, START_FRAMES)
-    return {
-        "l1": scores.l1,
-        "gain": scores.gain,
-        "start_l1": fmean(l1(case.output[begin], case.truth[begin]) for case in cases),
-        "yaw": scores.yaw,
-        "pitch": scores.pitch,
-        "mouth": scores.mouth,
-        "blink": scores.blink,
-        "flicker": fmean(_flicker(case.output) for case in cases),
-        "flicker_of_truth": fmean(_flicker(case.truth) for case in cases),
-        "keyframes": fmean(case.keyframes for case in cases),
-        "fps": _fps(engine, cases[0]),
-    }
+    options = DatasetOptions(size_px=engine.image_size, frames=args.frames)
+    cases = SyntheticHeads(f"synthetic:{args.cases}", options).cases("cross")
 
+    def metrics(case: Case) -> list[Metric]:
+        assert case.person is not None
+        tracking = [AngleTracking(engine), ExpressionTracking(case.person)]
+        return [ImageMetrics(), StartL1(), Stability(case.portrait()), *tracking]
 
-def _flicker(frames: np.ndarray) -> float:
-    return fmean(map(flicker, frames, frames[1:], frames[2:]))
-
-
-def _fps(engine: Engine, case: Case) -> float:
-    """Of whole calls, median."""
-    state, count, seconds = engine.start(case.portrait), engine.chunk_frames, []
-    for call in range(TIMED_CALLS + 3):
-        window = np.ascontiguousarray(case.driving[:count])
-        begun = time.perf_counter()
-        state, _ = engine.step(state, window)
-        seconds.append(time.perf_counter() - begun if call >= 3 else math.nan)
-    return count / float(np.nanmedian(seconds))
+    method = EngineMethod(
+        engine,
+        keyframe_threshold=KeyframeConfig.threshold if variant.threshold is None else variant.threshold,
+        warmup_calls=min(EvaluationConfig.timing_warmup_calls, args.frames // engine.chunk_frames - 2),
+    )
+    found = score(method, cases, metrics) | method.speed()
+    copied = score(Baseline(COPY), cases, lambda _case: [ImageMetrics()])
+    found |= {"gain": 1 - found["l1"] / copied["l1"], "keyframes": fmean(method.keyframes)}
+    return {name: found.get(name, math.nan) for name in COLUMNS}
 
 
 def _networks(variant: Variant, args: argparse.Namespace) -> Networks:
@@ -197,8 +209,10 @@ def _half(networks: Networks) -> Networks:
 
 def _table(rows: dict[str, dict[str, float]], args: argparse.Namespace) -> str:
     own = "| | " + " | ".join(COLUMNS) + " |"
-    told = f"{args.cases} people, {args.frames} frames, cross-reenactment of drawn heads; temporal modules trained"
-    lines = [f"{told} for at most {args.minutes:g} minutes and {args.steps} steps each.", ""]
+    setup = (
+        f"{args.cases} people, {args.frames} frames, cross-reenactment of synthetic heads; temporal modules trained"
+    )
+    lines = [f"{setup} for at most {args.minutes:g} minutes and {args.steps} steps each.", ""]
     lines += [own, "|---" * (len(COLUMNS) + 1) + "|"]
     for name, row in rows.items():
         lines.append(f"| {name} | " + " | ".join(COLUMNS[key].format(row[key]) for key in COLUMNS) + " |")

@@ -2,13 +2,13 @@
 
     python benchmarks/live.py [--sessions 2] [--seconds 60] [--load-seconds 300] [--kills 50] [--out out]
 
-Starts `personalive serve` as a process of its own. Each session is a client in this process that sends a drawn
+Starts `personalive serve` as a process of its own. Each session is a client in this process that sends a synthetic
 performance as a camera would, 25 JPEG frames a second, and acknowledges what it gets.
 
 The delay is taken twice: from the capture times that come back with every frame, and from a marked frame: the driver
 looks to one side and then, within one frame, to the other; what the client receives is compared with both views, and
 the moment when it is closer to the second one ends the measurement. The same by WebRTC, WHIP in and WHEP out, where
-pictures carry no capture times: from handing the frame to the encoder to having it decoded. Then clients are killed
+frames carry no capture times: from handing the frame to the encoder to having it decoded. Then clients are killed
 without a goodbye, and the server's memory, threads and sessions are counted before and after. Writes live.json into
 --out.
 """
@@ -93,7 +93,7 @@ class Server:
     address: str
     pid: int
 
-    def ask(self, method: str, path: str, body: bytes = b"", key: str = "") -> Any:
+    def request(self, method: str, path: str, body: bytes = b"", key: str = "") -> Any:
         """A request; the answer's JSON."""
         text = self.send(method, path, body, key)
         return json.loads(text) if text else None
@@ -106,8 +106,8 @@ class Server:
             return answer.read()
 
     def status(self) -> dict[str, Any]:
-        """What it says of itself."""
-        return self.run_on_worker("GET", "/api/status")
+        """Its own status."""
+        return self.request("GET", "/api/status")
 
     def counted(self) -> dict[str, float]:
         """Memory in MB, threads, open files and sessions."""
@@ -144,7 +144,7 @@ def served(args: argparse.Namespace):
 
 
 def ready(server: Server) -> bool:
-    """Whether it answers and has its model."""
+    """Tell whether it answers and has its model."""
     try:
         return server.status()["state"] == "ready"
     except OSError:
@@ -161,8 +161,8 @@ class Client:
     server: Server
     number: int
     motion: Any  # frame number -> Motion
-    received: list[tuple[float, int, np.ndarray]] = field(default_factory=list)  # when, captured when (us), picture
-    keep_pictures: bool = False
+    received: list[tuple[float, int, np.ndarray]] = field(default_factory=list)  # when, captured when (us), image
+    keep_images: bool = False
     count: int = FRAMES  # of the performance, which then begins again
     sent: dict[int, int] = field(default_factory=dict)  # capture time (us) -> frame number
     stages: list[tuple[float, ...]] = field(default_factory=list)
@@ -174,7 +174,7 @@ class Client:
         ]
         portrait = io.BytesIO()
         Image.fromarray(render(person, Motion.neutral(), SIDE_PX).image).save(portrait, "PNG")
-        self.opened = admitted(self.server)
+        self.opened = open_session(self.server)
         self.path = f"/api/sessions/{self.opened['id']}"
         names: Any = ["personalive.v1", f"key.{self.opened['key']}"]
         address = self.server.address.replace("http", "ws") + self.path + "/socket"
@@ -182,7 +182,7 @@ class Client:
         self.socket = self.ending.enter_context(
             connect(address, subprotocols=names, max_size=None, ping_interval=None)
         )
-        self.server.ask("PUT", self.path + "/portrait", portrait.getvalue(), self.opened["key"])
+        self.server.request("PUT", self.path + "/portrait", portrait.getvalue(), self.opened["key"])
         self.over = threading.Event()
 
     def send(self) -> None:
@@ -209,8 +209,8 @@ class Client:
                 if isinstance(message, str):
                     continue
                 header, jpeg = unpack_finished(message)
-                picture = simplejpeg.decode_jpeg(jpeg) if self.keep_pictures else np.empty(0)
-                self.received.append((time.monotonic(), header.capture_us, picture))
+                image = simplejpeg.decode_jpeg(jpeg) if self.keep_images else np.empty(0)
+                self.received.append((time.monotonic(), header.capture_us, image))
                 if header.sequence:
                     times = header.times
                     self.stages.append((times.queue_ms, times.window_ms, times.compute_ms, times.pace_ms))
@@ -222,7 +222,7 @@ class Client:
     def close(self) -> None:
         """End the session."""
         self.ending.close()
-        self.server.ask("DELETE", self.path, key=self.opened["key"])
+        self.server.request("DELETE", self.path, key=self.opened["key"])
 
     def delays_ms(self) -> list[float]:
         """By the capture times that came back."""
@@ -234,12 +234,12 @@ class Client:
 
 def marked(server: Server, seconds: float) -> dict[str, Any]:
     """One session whose driver looks left and right by turns."""
-    client = Client(server, 0, looking, keep_pictures=True)
+    client = Client(server, 0, looking, keep_images=True)
     client.run(seconds)
     client.close()
     labelled = client.delays_ms()
     jumps = [(us / 1e6, place // HALF % 2) for us, place in client.sent.items() if place % HALF == 0]
-    found = jumps_ms([(when, picture) for when, captured, picture in client.received if captured], jumps[1:])
+    found = jumps_ms([(when, image) for when, captured, image in client.received if captured], jumps[1:])
     queue, window, compute, pace = (round(median(stage), 1) for stage in zip(*client.stages, strict=True))
     spans = np.diff([when for when, captured, _ in client.received if captured])
     rate = 1 / float(np.mean(spans))
@@ -283,7 +283,7 @@ async def marked_webrtc(server: Server, seconds: float) -> dict[str, Any]:
 
 
 class _Camera(MediaStreamTrack):
-    """Sends JPEG pictures as a camera, again and again, and keeps when the driver turned."""
+    """Sends JPEG images as a camera, again and again, and keeps when the driver turned."""
 
     kind = "video"
 
@@ -320,17 +320,17 @@ def looking(frame: int) -> Motion:
 
 
 def jumps_ms(shown: list[tuple[float, np.ndarray]], jumps: list[tuple[float, int]]) -> list[float]:
-    """From each jump (seconds, side) to the first picture after it that is closer to that side's view."""
+    """From each jump (seconds, side) to the first image after it that is closer to that side's view."""
     views: list[list[np.ndarray]] = [[], []]
     for begun, side in jumps:  # what was shown long after a jump says how that side looks
         views[side] += [p.astype(np.float32) for when, p in shown if 0.6 < (when - begun) / MARK_EVERY_S * 2 < 0.95]
     if not all(views):
         return []
-    means = [np.mean(pictures, axis=0) for pictures in views]
+    means = [np.mean(images, axis=0) for images in views]
     delays = []
     for begun, side in jumps:
-        for when, picture in shown:
-            error = [float(np.abs(picture - mean).mean()) for mean in means]
+        for when, image in shown:
+            error = [float(np.abs(image - mean).mean()) for mean in means]
             if when > begun and error[side] < error[1 - side]:
                 delays.append(1e3 * (when - begun))
                 break
@@ -377,12 +377,12 @@ def killed(server: Server, count: int) -> dict[str, Any]:
     return {"count": count, "before": before, "after": server.counted()}
 
 
-def admitted(server: Server) -> Any:
-    """A session: at once, or when its turn in line has come."""
+def open_session(server: Server) -> Any:
+    """Open a session: at once, or when its turn in line has come."""
     ticket, end = None, time.monotonic() + PATIENCE_S
     while True:
         try:
-            return server.ask("POST", "/api/sessions", json.dumps({"ticket": ticket}).encode())
+            return server.request("POST", "/api/sessions", json.dumps({"ticket": ticket}).encode())
         except HTTPError as refused:
             error = json.loads(refused.read())["error"]
             if time.monotonic() > end:

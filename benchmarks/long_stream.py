@@ -1,11 +1,11 @@
-"""Streams of half an hour: does a call take as long at the end as at the beginning, and does memory stay?
+"""Streams of half an hour: duration of a call and memory, from the beginning to the end.
 
     python benchmarks/long_stream.py [--weights tiny] [--backends auto] [--minutes 30] [--out out]
 
-A drawn head drives portraits that change every two minutes; the keyframe threshold is low, so that each of them
+A synthetic head drives portraits that change every two minutes; the keyframe threshold is low, so that each of them
 gets all its keyframes. Several backends (``compile,openvino``) take turns, call by call. Prints a line a minute for
-each: median and 95th percentile of a call, keyframes, memory of the process, and how many graphs torch's compiler has
-made in all; a change of the last after the first minute is a fault and ends the run with code 1. Writes
+each: median and 95th percentile of a call, keyframes, memory of the process, and the number of graphs that torch's
+compiler has made in all; a change of the last after the first minute is a bug and ends the run with code 1. Writes
 long_stream.json into --out.
 """
 
@@ -48,14 +48,14 @@ def main() -> None:
 
 def stream(engines: Sequence[Engine], minutes: float) -> Iterator[dict[str, object]]:
     """A row for each minute and engine."""
-    windows, begun, cast, minute, count = material(engines[0]), time.monotonic(), -PORTRAIT_S, 1, 0
+    windows, begun, changed, minute, count = driving_windows(engines[0]), time.monotonic(), -PORTRAIT_S, 1, 0
     states: list[StreamState] = []
     times: list[list[float]] = [[] for _ in engines]
     while minute <= minutes:
         now = time.monotonic() - begun
-        if now - cast >= PORTRAIT_S:
+        if now - changed >= PORTRAIT_S:
             states = [engine.start(portrait(round(now)), keyframe_threshold=THRESHOLD) for engine in engines]
-            cast = now
+            changed = now
         for number, engine in enumerate(engines):
             at = time.perf_counter()
             states[number], _ = engine.step(states[number], windows[count % len(windows)])
@@ -78,8 +78,8 @@ def stream(engines: Sequence[Engine], minutes: float) -> Iterator[dict[str, obje
             times, minute = [[] for _ in engines], minute + 1
 
 
-def material(engine: Engine) -> list[np.ndarray]:
-    """Windows of a drawn performance, in a circle."""
+def driving_windows(engine: Engine) -> list[np.ndarray]:
+    """Windows of a synthetic performance, in a circle."""
     who, performance = Identity.sample(FIRST_SEED), Performance.sample(FIRST_SEED + 1)
     frames = np.stack([render(who, performance.at(index), SIDE_PX).image for index in range(FRAMES)])
     step = engine.chunk_frames
@@ -87,12 +87,12 @@ def material(engine: Engine) -> list[np.ndarray]:
 
 
 def portrait(seed: int) -> np.ndarray:
-    """A drawn person, face calm."""
+    """Synthetic person with a neutral face."""
     return render(Identity.sample(FIRST_SEED + 10 + seed), Motion.neutral(), SIDE_PX).image
 
 
 def memory_mb() -> float:
-    """What this process holds now."""
+    """Resident memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return round(int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1e3, 1)
 

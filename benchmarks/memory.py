@@ -1,4 +1,4 @@
-"""What a stream of the released model takes of a device's memory in each preset: computed, not measured.
+"""Device memory of a stream of the released model in each preset: computed, not measured.
 
     python benchmarks/memory.py [--dtype float16] [--output out/memory.json]
 
@@ -36,7 +36,7 @@ GB = 1e9
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention gives its result and keeps nothing else, as fused kernels do; on meta torch would write it out."""
+    """Attention that gives its result and keeps nothing else, as fused kernels do; on meta torch writes it out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
@@ -45,7 +45,7 @@ class _FusedAttention(TorchFunctionMode):
 
 
 class _Alive(TorchDispatchMode):
-    """Counts the bytes of tensors made inside that are still held, and keeps the highest count."""
+    """Counter of the bytes of tensors made inside that are still held, and its peak."""
 
     def __init__(self, known: set[int]) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class _Alive(TorchDispatchMode):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of a stream: bytes of its tensors at the worst moment, and what it needs of what may rest."""
+    """One step of a stream: bytes of its tensors at the worst moment, and the offloaded network that it needs."""
 
     name: str
     alive: int
@@ -83,7 +83,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What a preset comes to, in bytes."""
+    """Memory of a preset, in bytes."""
 
     preset: str
     weights: int  # that stay on the device
@@ -103,7 +103,7 @@ class Estimate:
 
 
 class Counter:
-    """Runs steps of a stream on the meta device and counts."""
+    """Counter of the bytes of a stream's steps on the meta device."""
 
     def __init__(self, networks: Networks) -> None:
         self.networks, self.backend = networks, Backend(networks)
@@ -128,11 +128,11 @@ class Counter:
         return counted.peak
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """On the meta device, in the networks' format unless told otherwise."""
+        """Tensor on the meta device, in the networks' dtype by default."""
         return torch.empty(shape, dtype=dtype or self.backend.dtype, device="meta")
 
     def steps(self, decoded: int) -> list[Step]:
-        """Everything that a stream does, worst cases; ``decoded`` frames are decoded at a time."""
+        """All steps of a stream, worst cases; ``decoded`` frames are decoded at a time."""
         backend, empty, window = self.backend, self.empty, self.networks.config.window_frames
         runs: dict[str, Callable[[], Any]] = {
             "portrait: image encoder": lambda: self.networks.clip(pixel_values=empty(1, 3, 224, 224)),
@@ -146,10 +146,10 @@ class Counter:
         needs = {"portrait: image encoder": "clip", "portrait: VAE encoder": "vae.encoder"}
         return [Step(name=name, alive=self.alive(run), needs=needs.get(name)) for name, run in runs.items()]
 
-    def _attended(self, pictures: int) -> dict[str, KV]:
-        """Keys and values of so many pictures."""
+    def _attended(self, images: int) -> dict[str, KV]:
+        """Keys and values of so many reference images."""
         projected = self.backend.project(self.empty(1, 4, 64, 64), self.empty(1, 1, 768))
-        return {name: KV(*(torch.cat([t] * pictures, dim=1) for t in kv)) for name, kv in projected.items()}
+        return {name: KV(*(torch.cat([t] * images, dim=1) for t in kv)) for name, kv in projected.items()}
 
     def _denoise(self) -> None:
         window = self.networks.config.window_frames
@@ -162,7 +162,7 @@ class Counter:
         )
 
     def _decode(self, count: int) -> Any:
-        """While what the denoiser left is still held."""
+        """Decode while the denoiser's output is still held."""
         left = self.empty(1, 320, self.networks.config.window_frames, 64, 64)
         return left, self.backend.decode(self.empty(count, 4, 64, 64, dtype=torch.float32))
 
@@ -185,9 +185,6 @@ def estimate(dtype: torch.dtype = torch.float16) -> Estimate:
         away = {name: weights[name] for name in offloaded(networks.config, preset)}
         staying = sum(weights.values()) - sum(away.values())
         steps = counter.steps(preset.decode_frames or networks.config.chunk_frames)
-        if preset.decode_beside:
-            denoiser, decoder = steps[-2:]
-            steps[-2:] = [Step(name=f"{denoiser.name} beside {decoder.name}", alive=denoiser.alive + decoder.alive)]
         found.steps.extend(step for step in steps if step not in found.steps)
         wanted = {step.name: step.alive + away.get(step.needs or "", 0) for step in steps}
         largest = max(wanted, key=lambda name: wanted[name])

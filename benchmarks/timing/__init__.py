@@ -1,1 +1,1 @@
-"""Parts of ``whole_call.py``: its contenders, its clocks, and what it writes."""
+"""Parts of ``speed.py``: its candidates, its clocks, and what it writes."""

@@ -1,4 +1,4 @@
-"""The engine as a straightforward reading of the published description runs it: what others are held against.
+"""The engine as a straightforward reading of the published description runs it: the baseline of all ratios.
 
 The same networks and weights, run by torch with its fused attention; nothing is kept from one call to the next that
 follows from the weights or the portrait alone. In every call and for each frame in flight, reference tokens' features
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from personalive.engine.backend import Backend, Denoised
+from personalive.engine.backend import Backend, DenoiserOutput
 from personalive.models.attention import (
     KV,
     FrameInputs,
@@ -43,14 +43,14 @@ class Baseline(Backend):
     name = "baseline"
 
     def __init__(self, networks: Networks) -> None:
-        """The given networks stay as they are; this one's share their weights."""
+        """Copy the networks' structure and share their weights; the given ones stay as they are."""
         reference = straightforward(networks.reference_unet)
         reference.last = None  # type: ignore[assignment]
         denoiser = straightforward(networks.denoising_unet)
         super().__init__(dataclasses.replace(networks, reference_unet=reference, denoising_unet=denoiser))
 
     def project(self, latent: Tensor, context: Tensor) -> dict[str, KV]:
-        """A clean picture's (1, C, h, w), (1, 1, D) -> its features (1, N_i, C_i) by block, twice each."""
+        """A clean image's (1, C, h, w), (1, 1, D) -> its features (1, N_i, C_i) by block, twice each."""
         start = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         features = self.networks.reference_unet(latent.to(self.dtype), start, context)
         return {
@@ -59,12 +59,12 @@ class Baseline(Backend):
 
     def denoise(
         self, latents: Tensor, *, context: Tensor, motion: Tensor, pose: Tensor, reference: Mapping[str, KV]
-    ) -> Denoised:
+    ) -> DenoiserOutput:
         """As ``Backend.denoise``, the reference being features."""
         unet, frames = self.networks.denoising_unet, latents.shape[2]
         conditions = {"context": context, "motion": motion, "pose": pose, "reference": reference}
-        features = unet.features(latents, self.timesteps, **conditions, shifts=unet.time_shifts(self.timesteps))
-        return Denoised(features[: self.leaving], unet.prediction(features, frames))
+        features = unet.features(latents, self.timesteps, **conditions)
+        return DenoiserOutput(features[: self.networks.config.chunk_frames], unet.prediction(features, frames))
 
 
 def straightforward(unet: AnyUNet) -> AnyUNet:
@@ -81,11 +81,11 @@ def straightforward(unet: AnyUNet) -> AnyUNet:
     return found
 
 
-def attention(layers: Projections, x: Tensor, source: Tensor, sees: Tensor | None = None) -> Tensor:
+def attention(layers: Projections, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
     """(B, N, C) queries' tokens, (B, M, C) keys' and values' tokens -> (B, N, C), as textbooks write it."""
     projected = (layers.to_q(x), layers.to_k(source), layers.to_v(source))
     q, k, v = (rearrange(t, "b n (h c) -> b h n c", h=layers.heads) for t in projected)
-    return layers.to_out[0](rearrange(F.scaled_dot_product_attention(q, k, v, sees), "b h n c -> b n (h c)"))
+    return layers.to_out[0](rearrange(F.scaled_dot_product_attention(q, k, v, mask), "b h n c -> b n (h c)"))
 
 
 class _SpatialBlock(nn.Module):
@@ -126,7 +126,9 @@ class _TemporalAttention(nn.Module):
     def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
         """(B*F, N, C) -> (B*F, N, C)."""
         tokens = self.layers.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=inputs.frames))
-        return rearrange(attention(self.layers, tokens, tokens, inputs.sees), "(b n) f c -> (b f) n c", n=x.shape[1])
+        return rearrange(
+            attention(self.layers, tokens, tokens, inputs.attention_mask), "(b n) f c -> (b f) n c", n=x.shape[1]
+        )
 
 
 _KINDS: dict[type, Any] = {MotionAttention: _MotionAttention, TemporalAttention: _TemporalAttention}

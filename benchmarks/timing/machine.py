@@ -1,4 +1,4 @@
-"""What the figures were taken on: device, versions, memory, and how fast it multiplies matrices."""
+"""The machine: device, versions, memory, and its speed of matrix products."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """As the maker calls it, where the system tells."""
+    """Name by its maker, where the system has it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     processors = Path("/proc/cpuinfo")

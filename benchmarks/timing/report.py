@@ -1,4 +1,4 @@
-"""What a run found: the numbers behind it, as JSON and as tables."""
+"""Results of a run, as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from personalive.errors import OutputError
-from personalive.runtime.load import NONE
 from personalive.runtime.registry import EAGER
-from timing.contender import BASELINE, Contender, dtype_name
+from timing.candidate import BASELINE, Candidate, dtype_name
 from timing.stages import STAGES, Call
 
 Flops = Mapping[int, Mapping[str, int]]  # of a call by stage, by number of keyframes
@@ -26,35 +25,33 @@ GIGA, TERA = 1e9, 1e12
 
 
 def rows(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     flops: Mapping[str, Flops],
     peaks: Mapping[str, float],
     chunk_frames: int,
 ) -> list[dict[str, Any]]:
-    """One row per contender, ready for JSON.
+    """One row per candidate, ready for JSON.
 
     Args:
         flops: of "engine", which every backend runs, and of "baseline".
-        peaks: operations per second of a matrix product, by number format.
+        peaks: operations per second of a matrix product, by dtype.
         chunk_frames: frames that a call gives.
     """
     found = []
-    for contender in contenders:
-        own = flops.get(BASELINE if contender.spec.name == BASELINE else "engine", {})
-        dtype = dtype_name(contender.spec.dtype)
+    for candidate in candidates:
+        own = flops.get(BASELINE if candidate.spec.name == BASELINE else "engine", {})
+        dtype = dtype_name(candidate.spec.dtype)
         calls = {
             str(count): _summary(taken, own.get(count), peaks.get(dtype), chunk_frames)
-            for count, taken in contender.calls.items()
+            for count, taken in candidate.calls.items()
         }
         found.append(
             {
-                "name": contender.spec.name,
+                "name": candidate.spec.name,
                 "dtype": dtype,
-                "quantize": contender.spec.quantize,
-                "title": contender.spec.title,
-                "error": contender.error,
-                **contender.figures,
-                "by_turns": contender.by_turns,
+                "error": candidate.error,
+                **candidate.figures,
+                "by_turns": candidate.by_turns,
                 "calls": calls,
             }
         )
@@ -80,9 +77,9 @@ def _summary(calls: Sequence[Call], flops: Mapping[str, int] | None, peak: float
 
 
 def _compare(row: dict[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
-    """How many times as fast as the baseline and as torch plainly, in the same number format where there is one."""
+    """Add the speed relative to the baseline and to eager torch, in the same dtype where there is one."""
     for name in (BASELINE, EAGER):
-        named = (other for other in others if other["name"] == name and other["quantize"] == NONE)
+        named = (other for other in others if other["name"] == name)
         alike = sorted(named, key=lambda other: other["dtype"] != row["dtype"])
         for count, summary in row["calls"].items():
             if alike and count in alike[0]["calls"]:
@@ -113,21 +110,21 @@ def show(result: Mapping[str, Any]) -> None:
         f"{model['name']} at {model['image_size_px']} px on {where['device_name']} ({where['device']}, "
         f"{where['threads']} threads), torch {where['torch']}, matrix products at {peaks}"
     )
-    console.print(_calls_table(result["contenders"]))
-    console.print(_once_table(result["contenders"]))
+    console.print(_calls_table(result["candidates"]))
+    console.print(_once_table(result["candidates"]))
     for note in result["notes"]:
         console.print(note)
 
 
-def _calls_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
+def _calls_table(candidates: Sequence[Mapping[str, Any]]) -> Table:
     titles = ("backend", "dtype", "keyframes", "ms", "p95", "frames/s", "x baseline", "x eager")
     stages = [STAGE_NAMES.get(stage, stage) for stage in STAGES]
     table = Table(*titles, *stages, "TFLOP", "of peak", title="A call of four frames; stages in ms")
-    for row in contenders:
+    for row in candidates:
         for count, summary in row["calls"].items():
             flops, share = summary.get("flops"), summary.get("peak_share")
             table.add_row(
-                row["title"],
+                row["name"],
                 row["dtype"],
                 count,
                 f"{summary['ms_median']:.1f}",
@@ -141,18 +138,17 @@ def _calls_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _once_table(contenders: Sequence[Mapping[str, Any]]) -> Table:
-    titles = ("backend", "dtype", "load s", "set-up s", "first frame s", "keyframe ms", "ahead frames/s")
+def _once_table(candidates: Sequence[Mapping[str, Any]]) -> Table:
+    titles = ("backend", "dtype", "load s", "set-up s", "first frame s", "keyframe ms")
     table = Table(*titles, "peak GB", "reserved GB", "PSNR dB", Column("", overflow="fold"), title="Once")
-    for row in contenders:
+    for row in candidates:
         table.add_row(
-            row["title"],
+            row["name"],
             row["dtype"],
             _number(row.get("load_s"), ".1f"),
             _number(row.get("setup_s"), ".1f"),
             _number(row.get("first_frame_s"), ".2f"),
             _number(row.get("keyframe_ms"), ".1f"),
-            _number(row.get("ahead_frames_per_s"), ".2f"),
             *(_number(row.get(f"peak_{kind}_bytes"), ".2f", GIGA) for kind in ("memory", "reserved")),
             "equal" if row.get("largest_difference_levels") == 0 else _number(row.get("psnr_db"), ".1f"),
             row["error"] or "",

@@ -1,6 +1,6 @@
 """The released shape with values that follow from keys: a full-size model in seconds, without its 12 GB of files.
 
-Speed and memory are those of the released model; pictures are noise. Values are scaled so that activations stay of
+Speed and memory are those of the released model; images are noise. Values are scaled so that activations stay of
 order 1 (as in ``tests/support/keyseeded.py``); they are drawn on the device, so they differ between kinds of devices.
 """
 

@@ -1,4 +1,4 @@
-"""What each stage of a call takes: time by a clock, or operations by torch's counter.
+"""Cost of each stage of a call: time by a clock, or operations by torch's counter.
 
 The engine runs as it is; its own methods, and its backend's, are wrapped while a call is looked at. A stage that
 comes twice in a call is added up:
@@ -6,7 +6,7 @@ comes twice in a call is added up:
     conditioning  reading the four driving frames, and their motion on the portrait
     denoiser      the one pass over all frames in flight
     step          what is around it: noise, the schedule's step, keyframes, the state
-    decode        latents to pictures, and the detail head where a model has one
+    decode        latents to images, and the detail head where a model has one
     copy_out      rounding to bytes, and to the host's memory
 """
 
@@ -29,19 +29,19 @@ STAGES = ("conditioning", "denoiser", "step", "decode", "copy_out")
 
 
 class Meter(Protocol):
-    """Something that grows during a call."""
+    """Quantity that grows during a call."""
 
     def read(self) -> Any:
-        """A mark on it, now."""
+        """Its current value, as a mark."""
         ...
 
     def between(self, first: Any, second: Any) -> float:
-        """How much it grew from one mark to another; asked after ``settle``."""
+        """Growth from one mark to another; called after ``settle``."""
         ...
 
 
 class WallClock:
-    """Milliseconds on the host, the device's work being done."""
+    """Clock of the host, after the device has finished."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -57,7 +57,7 @@ class WallClock:
 
 
 class EventClock:
-    """Milliseconds on a CUDA device, which is never waited for."""
+    """Clock of a CUDA device, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -74,13 +74,13 @@ class EventClock:
 
 
 class FlopMeter:
-    """Floating-point operations that a counter has seen."""
+    """Meter of floating-point operations, by a torch counter."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
         self.counter = counter
 
     def read(self) -> int:
-        """Since it began."""
+        """Operations since it began."""
         return self.counter.get_total_flops()
 
     def between(self, first: int, second: int) -> float:
@@ -89,7 +89,7 @@ class FlopMeter:
 
 
 def clock_of(device: torch.device) -> Meter:
-    """The one that disturbs this device least."""
+    """Clock that disturbs this device least."""
     return EventClock(device) if device.type == "cuda" else WallClock(device)
 
 
@@ -109,15 +109,15 @@ class Marks:
         self._marks: list[tuple[str, Any]] = []
 
     def begin(self) -> None:
-        """The first stage begins here."""
+        """Start the first stage."""
         self._marks = [("", self._meter.read())]
 
     def end(self, stage: str) -> None:
-        """Whatever happened since the last mark was this stage."""
+        """Count everything since the last mark to this stage."""
         self._marks.append((stage, self._meter.read()))
 
     def stages(self) -> dict[str, float]:
-        """What each stage added up to."""
+        """Sum of each stage."""
         found: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         for (_, before), (stage, after) in zip(self._marks, self._marks[1:], strict=False):
             found[stage] += self._meter.between(before, after)
@@ -126,9 +126,9 @@ class Marks:
 
 @dataclass(frozen=True)
 class Call:
-    """One timed call."""
+    """Timing of one call."""
 
-    ms: float  # from handing the driving frames over to having the pictures in the host's memory
+    ms: float  # from the driving frames to the images in the host's memory
     stages: Mapping[str, float]  # ms
 
 
@@ -157,16 +157,16 @@ def counted_call(engine: Engine, state: StreamState, window: np.ndarray) -> dict
 
 @contextmanager
 def marked(engine: Engine, marks: Marks) -> Iterator[None]:
-    """Inside, the stages of the engine's steps end with marks."""
+    """Mark the ends of the stages of the engine's steps inside the block."""
     backend = engine.backend
     with ExitStack() as wrapped:
         for owner, name, before, after in (
-            (engine.conditioner, "follow", None, "conditioning"),
+            (engine.conditioner, "condition", None, "conditioning"),
             (backend, "denoise", "step", "denoiser"),
             (engine, "advance", None, "step"),
             (engine, "decode_images", None, "decode"),
-            (backend, "trust", None, "decode"),  # the last of the detail head
-            (engine, "_finished", None, "copy_out"),
+            (backend, "blend_mask", None, "decode"),  # the last of the detail head
+            (engine, "decode", None, "copy_out"),
         ):
             wrapped.enter_context(_wrapped(owner, name, marks, before, after))
         yield
@@ -174,7 +174,7 @@ def marked(engine: Engine, marks: Marks) -> Iterator[None]:
 
 @contextmanager
 def _wrapped(owner: object, name: str, marks: Marks, before: str | None, after: str) -> Iterator[None]:
-    """The owner's method ends the stage ``before`` when it begins, and ``after`` when it is done."""
+    """End the stage ``before`` when the owner's method begins, and ``after`` when it returns."""
     inner: Callable[..., Any] = getattr(owner, name)
 
     def outer(*args: Any, **kwargs: Any) -> Any:

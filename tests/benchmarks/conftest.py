@@ -1,4 +1,4 @@
-"""What the parts of the benchmarks are tried on: the small model, and the pictures that they show any model."""
+"""The small model, and inputs of any model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from personalive.models.networks import Networks
 from support.small_engine import key_seeded_networks
-from timing.material import Material, Model, find_material
+from timing.inputs import Inputs, Model, make_inputs
 
 CPU = torch.device("cpu")
 CALLS = 5  # of a stream: the last frames in flight have left
@@ -25,5 +25,5 @@ def model(networks: Networks) -> Model:
 
 
 @pytest.fixture(scope="session")
-def material(networks: Networks) -> Material:
-    return find_material(networks.config, CALLS, seed=0)
+def inputs(networks: Networks) -> Inputs:
+    return make_inputs(networks.config, CALLS, seed=0)

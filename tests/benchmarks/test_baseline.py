@@ -1,4 +1,4 @@
-"""The straightforward engine: the same pictures as the engine, by more work."""
+"""The straightforward engine: the same images as the engine, by more work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from support.small_model import SMALL_PRESET
 from timing.baseline import Baseline
-from timing.contender import stream, with_keyframes
-from timing.material import Material
+from timing.candidate import stream, with_keyframes
+from timing.inputs import Inputs
 from timing.seeded import released_shape, seeded_networks
 from timing.stages import counted_call
 
@@ -29,12 +29,12 @@ def engines(networks: Networks) -> tuple[Engine, Engine]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("keyframes", [0, 1, 3])
-def test_the_baseline_gives_what_the_engine_gives(engines, material: Material, keyframes: int):
+def test_the_baseline_gives_what_the_engine_gives(engines, inputs: Inputs, keyframes: int):
     found = []
     for engine in engines:
-        state = with_keyframes(engine, stream(engine, material, len(material.windows)).state, keyframes)
+        state = with_keyframes(engine, stream(engine, inputs, len(inputs.windows)).state, keyframes)
         assert state.keyframes == keyframes
-        motion = engine.conditioner.encode_motion(material.windows[0])
+        motion = engine.conditioner.encode_motion(inputs.windows[0])
         state, leaving = engine.advance(state, engine.conditioner.condition(state, motion))
         found.append((state.latents, leaving.latents, leaving.features))
     for one, other in zip(*found, strict=True):
@@ -42,17 +42,17 @@ def test_the_baseline_gives_what_the_engine_gives(engines, material: Material, k
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_both_streams_show_the_same(engines, material: Material):
-    plain, baseline = (stream(engine, material, len(material.windows)).frames.int() for engine in engines)
+def test_both_streams_show_the_same(engines, inputs: Inputs):
+    plain, baseline = (stream(engine, inputs, len(inputs.windows)).frames.int() for engine in engines)
     assert plain.float().std() > 10
     assert (plain - baseline).abs().max() <= 1  # rounding to bytes
 
 
 @torch.no_grad()
-def test_keyframes_reach_the_baseline(engines, material: Material):
+def test_keyframes_reach_the_baseline(engines, inputs: Inputs):
     engine = engines[1]
-    before = stream(engine, material, len(material.windows)).state
-    given = engine.conditioner.condition(before, engine.conditioner.encode_motion(material.windows[0]))
+    before = stream(engine, inputs, len(inputs.windows)).state
+    given = engine.conditioner.condition(before, engine.conditioner.encode_motion(inputs.windows[0]))
     without, with_three = (engine.advance(with_keyframes(engine, before, count), given)[1] for count in (0, 3))
     assert (without.latents - with_three.latents).abs().max() > 0.01
 
@@ -77,12 +77,12 @@ def test_in_the_released_shape_it_takes_the_operations_that_were_counted_of_the_
 
 
 @torch.no_grad()
-def test_operations_by_stage_are_those_of_the_stage_alone(engines, material: Material):
+def test_operations_by_stage_are_those_of_the_stage_alone(engines, inputs: Inputs):
     counted = []
     for engine in engines:
-        state = stream(engine, material, len(material.windows)).state
-        counts = {n: counted_call(engine, with_keyframes(engine, state, n), material.windows[0]) for n in (0, 1, 3)}
-        assert counts[0] == counted_call(engine, with_keyframes(engine, state, 0), material.windows[0])
+        state = stream(engine, inputs, len(inputs.windows)).state
+        counts = {n: counted_call(engine, with_keyframes(engine, state, n), inputs.windows[0]) for n in (0, 1, 3)}
+        assert counts[0] == counted_call(engine, with_keyframes(engine, state, 0), inputs.windows[0])
         assert counts[0]["conditioning"] == counts[1]["conditioning"] == counts[3]["conditioning"] > 0
         assert counts[0]["step"] == counts[0]["copy_out"] == 0
         counted.append(counts)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-import whole_call
+import speed
 from personalive.engine.engine import Engine
 from personalive.models.networks import Networks
 from support.small_model import write_small_model
-from timing.contender import Contender, Plan, Spec, agreement, set_up, stream, take_turns, with_keyframes
-from timing.material import Material, Model
+from timing.candidate import Candidate, Plan, Spec, agreement, set_up, stream, take_turns, with_keyframes
+from timing.inputs import Inputs, Model
 from timing.report import rows
 from timing.stages import STAGES, Call, Marks, marked
 
@@ -30,7 +30,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(small: str, output: Path, *options: str) -> dict[str, Any]:
     arguments = ["--weights", small, "--device", "cpu", "--dtype", "float32", "--quick", "--output", str(output)]
-    assert whole_call.main([*arguments, *options]) == 0
+    assert speed.main([*arguments, *options]) == 0
     return json.loads(output.read_text())
 
 
@@ -43,8 +43,8 @@ def result(small: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 
 def test_a_quick_run_times_every_contender_with_every_number_of_keyframes(result):
-    baseline, eager, missing = result["contenders"]
-    assert [row["name"] for row in result["contenders"]] == ["baseline", "eager", "tensorrt"]
+    baseline, eager, missing = result["candidates"]
+    assert [row["name"] for row in result["candidates"]] == ["baseline", "eager", "tensorrt"]
     for row in (baseline, eager):
         assert row["error"] is None
         assert row["by_turns"]
@@ -59,7 +59,7 @@ def test_a_quick_run_times_every_contender_with_every_number_of_keyframes(result
 
 
 def test_the_figures_of_a_call_hang_together(result):
-    for row in result["contenders"][:2]:
+    for row in result["candidates"][:2]:
         for summary in row["calls"].values():
             assert len(summary["samples_ms"]) == 2
             assert min(summary["samples_ms"]) <= summary["ms_median"] + 1e-3
@@ -74,21 +74,21 @@ def test_the_figures_of_a_call_hang_together(result):
 
 
 def test_keyframes_and_the_baseline_cost_operations(result):
-    baseline, eager = ({n: row["calls"][n]["flops"] for n in ("0", "3")} for row in result["contenders"][:2])
+    baseline, eager = ({n: row["calls"][n]["flops"] for n in ("0", "3")} for row in result["candidates"][:2])
     assert 0 < eager["0"]["denoiser"] < eager["3"]["denoiser"] < baseline["3"]["denoiser"]
     assert eager["0"]["denoiser"] < baseline["0"]["denoiser"]
     assert eager["0"]["decode"] == baseline["3"]["decode"]
 
 
 def test_ratios_are_those_of_the_medians(result):
-    baseline, eager = (row["calls"]["3"] for row in result["contenders"][:2])
+    baseline, eager = (row["calls"]["3"] for row in result["candidates"][:2])
     assert baseline["times_baseline"] == eager["times_eager"] == 1.0
     assert eager["times_baseline"] == pytest.approx(baseline["ms_median"] / eager["ms_median"])
     assert baseline["times_eager"] == pytest.approx(eager["ms_median"] / baseline["ms_median"])
 
 
 def test_pictures_are_compared_with_float32(result):
-    baseline, eager, _ = result["contenders"]
+    baseline, eager, _ = result["candidates"]
     assert eager["psnr_db"] is None  # equal
     assert eager["largest_difference_levels"] == 0
     assert baseline["largest_difference_levels"] <= 1
@@ -108,10 +108,10 @@ def test_when_the_time_is_over_the_file_says_what_was_not_run(
     small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(whole_call, "set_up", lambda contender, *_: kept.append(vars(contender)))
+    monkeypatch.setattr(speed, "set_up", lambda candidate, *_: kept.append(vars(candidate)))
     found = run(small, tmp_path / "out.json", "--backends", "eager", "--limit-s", "0.001")
     assert kept == []
-    assert all("not run" in row["error"] for row in found["contenders"])
+    assert all("not run" in row["error"] for row in found["candidates"])
     assert not found["complete"]
     assert "not run" in capsys.readouterr().out  # in the table too
 
@@ -119,14 +119,14 @@ def test_when_the_time_is_over_the_file_says_what_was_not_run(
 def test_the_file_is_written_after_every_contender(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output, seen = tmp_path / "out.json", []
 
-    def look(contender: Contender, *_: object) -> None:
-        seen.append([row["error"] for row in json.loads(output.read_text())["contenders"]])
-        raise RuntimeError(f"no {contender.spec.name}")
+    def look(candidate: Candidate, *_: object) -> None:
+        seen.append([row["error"] for row in json.loads(output.read_text())["candidates"]])
+        raise RuntimeError(f"no {candidate.spec.name}")
 
-    monkeypatch.setattr(whole_call, "set_up", look)
+    monkeypatch.setattr(speed, "set_up", look)
     found = run(small, output, "--backends", "eager")
     assert seen == [[None, None], ["RuntimeError: no baseline", None]]
-    assert [row["error"] for row in found["contenders"]] == ["RuntimeError: no baseline", "RuntimeError: no eager"]
+    assert [row["error"] for row in found["candidates"]] == ["RuntimeError: no baseline", "RuntimeError: no eager"]
 
 
 # --- its parts ------------------------------------------------------------------------------------------------------
@@ -148,43 +148,43 @@ class Steps:
         return second - first
 
 
-def test_every_stage_ends_where_it_should_and_the_engine_is_left_as_it_was(networks: Networks, material: Material):
+def test_every_stage_ends_where_it_should_and_the_engine_is_left_as_it_was(networks: Networks, inputs: Inputs):
     engine = Engine(networks)
-    state = stream(engine, material, len(material.windows)).state
+    state = stream(engine, inputs, len(inputs.windows)).state
     before = [set(vars(part)) for part in (engine, engine.backend, engine.conditioner)]
     marks = Marks(Steps())
     with marked(engine, marks):
         marks.begin()
-        engine.step(state, material.windows[0])
+        engine.step(state, inputs.windows[0])
     # the step lies on both sides of the denoiser
     assert marks.stages() == {"conditioning": 1, "denoiser": 1, "step": 2, "decode": 1, "copy_out": 1}
     assert before == [set(vars(part)) for part in (engine, engine.backend, engine.conditioner)]
 
 
-def test_who_fails_while_turns_are_taken_leaves_with_a_reason_and_the_others_go_on(model: Model, material: Material):
-    contenders = [Contender(EAGER), Contender(BASELINE)]
-    for contender in contenders:
-        set_up(contender, CPU, model, material, PLAN, None)
-    warm = {count: len(calls) for count, calls in contenders[0].calls.items()}
+def test_who_fails_while_turns_are_taken_leaves_with_a_reason_and_the_others_go_on(model: Model, inputs: Inputs):
+    candidates = [Candidate(EAGER), Candidate(BASELINE)]
+    for candidate in candidates:
+        set_up(candidate, CPU, model, inputs, PLAN, None)
+    warm = {count: len(calls) for count, calls in candidates[0].calls.items()}
     assert warm == {0: PLAN.warm_calls, 3: PLAN.warm_calls}
-    failing = contenders[1].engine
+    failing = candidates[1].engine
     assert failing is not None
 
     def fail(*_: object, **__: object) -> None:
         raise ValueError("no more\nof this")
 
     failing.backend.denoise = fail  # type: ignore[method-assign]
-    take_turns(contenders, material, 3, lambda _number: True)
-    assert contenders[1].error == "ValueError: no more of this"
-    assert contenders[1].engine is None
-    assert {count: len(calls) for count, calls in contenders[0].calls.items()} == {0: 3, 3: 3}
+    take_turns(candidates, inputs, 3, lambda _number: True)
+    assert candidates[1].error == "ValueError: no more of this"
+    assert candidates[1].engine is None
+    assert {count: len(calls) for count, calls in candidates[0].calls.items()} == {0: 3, 3: 3}
 
 
-def test_turns_end_when_they_are_told_to(model: Model, material: Material):
-    contender = Contender(EAGER)
-    set_up(contender, CPU, model, material, PLAN, None)
-    take_turns([contender], material, 100, lambda number: number < 2)
-    assert {len(calls) for calls in contender.calls.values()} == {2}
+def test_turns_end_when_they_are_told_to(model: Model, inputs: Inputs):
+    candidate = Candidate(EAGER)
+    set_up(candidate, CPU, model, inputs, PLAN, None)
+    take_turns([candidate], inputs, 100, lambda number: number < 2)
+    assert {len(calls) for calls in candidate.calls.values()} == {2}
 
 
 def test_agreement_is_known_for_known_differences():
@@ -199,29 +199,27 @@ def test_agreement_is_known_for_known_differences():
 
 
 def test_rows_compare_with_the_same_number_format_where_there_is_one():
-    def timed(name: str, dtype: torch.dtype, ms: float, quantize: str = "none") -> Contender:
+    def timed(name: str, dtype: torch.dtype, ms: float) -> Candidate:
         call = Call(ms, dict.fromkeys(STAGES, ms / 5))
-        return Contender(Spec(name, dtype, quantize), calls={0: [call]})
+        return Candidate(Spec(name, dtype), calls={0: [call]})
 
-    contenders = [
+    candidates = [
         timed("baseline", torch.float32, 80.0),
         timed("baseline", torch.bfloat16, 40.0),
         timed("eager", torch.float32, 60.0),
         timed("compile", torch.bfloat16, 10.0),
-        timed("eager", torch.bfloat16, 50.0, "int8"),
-        Contender(Spec("openvino", torch.float32), error="not installed"),
+        Candidate(Spec("openvino", torch.float32), error="not installed"),
     ]
-    found = rows(contenders, {}, {}, 4)
+    found = rows(candidates, {}, {}, 4)
     assert found[2]["calls"]["0"]["times_baseline"] == pytest.approx(80 / 60)
     assert found[3]["calls"]["0"]["times_baseline"] == pytest.approx(4)
     assert found[3]["calls"]["0"]["times_eager"] == pytest.approx(6)  # there is no other eager
-    assert found[4]["title"] == "eager+int8"
-    assert found[5]["calls"] == {}
+    assert found[4]["calls"] == {}
 
 
-def test_a_state_with_keyframes_looks_for_more_as_a_stream_does(networks: Networks, material: Material):
+def test_a_state_with_keyframes_looks_for_more_as_a_stream_does(networks: Networks, inputs: Inputs):
     engine = Engine(networks)
-    state = with_keyframes(engine, stream(engine, material, len(material.windows)).state, 1)
+    state = with_keyframes(engine, stream(engine, inputs, len(inputs.windows)).state, 1)
     assert state.call >= networks.config.keyframes.first_call
     assert state.keyframes == 1
     for kv in state.reference.kv.values():
@@ -236,7 +234,7 @@ def test_a_state_with_keyframes_looks_for_more_as_a_stream_does(networks: Networ
     [
         (["--backends", "quick"], "'quick' is not known: use eager, compile"),
         (["--backends", "eager:int3"], "dtype 'int3' is not known"),
-        (["--backends", "openvino+int8"], "'openvino+int8' is not known: use eager+int8, eager+fp8, compile+int8"),
+        (["--backends", "eager+int8"], "'eager+int8' is not known: use eager, compile"),
         (["--dtype", "int3"], "dtype 'int3' is not known"),
         (["--device", "toaster"], "device 'toaster' is not available"),
         (["--weights", "nowhere"], "nowhere: no such weights folder"),
@@ -257,7 +255,7 @@ def test_what_cannot_be_run_ends_in_one_line(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     Path("file").touch()
-    assert whole_call.main(["--weights", small, "--device", "cpu", *options]) == 1
+    assert speed.main(["--weights", small, "--device", "cpu", *options]) == 1
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
@@ -268,7 +266,7 @@ def test_what_cannot_be_run_ends_in_one_line(
 )
 def test_options_of_the_wrong_kind_end_in_one_line(options: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
-        whole_call.main(options)
+        speed.main(options)
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert options[0] in error

@@ -1,12 +1,12 @@
-"""How long a call of the engine takes, whole and stage by stage, for every backend that runs here.
+"""Duration of a call of the engine, whole and stage by stage, for every backend that runs here.
 
-    python benchmarks/whole_call.py [--backends eager,compile] [--keyframes 0,1,3] [--output out/whole_call.json]
-    python benchmarks/whole_call.py --weights tiny --device cpu --backends eager,compile,openvino,onnxruntime
+    python benchmarks/speed.py [--backends eager,compile] [--keyframes 0,1,3] [--output out/speed.json]
+    python benchmarks/speed.py --weights tiny --device cpu --backends eager,compile,openvino,onnxruntime
 
 The default is the released shape at 512 px, with seeded values that are made on the device; else the bundled model
-("tiny") or a weights folder. All contenders are set up one after another, each with networks of its own, then timed
+("tiny") or a weights folder. All candidates are set up one after another, each with networks of its own, then timed
 by turns. Among them is a "baseline": the engine as a straightforward reading of the published description has it.
-What each column means: docs/performance.md.
+The columns are explained in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from personalive.models.quantized import KINDS
 
 from personalive.config import FULL as FULL_MEMORY
 from personalive.config import PRESETS
 from personalive.errors import InputError, PersonaLiveError
-from personalive.runtime.load import AUTO, DTYPES, NONE, QUANTIZING, choose_device, choose_dtype
+from personalive.runtime.load import AUTO, DTYPES, choose_device, choose_dtype
 from personalive.runtime.registry import BACKENDS
-from timing.contender import (
+from timing.candidate import (
     BASELINE,
-    Contender,
+    Candidate,
     Plan,
     Spec,
     attempt,
@@ -39,13 +38,13 @@ from timing.contender import (
     set_up,
     take_turns,
 )
+from timing.inputs import FULL, Inputs, Model, make_inputs, open_model
 from timing.machine import environment, matrix_peak
-from timing.material import FULL, Material, Model, find_material, find_model
+from timing.reference import Reference, measure
 from timing.report import rows, show, write_json
-from timing.yardstick import Yardstick, measure
 
 LIMIT_S = 540.0  # a run that ends within ten minutes
-OPENING_SHARE = 0.8  # of the limit: afterwards no contender is set up, so that there is time for the others
+OPENING_SHARE = 0.8  # of the limit: afterwards no candidate is set up, so that there is time for the others
 WRITE_EVERY = 5  # rounds
 
 
@@ -55,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         Run(options).run()
     except PersonaLiveError as error:
-        print(f"whole_call.py: {error}", file=sys.stderr)
+        print(f"speed.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("whole_call.py: stopped", file=sys.stderr)
+        print("speed.py: stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Parser that ends in one line."""
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
@@ -75,22 +74,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, each of the right kind."""
+    """Parse the options, each of the right kind."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = ", ".join(BACKENDS)
     parser.add_argument("--weights", default=FULL, help=f'"{FULL}" (the default), "tiny", or a weights folder')
     parser.add_argument("--device", default=AUTO)
     parser.add_argument("--dtype", default=AUTO, help=f"{AUTO}, {', '.join(DTYPES)}")
-    own = "NAME:DTYPE sets a format of its own, NAME+int8 and NAME+fp8 narrow linear layers"
+    own = "NAME:DTYPE sets a dtype of its own"
     parser.add_argument("--backends", default="eager,compile", help=f"of {known}; {own}")
     parser.add_argument("--vram", choices=tuple(PRESETS), default=FULL_MEMORY.name, help="memory preset, for all")
     parser.add_argument("--baseline", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--keyframes", type=whole_numbers, default=None, help="default 0,1,3")
     parser.add_argument("--rounds", type=positive, help=f"timed calls of each kind, default {Plan.rounds}")
-    parser.add_argument("--quick", action="store_true", help="does it run at all: few calls of everything")
+    parser.add_argument("--quick", action="store_true", help="few calls of everything, as a smoke test")
     parser.add_argument("--seed", type=whole_number, default=0, help="of noise, and of seeded weights")
-    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="end in time with what there is")
-    parser.add_argument("--output", type=Path, help="a JSON file, written after every contender")
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="begin nothing new after this")
+    parser.add_argument("--output", type=Path, help="a JSON file, written after every candidate")
     options = parser.parse_args(arguments)
     if not options.limit_s > 0:
         parser.error(f"argument --limit-s: {options.limit_s}: give seconds above 0")
@@ -120,7 +119,7 @@ def chosen_device(options: argparse.Namespace) -> torch.device:
     """The device asked for.
 
     Raises:
-        DeviceError, InputError: not there, or nobody would want to wait for it.
+        DeviceError, InputError: not there, or it would take far too long.
     """
     device = choose_device(options.device)
     if options.weights == FULL and device.type == "cpu" and options.device == AUTO:
@@ -129,29 +128,25 @@ def chosen_device(options: argparse.Namespace) -> torch.device:
 
 
 def chosen_specs(options: argparse.Namespace, device: torch.device) -> list[Spec]:
-    """The contenders in order: for each number format its baseline first.
+    """The candidates in order: for each dtype its baseline first.
 
     Raises:
-        InputError, DeviceError: a backend or a number format that is not known.
+        InputError, DeviceError: an unknown backend or dtype.
     """
     specs = []
     for part in options.backends.split(","):
-        whole, _, narrow = part.strip().partition("+")
-        name, _, own = whole.partition(":")
+        name, _, own = part.strip().partition(":")
         if name not in BACKENDS:
             raise InputError(f"--backends: {name!r} is not known: use {', '.join(BACKENDS)}")
-        if narrow and (narrow not in KINDS or name not in QUANTIZING):
-            known = ", ".join(f"{backend}+{kind}" for backend in QUANTIZING for kind in KINDS)
-            raise InputError(f"--backends: {part.strip()!r} is not known: use {known}")
         wanted = own or options.dtype
         dtype = choose_dtype(wanted, device)
-        specs.append(Spec(name, fitting_dtype(name, device, dtype) if wanted == AUTO else dtype, narrow or NONE))
+        specs.append(Spec(name, fitting_dtype(name, device, dtype) if wanted == AUTO else dtype))
     baselines = [Spec(BASELINE, spec.dtype) for spec in specs] if options.baseline else []
     return list(dict.fromkeys([*baselines, *specs]))
 
 
 def chosen_plan(options: argparse.Namespace, model: Model) -> Plan:
-    """How much is run.
+    """Number of calls of each kind.
 
     Raises:
         InputError: more keyframes than the model keeps.
@@ -172,68 +167,68 @@ def chosen_plan(options: argparse.Namespace, model: Model) -> Plan:
 
 
 class Run:
-    """One run, and what it has found so far."""
+    """State of one run, and its results so far."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.begun, self.options = time.perf_counter(), options
         self.device = chosen_device(options)
-        self.model = find_model(options.weights, self.device, options.seed)
+        self.model = open_model(options.weights, self.device, options.seed)
         self.plan = chosen_plan(options, self.model)
-        self.contenders = [Contender(spec) for spec in chosen_specs(options, self.device)]
+        self.candidates = [Candidate(spec) for spec in chosen_specs(options, self.device)]
         self.peaks: dict[str, float] = {}
-        self.yardstick = Yardstick()
+        self.reference = Reference()
         self.complete = False
         self.write()
 
     def run(self) -> None:
-        """Everything, and the tables."""
-        material = find_material(self.model.config, self.plan.stream_calls, self.options.seed)
-        for dtype in dict.fromkeys(contender.spec.dtype for contender in self.contenders):
+        """Measure everything and print the tables."""
+        inputs = make_inputs(self.model.config, self.plan.stream_calls, self.options.seed)
+        for dtype in dict.fromkeys(candidate.spec.dtype for candidate in self.candidates):
             self.peaks[dtype_name(dtype)] = matrix_peak(self.device, dtype)
-        self.say("the stream in float32, and its operations")
-        narrowest = min((c.spec.dtype for c in self.contenders), key=lambda dtype: dtype.itemsize)
-        self.yardstick = measure(self.device, self.model, material, self.plan, narrowest)
-        for contender in self.contenders:
-            self.open(contender, material)
-        self.say(f"{self.plan.rounds} rounds")
-        take_turns(self.contenders, material, self.plan.rounds, self.go_on)
-        self.complete = all(contender.error is None for contender in self.contenders) and not self.yardstick.notes
+        self.report("the stream in float32, and its operations")
+        narrowest = min((c.spec.dtype for c in self.candidates), key=lambda dtype: dtype.itemsize)
+        self.reference = measure(self.device, self.model, inputs, self.plan, narrowest)
+        for candidate in self.candidates:
+            self.open(candidate, inputs)
+        self.report(f"{self.plan.rounds} rounds")
+        take_turns(self.candidates, inputs, self.plan.rounds, self.go_on)
+        self.complete = all(candidate.error is None for candidate in self.candidates) and not self.reference.notes
         self.write()
         show(self.result())
 
-    def open(self, contender: Contender, material: Material) -> None:
-        """Set one contender up, if there is time."""
-        self.say(f"setting up {contender.spec}")
+    def open(self, candidate: Candidate, inputs: Inputs) -> None:
+        """Set one candidate up, if there is time."""
+        self.report(f"setting up {candidate.spec}")
         release(self.device)
         if self.elapsed_s > OPENING_SHARE * self.options.limit_s:
-            contender.close(f"not run: {self.elapsed_s:.0f} of {self.options.limit_s:.0f} s were over")
+            candidate.close(f"not run: {self.elapsed_s:.0f} of {self.options.limit_s:.0f} s were over")
         else:
-            wanted = self.yardstick.frames
-            attempt(contender, lambda: set_up(contender, self.device, self.model, material, self.plan, wanted))
-        if contender.error is not None:
-            self.say(f"{contender.spec}: {contender.error}")
+            wanted = self.reference.frames
+            attempt(candidate, lambda: set_up(candidate, self.device, self.model, inputs, self.plan, wanted))
+        if candidate.error is not None:
+            self.report(f"{candidate.spec}: {candidate.error}")
         self.write()
 
     def go_on(self, number: int) -> bool:
-        """Whether there is time for another round; at least one is run."""
+        """Tell whether there is time for another round; at least one is run."""
         if number and number % WRITE_EVERY == 0:
-            self.say(f"{number} of {self.plan.rounds} rounds")
+            self.report(f"{number} of {self.plan.rounds} rounds")
             self.write()
         if number and self.elapsed_s > self.options.limit_s:
-            self.yardstick.notes.append(f"{number} of {self.plan.rounds} rounds: the time was over")
+            self.reference.notes.append(f"{number} of {self.plan.rounds} rounds: the time was over")
             return False
         return True
 
     @property
     def elapsed_s(self) -> float:
-        """Since the options were read."""
+        """Time since the options were read."""
         return time.perf_counter() - self.begun
 
     def result(self) -> dict[str, Any]:
-        """What is known by now, ready for JSON."""
+        """Results so far, ready for JSON."""
         config, options = self.model.config, self.options
         return {
-            "benchmark": "whole_call",
+            "benchmark": "speed",
             "complete": self.complete,
             "elapsed_s": self.elapsed_s,
             "environment": environment(self.device),
@@ -246,22 +241,22 @@ class Run:
                 "window_frames": config.window_frames,
             },
             "matrix_peak": self.peaks,
-            "contenders": rows(self.contenders, self.yardstick.flops, self.peaks, config.chunk_frames),
-            "notes": self.yardstick.notes,
+            "candidates": rows(self.candidates, self.reference.flops, self.peaks, config.chunk_frames),
+            "notes": self.reference.notes,
         }
 
     def write(self) -> None:
-        """Keep what is known by now."""
+        """Write the results so far."""
         if self.options.output is not None:
             write_json(self.options.output, self.result())
 
-    def say(self, text: str) -> None:
-        """Tell how far it is."""
+    def report(self, text: str) -> None:
+        """Print the progress."""
         print(f"[{self.elapsed_s:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 def release(device: torch.device) -> None:
-    """Give back what nothing holds any more."""
+    """Free memory that nothing refers to any more."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -11,7 +11,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from personalive.models.quantized import quantize_transformers
 from torch import Tensor
 
 from personalive.config import FULL, MemoryPreset
@@ -22,10 +21,9 @@ from personalive.engine.keyframes import extend
 from personalive.engine.state import StreamState
 from personalive.models.networks import Networks
 from personalive.runtime import registry as backends
-from personalive.runtime.load import NONE
 from timing.baseline import Baseline
+from timing.inputs import Inputs, Model
 from timing.machine import Memory
-from timing.material import Material, Model
 from timing.stages import Call, settle, timed_call
 
 BASELINE = "baseline"
@@ -34,30 +32,24 @@ HIGHEST = 255  # of a byte
 
 @dataclass(frozen=True)
 class Spec:
-    """Which backend, in which number formats."""
+    """Backend and dtype."""
 
     name: str
     dtype: torch.dtype
-    quantize: str = NONE  # how the denoiser's linear layers are narrowed
 
     def __str__(self) -> str:
-        return f"{self.title}, {dtype_name(self.dtype)}"
-
-    @property
-    def title(self) -> str:
-        """The backend, and how it narrows."""
-        return self.name if self.quantize == NONE else f"{self.name}+{self.quantize}"
+        return f"{self.name}, {dtype_name(self.dtype)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much is run."""
+    """Number of calls of each kind."""
 
     keyframes: tuple[int, ...] = (0, 1, 3)
     memory: MemoryPreset = FULL
-    rounds: int = 20  # timed calls of each contender with each number of keyframes
+    rounds: int = 20  # timed calls of each candidate with each number of keyframes
     warm_calls: int = 3  # before them
-    stream_calls: int = 8  # of the stream whose pictures are compared
+    stream_calls: int = 8  # of the stream whose images are compared
     repeats: int = 3  # of what is timed alone: first frame, keyframe
 
 
@@ -70,37 +62,34 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def open_backend(spec: Spec, networks: Networks, identity: str, memory: MemoryPreset) -> Backend:
-    """What runs these networks.
+    """Open the backend that runs these networks.
 
     Raises:
         Exception: whatever keeps it from running here; its text becomes a row of the table.
     """
     if spec.name == BASELINE:
         return Baseline(networks)
-    if spec.quantize != NONE:
-        quantize_transformers(networks.denoising_unet, spec.quantize)
-        identity += spec.quantize
     return backends.open_backend(
-        spec.name, networks, precision=spec.dtype, identity=identity, decode_beside=memory.decode_beside
+        spec.name, networks, precision=spec.dtype, identity=identity, decode_frames=memory.decode_frames
     )
 
 
 def network_dtype(spec: Spec) -> torch.dtype:
-    """The number format that the backend wants its networks in."""
+    """Dtype in which the backend takes its networks."""
     return spec.dtype if spec.name == BASELINE else backends.network_dtype(spec.name, spec.dtype)
 
 
 def fitting_dtype(name: str, device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The number format itself, or the nearest that the backend has: where nobody asked for one."""
+    """The dtype itself, or the nearest that the backend has: where none was asked for."""
     return dtype if name == BASELINE else backends.default_precision(name, device, dtype)
 
 
-# --- contenders ----------------------------------------------------------------------------------------------------
+# --- candidates ----------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Contender:
-    """A backend and what is known of it."""
+class Candidate:
+    """Backend and its measurements so far."""
 
     spec: Spec
     engine: Engine | None = None
@@ -108,86 +97,83 @@ class Contender:
     calls: dict[int, list[Call]] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
-    by_turns: bool = False  # whether the calls were timed by turns with the other contenders'
+    by_turns: bool = False  # timed by turns with the other candidates
 
     def close(self, error: str | None = None) -> None:
-        """Let everything go but the figures."""
+        """Free everything but the figures."""
         self.engine, self.states = None, {}
         self.error = error or self.error
 
 
 def set_up(
-    contender: Contender, device: torch.device, model: Model, material: Material, plan: Plan, wanted: Tensor | None
+    candidate: Candidate, device: torch.device, model: Model, inputs: Inputs, plan: Plan, wanted: Tensor | None
 ) -> None:
     """Make the engine, run every kind of call once, then look at everything that is not timed by turns.
 
     Args:
-        wanted: (N, S, S, 3) uint8, the stream's frames in float32; None if nobody knows them.
+        wanted: (N, S, S, 3) uint8, the stream's frames in float32; None if they are unknown.
     """
-    figures = contender.figures
+    figures = candidate.figures
     memory = Memory(device)
     loading = time.perf_counter()
-    networks = model.load(device, network_dtype(contender.spec))
+    networks = model.load(device, network_dtype(candidate.spec))
     settle(device)
     begun = time.perf_counter()
     figures["load_s"] = begun - loading
     memory.reset()
-    backend = open_backend(contender.spec, networks, model.identity, plan.memory)
+    backend = open_backend(candidate.spec, networks, model.identity, plan.memory)
     engine = Engine(networks, backend=backend, memory=plan.memory)
     figures["open_s"] = time.perf_counter() - begun
-    contender.engine = engine
-    first = stream(engine, material, plan.stream_calls)
+    candidate.engine = engine
+    first = stream(engine, inputs, plan.stream_calls)
     figures["first_frame_cold_s"] = first.to_first_driven_s
-    contender.states = {count: with_keyframes(engine, first.state, count) for count in plan.keyframes}
-    for state in contender.states.values():
-        engine.step(state, material.windows[0])
+    candidate.states = {count: with_keyframes(engine, first.state, count) for count in plan.keyframes}
+    for state in candidate.states.values():
+        engine.step(state, inputs.windows[0])
     settle(device)
     figures["setup_s"] = time.perf_counter() - begun
     figures["finite"] = bool(first.state.latents.isfinite().all())
     if wanted is not None:
         figures |= agreement(first.frames, wanted)
-    figures["first_frame_s"] = first_frame_s(engine, material, plan.repeats)
+    figures["first_frame_s"] = first_frame_s(engine, inputs, plan.repeats)
     figures["keyframe_ms"] = keyframe_ms(engine, first.state, plan.repeats)
-    figures["ahead_frames_per_s"] = ahead_frames_per_s(engine, first.state, material, plan.stream_calls)
     for _ in range(plan.warm_calls):
-        take_turn(contender, material)
+        take_turn(candidate, inputs)
     figures["peak_memory_bytes"], figures["peak_reserved_bytes"] = memory.peak_bytes(), memory.reserved_bytes()
 
 
-def take_turn(contender: Contender, material: Material) -> None:
+def take_turn(candidate: Candidate, inputs: Inputs) -> None:
     """One timed call with each number of keyframes."""
-    assert contender.engine is not None
-    for count, state in contender.states.items():
-        calls = contender.calls.setdefault(count, [])
-        window = material.windows[len(calls) % len(material.windows)]
-        calls.append(timed_call(contender.engine, state, window))
+    assert candidate.engine is not None
+    for count, state in candidate.states.items():
+        calls = candidate.calls.setdefault(count, [])
+        window = inputs.windows[len(calls) % len(inputs.windows)]
+        calls.append(timed_call(candidate.engine, state, window))
 
 
-def take_turns(
-    contenders: Sequence[Contender], material: Material, rounds: int, go_on: Callable[[int], bool]
-) -> None:
-    """Time all contenders by turns, the first one changing; what fails leaves with its reason.
+def take_turns(candidates: Sequence[Candidate], inputs: Inputs, rounds: int, go_on: Callable[[int], bool]) -> None:
+    """Time all candidates by turns, the first one changing; what fails leaves with its reason.
 
     Args:
         go_on: asked with the number of every round before it.
     """
     for number in range(rounds):
-        running = [contender for contender in contenders if contender.engine is not None]
+        running = [candidate for candidate in candidates if candidate.engine is not None]
         if not running or not go_on(number):
             return
         first = number % len(running)
-        for contender in (*running[first:], *running[:first]):
-            if not contender.by_turns:
-                contender.calls, contender.by_turns = {}, True
-            attempt(contender, lambda contender=contender: take_turn(contender, material))
+        for candidate in (*running[first:], *running[:first]):
+            if not candidate.by_turns:
+                candidate.calls, candidate.by_turns = {}, True
+            attempt(candidate, lambda candidate=candidate: take_turn(candidate, inputs))
 
 
-def attempt(contender: Contender, action: Callable[[], None]) -> None:
-    """Run it; a failure ends this contender and not the run."""
+def attempt(candidate: Candidate, action: Callable[[], None]) -> None:
+    """Run it; a failure ends this candidate and not the run."""
     try:
         action()
     except Exception as error:  # noqa: BLE001 (a backend may fail in any way; the table says how)
-        contender.close(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        candidate.close(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 # --- what is looked at once ----------------------------------------------------------------------------------------
@@ -195,21 +181,21 @@ def attempt(contender: Contender, action: Callable[[], None]) -> None:
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream that was run."""
+    """Result of a stream."""
 
     frames: Tensor  # (N, S, S, 3) uint8, all that left
     state: StreamState
     to_first_driven_s: float  # from the start until the first frame that shows the driver's motion left
 
 
-def stream(engine: Engine, material: Material, calls: int) -> Stream:
-    """Start, and so many calls; keyframes are added by nobody."""
+def stream(engine: Engine, inputs: Inputs, calls: int) -> Stream:
+    """Start, and so many calls, without keyframes."""
     chunks, first_s = [], math.nan
     settle(engine.device)
     begun = time.perf_counter()
-    state = engine.start(material.portrait, seed=material.seed, keyframe_threshold=math.inf)
+    state = engine.start(inputs.portrait, seed=inputs.seed, keyframe_threshold=math.inf)
     for number in range(calls):
-        state, frames = engine.step(state, material.windows[number])
+        state, frames = engine.step(state, inputs.windows[number])
         chunks.append(frames)
         if number == engine.warmup_frames // engine.chunk_frames:
             first_s = time.perf_counter() - begun
@@ -232,15 +218,15 @@ def with_keyframes(engine: Engine, state: StreamState, count: int) -> StreamStat
     return state
 
 
-def first_frame_s(engine: Engine, material: Material, repeats: int) -> float:
+def first_frame_s(engine: Engine, inputs: Inputs, repeats: int) -> float:
     """Seconds from a portrait to the first frame that shows the driver's motion, once all is warm."""
     calls = calls_to_first_frame(engine.config)
-    return median(stream(engine, material, calls).to_first_driven_s for _ in range(repeats))
+    return median(stream(engine, inputs, calls).to_first_driven_s for _ in range(repeats))
 
 
 @torch.no_grad()
 def keyframe_ms(engine: Engine, state: StreamState, repeats: int) -> float:
-    """What adding a keyframe costs a call on top."""
+    """Extra time of a call that adds a keyframe."""
     times = []
     for _ in range(repeats):
         settle(engine.device)
@@ -251,22 +237,8 @@ def keyframe_ms(engine: Engine, state: StreamState, repeats: int) -> float:
     return median(times)
 
 
-def ahead_frames_per_s(engine: Engine, state: StreamState, material: Material, calls: int) -> float:
-    """Of calls each of which is asked for before the frames of the one before it are waited for, as films do."""
-    settle(engine.device)
-    begun, coming = time.perf_counter(), None
-    for number in range(calls):
-        state, following = engine.submit(state, material.windows[number % len(material.windows)])
-        if coming is not None:
-            coming.wait()
-        coming = following
-    if coming is not None:
-        coming.wait()
-    return calls * engine.chunk_frames / (time.perf_counter() - begun)
-
-
 def agreement(found: Tensor, wanted: Tensor) -> Mapping[str, Any]:
-    """How well (N, S, S, 3) uint8 frames agree with others; a PSNR of None is that of equal pictures."""
+    """Agreement of (N, S, S, 3) uint8 frames with others; a PSNR of None is that of equal images."""
     difference = found.float() - wanted.float()
     by_frame = difference.square().mean(dim=(1, 2, 3)).double()
     return {
@@ -277,5 +249,5 @@ def agreement(found: Tensor, wanted: Tensor) -> Mapping[str, Any]:
 
 
 def psnr_db(error: float) -> float | None:
-    """Of a mean squared error in levels of a byte."""
+    """PSNR of a mean squared error in levels of a byte."""
     return 10 * math.log10(HIGHEST**2 / error) if error else None
