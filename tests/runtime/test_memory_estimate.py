@@ -59,10 +59,10 @@ def test_each_preset_is_within_its_card_and_the_smaller_ones_within_the_goal(fou
     assert peaks["8"] < peaks["12"] < peaks["16"]
 
 
-def test_decoding_in_slices_takes_less_than_the_denoiser(found):
+def test_decoding_in_slices_takes_less_than_the_denoiser_and_a_whole_chunk_more(found):
     alive = {step.name: step.alive for step in found.steps}
     assert alive["decoder, 2 frames at a time"] < alive["denoiser"]
-    assert alive["denoiser beside decoder, 4 frames at a time"] > 2 * alive["denoiser"]
+    assert alive["denoiser"] < alive["decoder, 4 frames at a time"]
 
 
 def test_the_page_says_what_is_counted(script, found):
