@@ -1,1 +1,1 @@
-"""How good a model is, measured against synthetic ground truth."""
+"""Evaluation of models on synthetic heads with ground truth, or on videos."""

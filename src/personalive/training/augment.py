@@ -1,4 +1,4 @@
-"""Changes of driving pictures in training, so that the motion nets read motion and not pixels (ours)."""
+"""Changes of driving images in training, so that the motion nets read motion and not pixels (ours)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from personalive.synthetic import KEYPOINT_NAMES
 from personalive.vision.keypoints import HeadPose, rotation_matrix
 
 GAIN, SHIFT, NOISE = 0.25, 0.1, 0.02
-TURN_DEG, ZOOM, PAN = 3.0, 0.04, 0.04  # of whole pictures: up to this much either way; pan in half sides
+TURN_DEG, ZOOM, PAN = 3.0, 0.04, 0.04  # of whole images: up to this much either way; pan in half sides
 
 
 def jitter_colours(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -37,14 +37,14 @@ def jitter_place(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def vary_view(images: Tensor, pose: HeadPose, rng: np.random.Generator) -> tuple[Tensor, HeadPose]:
-    """Turn, zoom, pan and mirror whole pictures of synthetic heads; the true pose changes exactly along.
+    """Turn, zoom, pan and mirror whole images of synthetic heads; the true pose changes exactly along.
 
     Args:
         images: (B, 3, S, S); what comes into view repeats the edges.
         pose: their B poses.
 
     Returns:
-        The changed pictures and poses.
+        The changed images and poses.
     """
     B = len(images)
     flip = torch.from_numpy(rng.random(B) < 0.5).to(images.device)

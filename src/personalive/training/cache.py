@@ -1,4 +1,4 @@
-"""What the frozen networks say of every training frame, computed once: latents, poses, face crops, thumbnails."""
+"""Outputs of the frozen networks for every training frame, computed once: latents, poses, face crops, thumbnails."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from personalive.vision.warps import move_head
 CHUNK = 64
 TOKENS = "tokens.npy"  # (N, T, K) float16
 EFFECT = "effect.npy"  # (C,) float32
-EFFECT_SAMPLE = 16  # pictures it is measured on
-REFERENCES = 2  # frames of a person whose picture is moved to every other frame's pose
+EFFECT_SAMPLE = 16  # images it is measured on
+REFERENCES = 2  # frames of a person whose image is moved to every other frame's pose
 NUDGE = 0.5  # how far a latent channel is moved, of its spread
 
 
@@ -43,7 +43,7 @@ class FrameCache:
         self.sizes = {
             "latents.f16": (np.float16, (count, channels, side, side)),
             "moved.f16": (np.float16, (count, REFERENCES, channels, side, side)),
-            "flow.f16": (np.float16, (count, REFERENCES, 2, side, side)),  # half picture sides
+            "flow.f16": (np.float16, (count, REFERENCES, 2, side, side)),  # half image sides
             "faces.u8": (np.uint8, (count, face, face, 3)),
             "thumbs.u8": (np.uint8, (count, thumb, thumb, 3)),
         }
@@ -70,7 +70,7 @@ class FrameCache:
         return np.memmap(self.folder / name, dtype, "r", shape=shape)
 
     def known_effect(self) -> Tensor:
-        """(C,) what each latent channel does to a picture.
+        """(C,) what each latent channel does to an image.
 
         Raises:
             InputError: not measured yet.
@@ -89,7 +89,7 @@ class FrameCache:
         return self.index(group, person, 0 if which == 0 else 1 + (3 * group + 5 * person) % (frames - 1))
 
     def fill_latents(self, data: RenderedSet, networks: Networks, progress: Callable[[int], None]) -> None:
-        """Scaled latents of every frame, and what each of their channels does to a picture."""
+        """Scaled latents of every frame, and what each of their channels does to an image."""
         (latents,) = self._new("latents.f16")
         images = data.images.reshape(-1, *data.images.shape[3:])
         device = next(networks.vae.parameters()).device
@@ -167,7 +167,7 @@ class FrameCache:
 
 
 def missing_flow(frame: np.ndarray, moved: np.ndarray, side: int) -> np.ndarray:
-    """Where what ``frame`` shows is in ``moved``, both (S, S, 3) uint8: (2, side, side) in half picture sides.
+    """Flow from ``frame`` to ``moved``, both (S, S, 3) uint8: (2, side, side) in half image sides.
 
     Dense inverse search (Kroeger et al. 2016), OpenCV's.
     """
@@ -180,7 +180,7 @@ def missing_flow(frame: np.ndarray, moved: np.ndarray, side: int) -> np.ndarray:
 
 @torch.no_grad()
 def channel_effect(networks: Networks, latents: Tensor) -> Tensor:
-    """Mean squared change of the pictures of (N, C, h, w) scaled latents per unit of noise in each channel: (C,)."""
+    """Mean squared change of the images of (N, C, h, w) scaled latents per unit of noise in each channel: (C,)."""
     generator = torch.Generator().manual_seed(0)
     plain = _decode(networks, latents)
     effects = []

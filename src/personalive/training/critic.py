@@ -1,4 +1,4 @@
-"""A critic of predicted latents: what keeps the bundled model from answering every doubt with a blur (ours).
+"""Discriminator ("critic") of predicted latents, which keeps the bundled model from blurring in doubt (ours).
 
 It sees a latent beside the one that the frame entered as, and the motion it should show, and scores every place. The
 critic is a patch discriminator with spectral norms and the hinge loss, conditioned by projection.
@@ -28,7 +28,7 @@ EPS = 1e-9
 
 
 class Judged(NamedTuple):
-    """What the critic sees of N frames."""
+    """Inputs of the critic for N frames."""
 
     real: Tensor  # (N, C, h, w) clean latents
     entering: Tensor  # (N, C, h, w) what the frames entered as
@@ -63,7 +63,7 @@ class LatentCritic(nn.Module):
 
 
 class Adversary:
-    """The critic, how it learns, and what it asks of a prediction."""
+    """The critic, its training, and its gradient at a prediction."""
 
     def __init__(self, critic: LatentCritic, world: World) -> None:
         self.critic, self.world = critic, world
@@ -84,7 +84,7 @@ class Adversary:
         return loss.detach()
 
     def gradient(self, judged: Judged, fake: Tensor, other: Tensor, ratio: float) -> Tensor:
-        """Where the critic wants ``fake`` to go: the gradient of its loss, (N, C, h, w), without a graph.
+        """Gradient of the critic's loss at ``fake``, (N, C, h, w), without a graph.
 
         Its length is ``ratio`` times that of the ``other`` loss's gradient, both measured where the weight is above
         half its mean.

@@ -1,6 +1,6 @@
-"""The rendered training set on disk: pictures as memory maps, ground truth as one npz.
+"""The rendered training set on disk: images as memory maps, ground truth as one npz.
 
-Letters: G groups, P people per group (2, with the same performance), K frames per person, S picture side.
+Letters: G groups, P people per group (2, with the same performance), K frames per person, S image side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ POSE_NAMES = ("yaw_deg", "pitch_deg", "roll_deg", "scale", "tx", "ty")
 
 
 class Truth(NamedTuple):
-    """What is known of every frame, beside its pixels."""
+    """Ground truth of every frame, beside its pixels."""
 
     pose: np.ndarray  # (G, K, 6) in the order of POSE_NAMES
     expression: np.ndarray  # (G, K, E)

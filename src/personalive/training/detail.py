@@ -1,7 +1,7 @@
 """Stage 7 of the bundled model: the detail head alone, on finished frames (ours).
 
 The other networks are as the stages before left them; frames come out of as many denoising passes as the
-step draws, and the decoder's. Letters: N frames, S picture side.
+step draws, and the decoder's. Letters: N frames, S image side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from personalive.training.loop import Losses
 from personalive.training.motion import MotionStage
 
 FOUND_WEIGHT = 0.5  # of the found pixels' own error: where the blend shuns them they still have to learn
-SCALES = 3  # sides at which pictures are compared, each half of the one before
+SCALES = 3  # sides at which images are compared, each half of the one before
 
 
 class DetailStage:
@@ -53,7 +53,7 @@ class DetailStage:
 
 
 def compare(made: Tensor, frames: Tensor, weight: Tensor) -> Tensor:
-    """Mean weighted absolute difference of pictures (N, 3, S, S) at several sides; ``weight`` is (N, 1, g, g)."""
+    """Mean weighted absolute difference of images (N, 3, S, S) at several sides; ``weight`` is (N, 1, g, g)."""
     total = made.new_zeros(())
     for _ in range(SCALES):
         total = total + (F.interpolate(weight, size=made.shape[-2:], mode="nearest") * (made - frames).abs()).mean()

@@ -19,14 +19,14 @@ from personalive.vision.resize import resize_frames
 
 BIN_DEGREES = 3.0
 CALM_DEGREES = 3.0  # errors beyond this count linearly, or the few wild poses would drown the many calm ones
-KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 500.0, 500.0, 0.5  # squared errors in picture units and degrees
-CHANGE_WEIGHT = 1000.0  # of the changes of shift and size between two pictures of a person: what motion is made of
+KEYPOINT_WEIGHT, PLACE_WEIGHT, ANGLE_WEIGHT = 500.0, 500.0, 0.5  # squared errors in image units and degrees
+CHANGE_WEIGHT = 1000.0  # of the changes of shift and size between two images of a person: what motion is made of
 
 
 class ExtractorStage:
     """Cross-entropy on angle bins, squared error of angles, shift, scale, canonical and projected keypoints.
 
-    Pictures come in pairs of one person, so that changes can be right where the absolute size cannot be known.
+    Images come in pairs of one person, so that changes can be right where the absolute size cannot be known.
     """
 
     def __init__(self, extractor: MotionExtractor, data: RenderedSet, size_px: int, batch: int) -> None:
@@ -34,7 +34,7 @@ class ExtractorStage:
         self.device = next(extractor.parameters()).device
 
     def standardise(self) -> None:
-        """Start from the data: norms from a batch of pictures, heads from the mean head at rest."""
+        """Start from the data: norms from a batch of images, heads from the mean head at rest."""
         images, truth = self._batch(np.random.default_rng(2))
         standardise_norms(self.extractor, lambda: self.extractor.heads(images))
         detector = self.extractor.detector
@@ -90,7 +90,7 @@ def true_pose(data: RenderedSet, picks: Sequence[tuple[int, int, int]]) -> HeadP
 
 
 def _change(pose: HeadPose) -> Tensor:
-    """Shift and size of every second picture minus those of the one before it, (B/2, 3)."""
+    """Shift and size of every second image minus those of the one before it, (B/2, 3)."""
     place = torch.cat([pose.t[:, :2], pose.scale], dim=1)
     return place[1::2] - place[::2]
 
@@ -111,7 +111,7 @@ def _bin_loss(logits: Tensor, degrees: Tensor) -> Tensor:
 
 @torch.no_grad()
 def extract_all(extractor: nn.Module, images: np.ndarray, size_px: int, batch: int = 64) -> HeadPose:
-    """Poses found in (N, S, S, 3) uint8 pictures, on the CPU."""
+    """Poses found in (N, S, S, 3) uint8 images, on the CPU."""
     device = next(extractor.parameters()).device
     poses = []
     for start in range(0, len(images), batch):

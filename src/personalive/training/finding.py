@@ -1,8 +1,8 @@
-"""What stages `motion` and `sharpen` ask of the detail head: to find the frame's content in the portrait (ours).
+"""Task of the detail head in stages `motion` and `sharpen`: to find the frame's content in the portrait (ours).
 
 Two errors: of the portrait's pixels where the flow looks for them, against the frame's; and of the flow itself,
 against optical flow from the portrait moved by geometry to the frame, which reaches further than pixels do.
-Letters: N frames, C0 features, h w latent sides, S picture side.
+Letters: N frames, C0 features, h w latent sides, S image side.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from personalive.training.data import RenderedSet
 from personalive.vision.keypoints import HeadPose, as_held_by
 from personalive.vision.warps import add_flow, sample
 
-FLOW_WEIGHT = 3.0  # of the flow's error in half picture sides, beside the pixels' in -1..1
-DOUBT = 0.004  # half picture sides below which the flow's error is nearly square
+FLOW_WEIGHT = 3.0  # of the flow's error in half image sides, beside the pixels' in -1..1
+DOUBT = 0.004  # half image sides below which the flow's error is nearly square
 PLACE_WEIGHTS = (2.0, 4.0, 4.0)  # face, eyes, mouth: on top of 1 everywhere
 
 
 class Finding:
-    """Pictures and flows of the training set, and the two errors."""
+    """Images and flows of the training set, and the two errors."""
 
     def __init__(self, head: DetailHead, data: RenderedSet, cache: FrameCache) -> None:
         if cache.flow is None:
@@ -38,11 +38,11 @@ class Finding:
     def errors(
         self, features: Tensor, rows: np.ndarray, portraits: np.ndarray, whiches: np.ndarray, masks: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mean weighted errors of the found pixels (-1..1) and of the flow (half picture sides).
+        """Mean weighted errors of the found pixels (-1..1) and of the flow (half image sides).
 
         Args:
             features: (N, C0, h, w).
-            rows, portraits: (N,) rows of the cache: the frames, and the pictures they are looked for in.
+            rows, portraits: (N,) rows of the cache: the frames, and the images they are looked for in.
             whiches: (N,) which of a person's references that is.
             masks: (N, 3, g, g) share of face, eyes and mouth in each cell, 0..1.
         """
@@ -77,5 +77,5 @@ def place_weight(masks: Tensor) -> Tensor:
 
 
 def _like(weight: Tensor, picture: Tensor) -> Tensor:
-    """Cell weights at a picture's side."""
+    """Cell weights at an image's side."""
     return F.interpolate(weight, size=picture.shape[-2:], mode="nearest")

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LR = 6e-3
-STEADY = 4.0  # strength of the constant channels that keep a norm from rescaling the picture
+STEADY = 4.0  # strength of the constant channels that keep a norm from rescaling the image
 SAMPLE_BATCHES = 16  # that the spread of the latents is measured on
 LOG_VARIANCE = -10.0
 
 
 class LinearPath(nn.Module):
-    """What is left of an AutoencoderKL when every residual branch, norm and activation is taken away."""
+    """Linear path of an AutoencoderKL: every residual branch, norm and activation is taken away."""
 
     def __init__(self, widths: list[int], latent_channels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class LinearPath(nn.Module):
 
 
 def fit(path: LinearPath, images_of: Callable[[int], Tensor], steps: int) -> float:
-    """Train the path on squared error of pictures in [-1, 1]; returns the last error. Latents end with spread 1."""
+    """Train the path on squared error of images in [-1, 1]; returns the last error. Latents end with spread 1."""
     optimiser = torch.optim.Adam(path.parameters(), lr=LR, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=steps, pct_start=0.1)
     loss = torch.zeros(())
@@ -75,7 +75,7 @@ def fit(path: LinearPath, images_of: Callable[[int], Tensor], steps: int) -> flo
 
 @torch.no_grad()
 def _whiten(path: LinearPath, images: Tensor) -> None:
-    """Turn the latents to their principal axes, strongest first, each with spread 1; the pictures stay the same."""
+    """Turn the latents to their principal axes, strongest first, each with spread 1; the images stay the same."""
     z = path.encode(images).transpose(0, 1).flatten(1)
     mean = z.mean(dim=1)
     values, axes = torch.linalg.eigh(torch.cov(z))
@@ -150,7 +150,7 @@ def _steady(count: int) -> Tensor:
 
 
 def spread(signal: float, signals: int, steady: Tensor) -> float:
-    """What a norm over signals of that spread and the constants divides by."""
+    """Divisor of a norm over signals of that spread and the constants."""
     values = torch.cat([torch.full((signals,), signal), steady])
     return float((values.square().mean() - steady.sum().div(len(values)).square()).sqrt())
 

@@ -28,7 +28,7 @@ from personalive.vision.keypoints import as_held_by, transform_keypoints
 
 MASK_WEIGHTS = (1.0, 6.0, 8.0)  # face, eyes, mouth: on top of 1 everywhere
 CROSS_SHARE = 0.5  # of the drivers that are the other person
-SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference pictures, as keyframes do
+SECOND_REFERENCE_SHARE = 0.25  # of the steps that show two reference images, as keyframes do
 ROLLOUT_FROM = 0.5  # share of the stage after which inputs come from the model's own steps
 TOP_SHARE = 0.8  # of the frames before that: at the highest level, where all of the motion is still to be made
 STANDARD_PICTURES = 64  # that the image encoder's norms start from
@@ -43,7 +43,7 @@ def robust(error: Tensor) -> Tensor:
 
 
 def channel_weights(effect: Tensor) -> Tensor:
-    """(C,) mean squared change of the picture per unit of each latent channel -> (1, C, 1, 1, 1), mean 1.
+    """(C,) mean squared change of the image per unit of each latent channel -> (1, C, 1, 1, 1), mean 1.
 
     The square root lies half-way between counting every channel alike and counting pixels.
     """
@@ -77,7 +77,7 @@ class Batch(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What the model made of one batch."""
+    """Outputs of the model for one batch."""
 
     batch: Batch
     clean: Tensor  # (B, C, F, h, w) predicted clean latents, float32
@@ -86,7 +86,7 @@ class Attempt(NamedTuple):
 
 
 class MotionModules(nn.Module):
-    """What this stage trains. The motion encoder stays as the stage before left it; its tokens are cached."""
+    """Modules that this stage trains. The motion encoder stays as the stage before left it; its tokens are cached."""
 
     def __init__(self, networks: Networks) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class MotionStage:
         return Attempt(batch, self.schedule.step(prediction, latents, levels).original, levels, features)
 
     def find(self, made: Attempt) -> Losses:
-        """What the detail head's task adds to the loss, and its parts; empty for a model without one."""
+        """Term of the detail head's task in the loss, and its parts; empty for a model without one."""
         if self.finding is None:
             return {}
         batch = made.batch
@@ -167,7 +167,7 @@ class MotionStage:
         return made.batch.weight * self.channels * robust(made.clean - made.batch.target)
 
     def standardise(self) -> None:
-        """Start the image encoder's norms from training pictures."""
+        """Start the image encoder's norms from training images."""
         rows = np.linspace(0, len(self.cache.thumbs) - 1, STANDARD_PICTURES).astype(int).tolist()
         thumbs = self._thumbs(rows)
         standardise_norms(self.modules.clip, lambda: self.modules.clip(pixel_values=thumbs))
@@ -222,7 +222,7 @@ class MotionStage:
     def _inputs(
         self, batch: Batch, conditions: dict, noise: torch.Generator, rng: np.random.Generator, done: float
     ) -> tuple[Tensor, Tensor]:
-        """What a perfect model would meet at mixed levels; later what the model itself makes of the entering noise.
+        """Inputs of a perfect model at mixed levels; later those that the model itself makes of the entering noise.
 
         A deterministic step keeps what it takes for noise. In a frame that entered as the noised portrait that is
         also the difference between portrait and truth, so lower levels still show it, fainter.

@@ -1,4 +1,4 @@
-"""What one call of the engine predicts for every frame in flight: training looks at all, users at those that leave.
+"""Prediction of one engine call for every frame in flight: training uses all, users those that leave.
 
 Letters: F frames in flight, n frames per chunk, C latent channels, h w latent sides.
 """

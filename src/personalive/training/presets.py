@@ -36,7 +36,7 @@ def _vae() -> dict[str, Any]:
         "block_out_channels": [16, 16, 48, 96],
         "layers_per_block": 1,
         "latent_channels": LATENT_CHANNELS,
-        "norm_num_groups": 1,  # more would wash out the brightness of whole pictures at so few channels
+        "norm_num_groups": 1,  # more would wash out the brightness of whole images at so few channels
         "sample_size": 256,
         "act_fn": "silu",
         "scaling_factor": 1.0,  # set from the data when the VAE is trained
@@ -97,12 +97,12 @@ class TinyPreset:
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """How one stage is optimised. A stage ends at ``steps`` or after ``minutes``, whichever comes first."""
+    """Optimisation of one stage. A stage ends at ``steps`` or after ``minutes``, whichever comes first."""
 
     steps: int
     start_steps: int = 0  # of the linear start before the first step; the autoencoder's alone
     minutes: float = float("inf")
-    batch: int  # pictures, crops or portraits per step
+    batch: int  # images, crops or portraits per step
     frames: int = 1  # driving frames per portrait
     lr: float = 1e-3  # AdamW, cosine to a twentieth after a short warm-up
     warmup_steps: int = 100

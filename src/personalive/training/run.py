@@ -41,7 +41,7 @@ STEPS = (
 )
 SHARED_STEPS = ("motion", "sharpen", "temporal", "detail")  # that several processes may run together
 PROGRESS_SECONDS = 10.0
-SCALING_SAMPLE = 512  # pictures whose latents decide the scaling factor
+SCALING_SAMPLE = 512  # images whose latents decide the scaling factor
 
 
 class Run:
@@ -116,7 +116,7 @@ class Run:
         self._save("vae", vae, scaling=scaling)
 
     def decoder(self) -> None:
-        """Train the decoder further, on whole pictures; latents stay as they are, so this may also come last."""
+        """Train the decoder further, on whole images; latents stay as they are, so this may also come last."""
         self._load("vae")
         vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
         vae.requires_grad_(False)
@@ -200,7 +200,7 @@ class Run:
             self._save("critic", critic)
 
     def _motion_stage(self, name: str, *, fresh: bool) -> tuple[nn.ModuleList, MotionStage]:
-        """What stages `motion` and `sharpen` train, and the error they share."""
+        """Modules that stages `motion` and `sharpen` train, and the error they share."""
         self._load("vae", "motion_extractor", "motion_encoder")
         modules = MotionModules(self.networks).to(self.device)
         if not fresh:
@@ -254,7 +254,7 @@ class Run:
         save_networks(self.networks, self.folder / f"tiny-{time.strftime('%H%M%S')}", dtype=torch.float16)
 
     def effect(self) -> torch.Tensor:
-        """(C,) what each latent channel does to a picture, as step ``latents`` measured it."""
+        """(C,) what each latent channel does to an image, as step ``latents`` measured it."""
         return self._cache().known_effect()
 
     def load_all(self) -> Networks:

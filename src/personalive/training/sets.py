@@ -1,6 +1,6 @@
-"""What the training stages draw from: a set prepared from videos, or drawn heads; both by the same two methods.
+"""Data of the training stages: a set prepared from videos, or synthetic heads; both by the same two methods.
 
-Letters: F frames, S picture side. Pictures are uint8 RGB. Masks are bool, in the order of ``data.MASKS``: face,
+Letters: F frames, S image side. Images are uint8 RGB. Masks are bool, in the order of ``data.MASKS``: face,
 eyes, mouth. All chance comes from the generator that is passed in.
 """
 
@@ -87,7 +87,7 @@ def draw_clip(rng: np.random.Generator, length: int, frames: int, stride: int) -
 
 
 def span(frames: int, stride: int) -> int:
-    """How many consecutive frames hold ``frames`` of them, ``stride`` apart.
+    """Number of consecutive frames that hold ``frames`` of them, ``stride`` apart.
 
     Raises:
         InputError: a number below 1.
@@ -98,7 +98,7 @@ def span(frames: int, stride: int) -> int:
 
 
 class PreparedSet:
-    """The set that `personalive data prepare` wrote. Opening it reads the index; pictures are read when drawn.
+    """The set that `personalive data prepare` wrote. Opening it reads the index; images are read when drawn.
 
     A video is drawn first, every one as likely as another, then a clip of it in proportion to its frames, so that
     long videos do not drown the others. Nothing is kept open: copies in several processes do not disturb each other.

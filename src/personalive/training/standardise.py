@@ -1,7 +1,7 @@
-"""A start from data: every layer norm gives each channel mean 0 and spread 1 over a batch of real pictures.
+"""A start from data: every layer norm gives each channel mean 0 and spread 1 over a batch of real images.
 
 A layer norm removes what the channels of one sample share, not what the samples share. In a fresh net nearly all of a
-pooled feature is common to all pictures; the heads then learn that part only, and hundreds of steps change nothing.
+pooled feature is common to all images; the heads then learn that part only, and hundreds of steps change nothing.
 """
 
 from __future__ import annotations

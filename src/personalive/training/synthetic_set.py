@@ -1,4 +1,4 @@
-"""Drawn heads as a training set, rendered when drawn: nothing on disk, exact masks, endless performances."""
+"""Synthetic heads as a training set, rendered when drawn: nothing on disk, exact masks, endless performances."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SyntheticSet:
         least = 2 if other_driver > 0 else 1
         if first_seed < 0 or people < least or length_frames < 2:
             raise InputError(
-                f"drawn heads from seed {first_seed}, {people} people, {length_frames} frames: give a seed from 0 "
+                f"synthetic heads from seed {first_seed}, {people} people, {length_frames} frames: use a seed from 0 "
                 f"up, at least {least} people and 2 frames"
             )
         self.size_px = size_px

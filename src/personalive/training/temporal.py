@@ -163,7 +163,7 @@ class TemporalStage:
 
 
 class TemporalModules(nn.Module):
-    """What this stage trains."""
+    """Modules that this stage trains."""
 
     def __init__(self, unet: DenoisingUNet) -> None:
         super().__init__()

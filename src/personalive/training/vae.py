@@ -1,4 +1,4 @@
-"""Stage 1 of the bundled model: a small autoencoder of pictures."""
+"""Stage 1 of the bundled model: a small autoencoder of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from personalive.training.loop import Losses
 CROP_PX = 128
 SQUARE_WEIGHT = 5.0
 EDGE_WEIGHT = 0.5
-EDGES_FROM = 0.5  # share of the stage; before, the edge loss would reward flat pictures
+EDGES_FROM = 0.5  # share of the stage; before, the edge loss would reward flat images
 KL_WEIGHT = 1e-4
 LATENT_NOISE = 0.03  # of the latents' spread: the decoder must forgive what the denoiser gets slightly wrong
 
@@ -71,7 +71,7 @@ def edge_loss(output: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_all(vae: Any, images: np.ndarray, device: torch.device, batch: int = 32) -> Tensor:
-    """Unscaled posterior means of (N, S, S, 3) uint8 pictures -> (N, C, h, w) float16."""
+    """Unscaled posterior means of (N, S, S, 3) uint8 images -> (N, C, h, w) float16."""
     means = []
     for start in range(0, len(images), batch):
         pixels = torch.from_numpy(np.array(images[start : start + batch])).to(device)

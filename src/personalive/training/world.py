@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes this is."""
+    """Rank of this process and their number."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and says what happens."""
+        """Tell whether this process writes files and reports progress."""
         return self.rank == 0
 
     @torch.no_grad()
@@ -49,7 +49,7 @@ class World:
 
 
 def join_world() -> World:
-    """The world that ``torchrun`` describes in the environment; alone without it."""
+    """Join the processes that ``torchrun`` describes in the environment; one process without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()

@@ -61,7 +61,7 @@ def ssim(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def flicker(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> float:
-    """How much ``now`` sticks out between its neighbours in time, in [0, 1]: mean |before - 2 now + after| / 2.
+    """Deviation of ``now`` from its neighbours in time, in [0, 1]: mean |before - 2 now + after| / 2.
 
     Steady motion and slow changes count little, single odd frames in full. Ground truth has some too:
     compare with it.

@@ -1,6 +1,6 @@
 """Boxes of face, eyes and mouth: from a detected face, over time, and as masks.
 
-Letters: F frames, S picture side. Boxes are (left, top, right, bottom) in pixels, right and bottom exclusive.
+Letters: F frames, S image side. Boxes are (left, top, right, bottom) in pixels, right and bottom exclusive.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from personalive.training.prepare.config import PartBoxConfig
 from personalive.vision.faces import FaceBox
 
-BOX_NAMES = ("face", "eye_left", "eye_right", "mouth")  # left and right as seen in a frontal picture
+BOX_NAMES = ("face", "eye_left", "eye_right", "mouth")  # left and right as seen in a frontal image
 _MASK_BOXES = ((0,), (1, 2), (3,))  # in the order of ``training.data.MASKS``: face, eyes, mouth
 
 

@@ -1,9 +1,9 @@
-"""One clip on disk: JPEG pictures in a QuickTime film that players show, and tensors beside it.
+"""One clip on disk: JPEG images in a QuickTime video that players show, and tensors beside it.
 
-Every picture stands alone at a known place in the file, so training reads any of them with one read and one
-decode. The tensors (safetensors) are ``spans`` (F, 2) int64, offset and length of each picture in the film;
+Every image stands alone at a known place in the file, so training reads any of them with one read and one
+decode. The tensors (safetensors) are ``spans`` (F, 2) int64, offset and length of each image in the video;
 ``boxes`` (F, 4, 4) float32 in pixels; ``found`` (F,) uint8, whether a face was detected in that very frame;
-``source_s`` (F,) float64, the time of the picture shown in its video.
+``source_s`` (F,) float64, the time of the image shown in its video.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WRITE_ERRORS = (OSError, FFmpegError)
 
 
 class FilmWriter:
-    """Writes (S, S, 3) uint8 RGB pictures as JPEG, one after the other, at a constant rate."""
+    """Writes (S, S, 3) uint8 RGB images as JPEG, one after the other, at a constant rate."""
 
     def __init__(self, path: Path, size_px: int, fps: int, quality: int) -> None:
         """Create ``path``.
@@ -50,7 +50,7 @@ class FilmWriter:
         self._step = Fraction(1, fps)
 
     def add(self, image: np.ndarray) -> None:
-        """The next picture.
+        """The next image.
 
         Raises:
             OutputError: the disk is full.
@@ -67,7 +67,7 @@ class FilmWriter:
         self.frames += 1
 
     def close(self) -> np.ndarray:
-        """Finish the film; gives ``spans`` (F, 2).
+        """Finish the video; gives ``spans`` (F, 2).
 
         Raises:
             OutputError: the disk is full.
@@ -136,10 +136,10 @@ def read_tensors(path: Path, frames: int) -> dict[str, np.ndarray]:
 
 
 def read_picture(path: Path, span: np.ndarray) -> np.ndarray:
-    """One picture of a film, uint8 (S, S, 3) RGB.
+    """One image of a video, uint8 (S, S, 3) RGB.
 
     Raises:
-        InputError: the film is missing or damaged there.
+        InputError: the video is missing or damaged there.
     """
     offset, length = map(int, span)
     try:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """What `personalive data prepare` keeps and how. Limits were set on real clips, sharp and blurred on purpose."""
+    """Limits of `personalive data prepare`. They were set on real clips, sharp and blurred on purpose."""
 
     suffixes: tuple[str, ...] = (  # of the files taken for videos, in any case
         *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
         *(".flv", ".wmv", ".3gp", ".ogv"),
     )
     fps: int = 25  # (paper: training at 25 fps)
-    size_px: int = 512  # side of the framed pictures (paper)
+    size_px: int = 512  # side of the framed images (paper)
     min_size_px: int = 64
     max_size_px: int = 2048
     resample_slack: float = 0.1  # of a step: how much further off a frame may be that avoids showing one twice
@@ -30,7 +30,7 @@ class PrepareConfig:
     sharpness_side_px: int = 128  # side that faces are brought to before sharpness is measured
     second_face_share: float = 0.5  # a second face of at least this share of the first one's side counts
     max_second_share: float = 0.1  # of the detections that may show a second face
-    max_repeated_share: float = 0.25  # of the frames that may show the picture before: videos under 19 fps
+    max_repeated_share: float = 0.25  # of the frames that may show the image before: videos under 19 fps
     jpeg_quality: int = 95  # 4:4:4
 
 

@@ -36,7 +36,7 @@ EXPLAINED = {
     Drop.UNREADABLE: "the file cannot be decoded",
     Drop.NO_FACE: "no face is seen",
     Drop.TOO_SHORT: "a face in one shot, without a pause, but too briefly; or the end of a long shot",
-    Drop.LOW_RATE: "too many frames would show the picture before",
+    Drop.LOW_RATE: "too many frames would show the image before",
     Drop.LOW_RESOLUTION: "the square around the head would have to be enlarged too much",
     Drop.SMALL_FACE: "the face fills too little of its square, because it moves about",
     Drop.FACE_LOST: "in too many frames the face cannot be found",
@@ -47,20 +47,20 @@ EXPLAINED = {
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFacts:
-    """What the index says of a kept clip, beside its names and sizes of files."""
+    """Index entry of a kept clip, beside its names and sizes of files."""
 
     start_s: float  # in the video
     frames: int
-    square: tuple[int, int, int]  # what of the video's picture is shown: left, top, side in pixels
+    square: tuple[int, int, int]  # what of the video's image is shown: left, top, side in pixels
     face_share: float  # larger side of the face over the square's, median
     sharpness: float  # median
     found_share: float  # of the detections
-    repeated: int  # frames that show the picture before
+    repeated: int  # frames that show the image before
     landmarks: str  # "detected", or "shares" where eye and mouth boxes come from the face box alone
 
 
 class Draft:
-    """One stretch of a video on its way to become a clip: pictures go to ``path``, the rest stays in memory."""
+    """One stretch of a video on its way to become a clip: images go to ``path``, the rest stays in memory."""
 
     def __init__(self, path: Path, size_px: int, detector: FaceDetector, config: PrepareConfig) -> None:
         self._film = FilmWriter(path, size_px, config.fps, config.jpeg_quality)
@@ -129,7 +129,7 @@ class Draft:
         return float(np.median([face.side_px for face in self._faces])) / self._size_px
 
     def finish(self) -> tuple[bytes, ClipFacts]:
-        """Close the film; gives the content of the tensor file and what the index should say."""
+        """Close the video; gives the content of the tensor file and what the index should say."""
         spans = self._film.close()
         boxes = fill_and_smooth(np.stack(self._boxes), self._config.box_smoothing_frames).clip(0, self._size_px)
         found = ~np.isnan(np.stack(self._boxes)[:, 0, 0])

@@ -25,7 +25,7 @@ _SAMPLE_BYTES = 1 << 20  # from the beginning and from the end of a video, to te
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the pictures of a set; one set has one of each."""
+    """Settings that decide the images of a set; one set has one of each."""
 
     size_px: int
     fps: int

@@ -1,4 +1,4 @@
-"""What was kept and what was dropped, for people (Markdown, a picture) and for programs (JSON)."""
+"""Report of kept and dropped clips, for people (Markdown, an image) and for programs (JSON)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _cell(value: Any) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
-# --- the picture --------------------------------------------------------------------------------------------
+# --- the image --------------------------------------------------------------------------------------------
 
 
 def contact_sheet(out: Path, clips: list[dict[str, Any]]) -> np.ndarray:

@@ -39,7 +39,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far the work is."""
+    """Progress of the work."""
 
     videos: int  # finished, earlier runs included
     total: int
@@ -66,7 +66,7 @@ def prepare(
     however often it was interrupted and whatever the number of workers.
 
     Args:
-        size_px: side of the framed pictures, even.
+        size_px: side of the framed images, even.
         framing_scale: side of the square in sides of the face, as in ``ModelConfig.framing_scale``.
         min_clip_s: shorter clips are dropped.
         workers: processes, one video each; one per core by default.
@@ -116,7 +116,7 @@ def _check_numbers(size_px: int, framing_scale: float, min_clip_s: float, worker
 
 @dataclass(frozen=True)
 class _Job:
-    """What every worker needs to know."""
+    """Settings of every worker."""
 
     out: Path
     settings: Settings

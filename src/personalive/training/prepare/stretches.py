@@ -26,14 +26,14 @@ class View:
     """One frame at the set's rate.
 
     Attributes:
-        image: (S, S, 3) uint8 RGB, framed; without a face some other picture.
+        image: (S, S, 3) uint8 RGB, framed; without a face some other image.
         time: when it is due in the video, seconds.
-        source_time: the time of the picture shown.
-        repeated: the same picture as the frame before.
+        source_time: the time of the image shown.
+        repeated: the same image as the frame before.
         face: whether the face that is followed is here.
         begins: a new shot or square, or the first frame after a gap. A sudden change of colours counts, whether
             or not a face stays where it was: it may be another person's.
-        square: what of the video's picture is shown, None before any face.
+        square: what of the video's image is shown, None before any face.
     """
 
     image: np.ndarray

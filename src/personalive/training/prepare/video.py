@@ -23,7 +23,7 @@ from personalive.vision.faces import FaceDetector
 
 @dataclass
 class Record:
-    """What became of one video; its JSON file is what makes the clips part of the set."""
+    """Result of one video; its JSON file makes the clips part of the set."""
 
     video: str  # path below the folder of videos
     fingerprint: str

@@ -23,7 +23,7 @@ from personalive.training.recipe.settings import DropConfig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditions:
-    """What B samples are conditioned on."""
+    """Conditioning of B samples."""
 
     context: Tensor  # (B, 1, D)
     motion: Tensor  # (B, F, T, K)

@@ -1,10 +1,10 @@
-"""A residual discriminator of the StyleGAN2 kind that knows the timestep its picture was made from.
+"""A residual discriminator of the StyleGAN2 kind that knows the timestep its image was made from.
 
 Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN" (residual blocks, equalised
 learning rate, blurred downsampling); Karras et al. 2018 (minibatch deviation); timestep conditioning through
 zero-initialised projections as in the paper's stage 2.
 
-Letters: N pictures, C channels, S their side, E embedding width.
+Letters: N images, C channels, S their side, E embedding width.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def blur_halve(x: Tensor) -> Tensor:
 
 
 def add_deviation(x: Tensor, group: int) -> Tensor:
-    """(N, C, S, S) -> (N, C + 1, S, S): one more channel, how much the pictures of a group differ on average.
+    """(N, C, S, S) -> (N, C + 1, S, S): one more channel, how much the images of a group differ on average.
 
-    Groups have ``group`` pictures, or the largest number below that which divides N.
+    Groups have ``group`` images, or the largest number below that which divides N.
     """
     size = next(n for n in range(min(group, len(x)), 0, -1) if len(x) % n == 0)
-    grouped = rearrange(x.float(), "(g m) c h w -> g m c h w", g=size)  # pictures of one group lie m apart
+    grouped = rearrange(x.float(), "(g m) c h w -> g m c h w", g=size)  # images of one group lie m apart
     variance = grouped.var(dim=0, unbiased=False)
     deviation = (variance + _DEVIATION_EPS).sqrt().mean(dim=(1, 2, 3))  # (m,)
     channel = deviation.repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])
@@ -102,7 +102,7 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures and timesteps to one number each: high for real ones."""
+    """Images and timesteps to one number each: high for real ones."""
 
     def __init__(self, size_px: int, config: DiscriminatorConfig) -> None:
         """
@@ -113,7 +113,7 @@ class Discriminator(nn.Module):
         halvings = math.log2(size_px / LAST_SIDE)
         if size_px < 2 * LAST_SIDE or not halvings.is_integer():
             raise InputError(
-                f"a discriminator for pictures of {size_px} px: their side must be a power of two from "
+                f"a discriminator for images of {size_px} px: their side must be a power of two from "
                 f"{2 * LAST_SIDE} up; use a model of such a size, or train without stage distill"
             )
         sides = [size_px >> i for i in range(int(halvings) + 1)]
@@ -137,10 +137,10 @@ class Discriminator(nn.Module):
 
 
 def generator_loss(made: Tensor) -> Tensor:
-    """Non-saturating logistic loss of the verdicts (N,) on made pictures (Goodfellow et al. 2014)."""
+    """Non-saturating logistic loss of the verdicts (N,) on made images (Goodfellow et al. 2014)."""
     return F.softplus(-made).mean()
 
 
 def discriminator_loss(made: Tensor, real: Tensor) -> Tensor:
-    """Logistic loss of the verdicts on made and real pictures; no gradient penalty (paper)."""
+    """Logistic loss of the verdicts on made and real images; no gradient penalty (paper)."""
     return F.softplus(made).mean() + F.softplus(-real).mean()

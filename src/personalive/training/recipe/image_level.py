@@ -1,6 +1,6 @@
-"""What both image-level stages share: one frame per sample, temporal modules left out.
+"""Base of both image-level stages: one frame per sample, temporal modules left out.
 
-Letters: B samples, C latent channels, h w latent sides, S picture side.
+Letters: B samples, C latent channels, h w latent sides, S image side.
 """
 
 from __future__ import annotations

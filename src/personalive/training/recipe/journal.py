@@ -1,4 +1,4 @@
-"""What a run tells: one JSON line per logged step, and the same numbers for TensorBoard."""
+"""Log of a run: one JSON line per logged step, and the same numbers for TensorBoard."""
 
 from __future__ import annotations
 

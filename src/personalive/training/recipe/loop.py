@@ -28,7 +28,7 @@ CHECKPOINTS, SHEETS = "checkpoints", "sheets"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is."""
+    """Progress of a run."""
 
     done_steps: int
     total_steps: int

@@ -1,6 +1,6 @@
 """Squared errors, also inside the boxes that people look at.
 
-Letters: N pictures, C channels, H W their sides, G mask cells per side.
+Letters: N images, C channels, H W their sides, G mask cells per side.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Samples to tensors: what the frozen networks say of them, once per batch and without gradients.
 
-Letters: B samples, F frames, C latent channels, h w latent sides, S picture side, P canvas side, s face side.
+Letters: B samples, F frames, C latent channels, h w latent sides, S image side, P canvas side, s face side.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENCODED_AT_ONCE = 8  # frames through the VAE's encoder
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """Where and in which number format the networks compute."""
+    """Device and dtype of the networks."""
 
     device: torch.device
     dtype: torch.dtype
@@ -100,7 +100,7 @@ class Loader:
         follow: bool,
         augment: bool,
     ) -> Material:
-        """Stacked uint8 pictures, (B, S, S, 3) and (B, F, S, S, 3), to material.
+        """Stacked uint8 images, (B, S, S, 3) and (B, F, S, S, 3), to material.
 
         ``follow`` places the head as in use, by the model's gains, instead of where the target has it (paper).
         """

@@ -103,7 +103,7 @@ def optimiser_tensors(player: Player) -> dict[str, Tensor]:
 
 
 def restore_optimiser(player: Player, tensors: Mapping[str, Tensor]) -> None:
-    """What ``optimiser_tensors`` gave."""
+    """Result of ``optimiser_tensors``."""
     index_of = {name: index for index, name in enumerate(player.parameters)}
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():

@@ -84,7 +84,7 @@ def as_json(config: TrainConfig) -> str:
 
 
 def from_json(text: str, where: str) -> TrainConfig:
-    """What ``as_json`` wrote.
+    """Read what ``as_json`` wrote.
 
     Raises:
         InputError: not such a config.

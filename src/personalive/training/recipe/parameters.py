@@ -1,4 +1,4 @@
-"""Which parameters each stage trains: one table of names, everything else stays frozen."""
+"""Trained parameters of each stage: one table of names, everything else stays frozen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Choice:
     frozen: tuple[str, ...] = (IDLE,)
 
     def takes(self, name: str) -> bool:
-        """Whether the parameter is trained."""
+        """Tell whether the parameter is trained."""
         return any(re.fullmatch(p, name) for p in self.trained) and not any(
             re.fullmatch(p, name) for p in self.frozen
         )

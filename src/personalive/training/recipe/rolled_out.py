@@ -1,10 +1,10 @@
-"""Sliding training with what inference really does (ours): every window is one ``Engine.advance``.
+"""Sliding training by inference itself (ours): every window is one ``Engine.advance``.
 
 So DDIM transitions, the entering noised portrait, keyframes in the bank and the model's own translation gain are
 those of use, and the interpolated start plays before the first frame. The truth is a real recording all the same:
 where the gain is below 1, the head of the truth moves further than the canvas says, as it does in self-reenactment.
 
-Letters: F frames in a window (16), n frames per chunk (4), C latent channels, h w latent sides, S picture side.
+Letters: F frames in a window (16), n frames per chunk (4), C latent channels, h w latent sides, S image side.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHEET_COLUMNS = 8
 
 
 class RolledOut:
-    """The engine's roll-out over clips; several clips take turns, because a stream is one portrait's."""
+    """Roll-out of the engine over clips; several clips take turns, because a stream is one portrait's."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -91,24 +91,14 @@ def _engine(setting: Setting) -> Engine:
     return Engine(earlier, backend=Backend(earlier, recompute=setting.arithmetic.recompute))
 
 
-def film(setting: Setting, rows: int) -> np.ndarray:
-    """Held-out clips as a user would see them: for each the drivers, and below them the portrait's frames."""
+def preview(setting: Setting, rows: int) -> np.ndarray:
+    """Held-out clips as a user sees them: for each the drivers, and below them the portrait's frames."""
     engine, shown = Engine(setting.networks), []
+    count = engine.chunk_frames
     for rng in setting.rngs(None, range(rows)):
-        clip = setting.held_out_data.clip(rng, SHEET_COLUMNS * engine.chunk_frames, 1)
+        clip = setting.held_out_data.clip(rng, SHEET_COLUMNS * count, 1)
+        windows = [clip.driving[start : start + count] for start in range(0, len(clip.driving), count)]
         with setting.arithmetic.autocast():
-            made = list(_made(engine, clip.target[0], clip.driving))
-        some = range(0, len(made), engine.chunk_frames)
-        shown += [[clip.driving[i] for i in some], [made[i] for i in some]]
+            made = [chunk[0].numpy() for chunk in engine.stream(clip.target[0], windows)]
+        shown += [[window[0] for window in windows], made]
     return page(shown)
-
-
-def _made(engine: Engine, portrait: np.ndarray, frames: np.ndarray) -> Iterator[np.ndarray]:
-    """One finished frame per driving frame; the ease-in is left out."""
-    state, count, skip = engine.start(portrait), engine.chunk_frames, engine.warmup_frames
-    chunks = []
-    for start in range(0, len(frames), count):
-        state, chunk = engine.step(state, frames[start : start + count])
-        chunks.append(chunk.numpy())
-    chunks += [chunk.numpy() for chunk in engine.flush(state)]
-    yield from np.concatenate(chunks)[skip:]

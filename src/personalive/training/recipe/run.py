@@ -42,7 +42,7 @@ STAGE_LOSSES: dict[Stage, Callable[[Setting], StageLosses]] = {
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a run left."""
+    """Result of a run."""
 
     weights: Path  # a folder that `personalive animate --weights` takes
     steps: int  # in all

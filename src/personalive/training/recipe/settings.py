@@ -26,7 +26,7 @@ class OptimiserConfig:
     beta1: float = 0.9  # AdamW's usual ones
     beta2: float = 0.999
     clip_norm: float = 1.0  # of the gradient of all parameters together (paper)
-    warmup_steps: int = 0  # steps of linear growth of both rates, constant afterwards (paper: none is told)
+    warmup_steps: int = 0  # steps of linear growth of both rates, constant afterwards (paper: not stated)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class AverageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalConfig:
-    """How often what is written, in steps (ours). None of these changes a trained number."""
+    """Intervals of all that is written, in steps (ours). None of these changes a trained number."""
 
     log_every_steps: int = 10  # rows of log.jsonl and TensorBoard scalars
     held_out_every_steps: int = 500  # the loss on fixed samples of people that are never trained on
@@ -133,9 +133,9 @@ class StreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is drawn. ``people`` and ``other_driver`` are of synthetic data only."""
+    """Sampled data. ``people`` and ``other_driver`` are of synthetic data only."""
 
-    people: int = 2000  # drawn people in training (ours)
+    people: int = 2000  # synthetic people in training (ours)
     other_driver: float = 0.5  # share of drivers that are another person giving the same performance (ours)
 
 

@@ -1,4 +1,4 @@
-"""Sample sheets: rows of pictures that a person can compare."""
+"""Sample sheets: rows of images to compare by eye."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BACKGROUND_GREY = 255
 
 
 def page(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Rows of (S, S, 3) uint8 pictures -> one (H, W, 3) uint8 page, each cell 192 px."""
+    """Rows of (S, S, 3) uint8 images -> one (H, W, 3) uint8 page, each cell 192 px."""
     step = CELL_PX + GAP_PX
     width = max(len(row) for row in rows)
     sheet = np.full((len(rows) * step + GAP_PX, width * step + GAP_PX, 3), BACKGROUND_GREY, np.uint8)
@@ -32,7 +32,7 @@ def page(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 
 def pictures(images: Tensor) -> list[np.ndarray]:
-    """(N, 3, S, S) in [-1, 1] -> N uint8 pictures."""
+    """(N, 3, S, S) in [-1, 1] -> N uint8 images."""
     return list(tensor_to_frames(images, "signed"))
 
 

@@ -1,4 +1,4 @@
-"""What the loop knows of a stage."""
+"""Interface of a stage to the loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
 
 class StageLosses(Protocol):
-    """One stage: losses, and pictures for people."""
+    """One stage: losses, and images for people."""
 
     @property
     def updates(self) -> int:
@@ -54,7 +54,7 @@ class StageLosses(Protocol):
         ...
 
     def discriminator_loss(self, output: Output) -> dict[str, Tensor]:
-        """What the discriminator minimises; "discriminator" carries the gradient."""
+        """Losses that the discriminator minimises; "discriminator" carries the gradient."""
         ...
 
     def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
@@ -62,13 +62,13 @@ class StageLosses(Protocol):
         ...
 
     def sheet(self, rows: int) -> np.ndarray:
-        """(H, W, 3) uint8 picture of fixed held-out samples; the caller turns gradients off."""
+        """(H, W, 3) uint8 image of fixed held-out samples; the caller turns gradients off."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """What every stage is made of."""
+    """Parts of every stage."""
 
     config: TrainConfig
     networks: Networks

@@ -20,7 +20,7 @@ from personalive.errors import InputError
 from personalive.training.recipe.denoise import Conditions, condition, noise_of, predict_clean
 from personalive.training.recipe.material import Loader, Material, decode
 from personalive.training.recipe.pixels import PixelLoss
-from personalive.training.recipe.rolled_out import RolledOut, film
+from personalive.training.recipe.rolled_out import RolledOut, preview
 from personalive.training.recipe.stage import Output, Setting, Window
 
 
@@ -58,8 +58,8 @@ class StreamLosses:
         return self.pixels.discriminator_loss(output)
 
     def sheet(self, rows: int) -> np.ndarray:
-        """See ``film``."""
-        return film(self.setting, rows)
+        """See ``video``."""
+        return preview(self.setting, rows)
 
     def _outputs(self, step: int | None, rows: Sequence[int]) -> Iterator[Output]:
         roll = self.rolled_out if self.config.inference_form else self.windows
