@@ -14,7 +14,7 @@ from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from support.small_model import SMALL_PRESET
 from timing.baseline import Baseline
-from timing.candidate import stream, with_keyframes
+from timing.candidate import Stream, stream, with_keyframes
 from timing.inputs import Inputs
 from timing.seeded import released_shape, seeded_networks
 from timing.stages import counted_call
@@ -27,12 +27,18 @@ def engines(networks: Networks) -> tuple[Engine, Engine]:
     return Engine(networks), Engine(networks, backend=Baseline(networks))
 
 
+@pytest.fixture(scope="module")
+def streams(engines, inputs: Inputs) -> tuple[Stream, ...]:
+    """The same stream by both engines, until the first frames in flight have left."""
+    return tuple(stream(engine, inputs, len(inputs.windows)) for engine in engines)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("keyframes", [0, 1, 3])
-def test_the_baseline_gives_what_the_engine_gives(engines, inputs: Inputs, keyframes: int):
+def test_the_baseline_gives_what_the_engine_gives(engines, streams, inputs: Inputs, keyframes: int):
     found = []
-    for engine in engines:
-        state = with_keyframes(engine, stream(engine, inputs, len(inputs.windows)).state, keyframes)
+    for engine, run in zip(engines, streams, strict=True):
+        state = with_keyframes(engine, run.state, keyframes)
         assert state.keyframes == keyframes
         motion = engine.conditioner.encode_motion(inputs.windows[0])
         state, leaving = engine.advance(state, engine.conditioner.condition(state, motion))
@@ -42,16 +48,15 @@ def test_the_baseline_gives_what_the_engine_gives(engines, inputs: Inputs, keyfr
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_both_streams_show_the_same(engines, inputs: Inputs):
-    plain, baseline = (stream(engine, inputs, len(inputs.windows)).frames.int() for engine in engines)
+def test_both_streams_show_the_same(streams):
+    plain, baseline = (run.frames.int() for run in streams)
     assert plain.float().std() > 10
     assert (plain - baseline).abs().max() <= 1  # rounding to bytes
 
 
 @torch.no_grad()
-def test_keyframes_reach_the_baseline(engines, inputs: Inputs):
-    engine = engines[1]
-    before = stream(engine, inputs, len(inputs.windows)).state
+def test_keyframes_reach_the_baseline(engines, streams, inputs: Inputs):
+    engine, before = engines[1], streams[1].state
     given = engine.conditioner.condition(before, engine.conditioner.encode_motion(inputs.windows[0]))
     without, with_three = (engine.advance(with_keyframes(engine, before, count), given)[1] for count in (0, 3))
     assert (without.latents - with_three.latents).abs().max() > 0.01
@@ -77,10 +82,10 @@ def test_in_the_released_shape_it_takes_the_operations_that_were_counted_of_the_
 
 
 @torch.no_grad()
-def test_operations_by_stage_are_those_of_the_stage_alone(engines, inputs: Inputs):
+def test_operations_by_stage_are_those_of_the_stage_alone(engines, streams, inputs: Inputs):
     counted = []
-    for engine in engines:
-        state = stream(engine, inputs, len(inputs.windows)).state
+    for engine, run in zip(engines, streams, strict=True):
+        state = run.state
         counts = {n: counted_call(engine, with_keyframes(engine, state, n), inputs.windows[0]) for n in (0, 1, 3)}
         assert counts[0] == counted_call(engine, with_keyframes(engine, state, 0), inputs.windows[0])
         assert counts[0]["conditioning"] == counts[1]["conditioning"] == counts[3]["conditioning"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from personalive.models.networks import Networks
@@ -14,16 +15,21 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 TENSORS = {"reference_unet": 682, "denoising_unet": 1820, "motion_encoder": 403, "pose_guider": 16}  # released
 
 
-def filled(dtype: torch.dtype = torch.float32, seed: int = 0) -> Networks:
+def make_filled(dtype: torch.dtype = torch.float32, seed: int = 0) -> Networks:
     networks = build_networks(SMALL_PRESET)
     for name, module in networks.modules().items():
         fill(module, device=CPU, dtype=dtype, seed=seed, salt=name)
     return networks
 
 
-def test_values_have_the_size_of_the_recorded_stand_in():
+@pytest.fixture(scope="module")
+def filled() -> Networks:
+    return make_filled()
+
+
+def test_values_have_the_size_of_the_recorded_stand_in(filled: Networks):
     compared = 0
-    for name, module in filled().modules().items():
+    for name, module in filled.modules().items():
         for key, wanted in keyseeded.state_dict(keyseeded.layout_of(module)).items():
             found = module.state_dict()[key]
             assert found.shape == wanted.shape
@@ -35,19 +41,20 @@ def test_values_have_the_size_of_the_recorded_stand_in():
     assert compared > 20
 
 
-def test_heads_are_plausible_and_tables_are_their_own():
-    extractor = filled().motion_extractor.state_dict()
-    layout = {key: value for key, value in keyseeded.layout_of(filled().motion_extractor).items() if "fc_" in key}
+def test_heads_are_plausible_and_tables_are_their_own(filled: Networks):
+    extractor = filled.motion_extractor.state_dict()
+    layout = {key: value for key, value in keyseeded.layout_of(filled.motion_extractor).items() if "fc_" in key}
     for key, wanted in keyseeded.state_dict(layout).items():
         assert (extractor[key].abs().mean() / wanted.abs().mean()).log().abs() < 1.5, key
-    table = next(k for k in filled().denoising_unet.state_dict() if k.endswith("pos_encoder.pe"))
+    table = next(k for k in filled.denoising_unet.state_dict() if k.endswith("pos_encoder.pe"))
     wanted = build_networks(SMALL_PRESET).denoising_unet.state_dict()[table]
-    torch.testing.assert_close(filled().denoising_unet.state_dict()[table], wanted, rtol=0, atol=0)
+    torch.testing.assert_close(filled.denoising_unet.state_dict()[table], wanted, rtol=0, atol=0)
 
 
-def test_values_depend_on_the_seed_alone_and_half_precision_is_rounded():
+def test_values_depend_on_the_seed_alone_and_half_precision_is_rounded(filled: Networks):
     first, again, other, half = (
-        filled(*given).denoising_unet.state_dict() for given in ((), (), (torch.float32, 1), (torch.bfloat16, 0))
+        networks.denoising_unet.state_dict()
+        for networks in (filled, make_filled(), make_filled(seed=1), make_filled(torch.bfloat16))
     )
     for key, value in first.items():
         if key.endswith("pe"):

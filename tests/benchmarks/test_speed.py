@@ -42,7 +42,7 @@ def result(small: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return run(small, tmp_path_factory.mktemp("run") / "new" / "out.json", "--backends", "eager,tensorrt")
 
 
-def test_a_quick_run_times_every_contender_with_every_number_of_keyframes(result):
+def test_a_quick_run_times_every_candidate_with_every_number_of_keyframes(result):
     baseline, eager, missing = result["candidates"]
     assert [row["name"] for row in result["candidates"]] == ["baseline", "eager", "tensorrt"]
     for row in (baseline, eager):
@@ -116,7 +116,7 @@ def test_when_the_time_is_over_the_file_says_what_was_not_run(
     assert "not run" in capsys.readouterr().out  # in the table too
 
 
-def test_the_file_is_written_after_every_contender(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_file_is_written_after_every_candidate(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output, seen = tmp_path / "out.json", []
 
     def look(candidate: Candidate, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Small films of drawn heads, which face detectors take for faces, at any times."""
+"""Small videos of synthetic heads, which face detectors take for faces, at any times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE_PX = 160
 
 
 def heads(seed: int, times: Iterable[float], *, side_px: int = SIDE_PX) -> Iterable[np.ndarray]:
-    """Pictures (S, S, 3) of one calm person at the given seconds."""
+    """Images (S, S, 3) of one calm person at the given seconds."""
     who, performance = Identity.sample(seed), Performance.sample(seed, fps=1000, intensity=0.3)
     return (render(who, performance.at(round(1000 * time)), side_px, supersample=1).image for time in times)
 
@@ -23,12 +23,12 @@ def heads(seed: int, times: Iterable[float], *, side_px: int = SIDE_PX) -> Itera
 def write_heads(
     path: Path, ticks: Sequence[int], time_base: Fraction = Fraction(1, 25), *, seed: int = 0, side_px: int = SIDE_PX
 ) -> Path:
-    """A film of one person at the given ticks."""
+    """A video of one person at the given ticks."""
     pictures = heads(seed, [float(tick * time_base) for tick in ticks], side_px=side_px)
     return write_clip(path, pictures, ticks, time_base)
 
 
 def write_pictures(path: Path, pictures: Iterable[np.ndarray]) -> Path:
-    """A film of given pictures at 25 fps."""
+    """A video of given images at 25 fps."""
     every = list(pictures)
     return write_clip(path, every, range(len(every)))

@@ -51,7 +51,7 @@ def write_videos(folder: Path) -> Path:
     write_pictures(folder / "e_cut.mp4", [*first, *second])
     write_pictures(folder / "f_nobody.mp4", [np.full((96, 96, 3), 40 + i, np.uint8) for i in range(20)])
     write_heads(folder / "g_short.mp4", range(9), seed=1)
-    (folder / "h_broken.mp4").write_bytes(b"no film" * 100)
+    (folder / "h_broken.mp4").write_bytes(b"no video" * 100)
     sound_only(folder / "i_sound.mp4")
     (folder / "notes.txt").write_text("not a video")
     (folder / "deep" / ".hidden" / "j.mp4").write_bytes(b"x")

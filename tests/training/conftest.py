@@ -1,4 +1,4 @@
-"""A training run of two steps per stage, on two groups of 128 px heads; a set prepared from small films."""
+"""A training run of two steps per stage, on two groups of 128 px heads; a set prepared from small videos."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def one_video(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder with one short film of a head."""
+    """Makes a folder with one short video of a head."""
 
     def make(frames: int = 20, seed: int = 0) -> Path:
         folder = tmp_path / "videos"

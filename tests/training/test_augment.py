@@ -1,4 +1,4 @@
-"""Pictures that are turned, zoomed, panned and mirrored together with their true poses."""
+"""Images that are turned, zoomed, panned and mirrored together with their true poses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def heads() -> tuple[torch.Tensor, HeadPose]:
 
 
 def marked(pose: HeadPose, side_px: int) -> torch.Tensor:
-    """(B, 3, S, S) black pictures with a soft dot at some keypoints, one shade each."""
+    """(B, 3, S, S) black images with a soft dot at some keypoints, one shade each."""
     line = (torch.arange(side_px) + 0.5) / side_px * 2 - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     at = transform_keypoints(pose)[:, DRAWN, :2]

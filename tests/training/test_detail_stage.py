@@ -1,4 +1,4 @@
-"""Stage detail: how pictures are compared, and what the stage trains."""
+"""Stage detail: how images are compared, and what the stage trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of prepared sets and of drawn heads, and sets that cannot be opened."""
+"""Samples of prepared sets and of synthetic heads, and sets that cannot be opened."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_clips_too_long_for_the_set_are_refused(made: Made):
         drawn().clip(rng(), stride=0)
 
 
-# --- drawn heads --------------------------------------------------------------------------------------------------
+# --- synthetic heads -----------------------------------------------------------------------------------------------
 
 
 def test_with_cross_another_person_gives_the_same_performance():

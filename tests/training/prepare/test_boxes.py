@@ -1,4 +1,4 @@
-"""Boxes of eyes and mouth against drawn heads whose true regions are known, smoothing, and masks."""
+"""Boxes of eyes and mouth against synthetic heads whose true regions are known, smoothing, and masks."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_halving_blurs_with_the_binomial_filter():
 
 
 def test_the_deviation_channel_by_hand():
-    """Two pictures, one channel: values 1 and 3 everywhere have a spread of 1 around their mean."""
+    """Two images, one channel: values 1 and 3 everywhere have a spread of 1 around their mean."""
     x = torch.cat([torch.full((1, 2, 4, 4), 1.0), torch.full((1, 2, 4, 4), 3.0)])
     found = add_deviation(x, group=4)
     assert found.shape == (2, 3, 4, 4)
@@ -76,7 +76,7 @@ def test_the_deviation_channel_by_hand():
 
 def test_groups_have_four_pictures_and_are_apart():
     x = drawn(8, 3, 4, 4)
-    x[1::2] = x[1]  # the second group: pictures 1, 3, 5, 7, all equal
+    x[1::2] = x[1]  # the second group: images 1, 3, 5, 7, all equal
     deviation = add_deviation(x, group=4)[:, 3, 0, 0]
     assert deviation[0::2].unique().numel() == 1
     assert deviation[0] > 0.3

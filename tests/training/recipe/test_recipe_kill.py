@@ -11,16 +11,16 @@ from pathlib import Path
 from personalive.training.recipe.resume import Checkpoints
 from support.toy_run import rows
 
-KILLS = 10
+KILLS = 5
 
 
-def test_ten_kills_lose_no_checkpoint_and_bend_no_curve(tmp_path: Path):
+def test_five_kills_lose_no_checkpoint_and_bend_no_curve(tmp_path: Path):
     program = [sys.executable, "-m", "support.kill_and_resume", str(tmp_path), str(KILLS)]
     place = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, capture_output=True, text=True, check=True, env=os.environ | place)
-    told = json.loads(done.stdout)
-    newest = told["newest"]
-    assert told["status"] == 0, done.stderr
+    report = json.loads(done.stdout)
+    newest = report["newest"]
+    assert report["status"] == 0, done.stderr
     assert len(newest) == KILLS
     assert newest == sorted(newest)  # none was ever lost
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -1,4 +1,4 @@
-"""The recipe's loop: resume, accumulation, averaging, number formats, and what ends a run."""
+"""The recipe's loop: resume, accumulation, averaging, dtypes, and what ends a run."""
 
 from __future__ import annotations
 

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from personalive.errors import CheckpointError
+from personalive.models.perceptual import Lpips
 from personalive.training.recipe.augment import augment_faces, warp_grid
 from personalive.training.recipe.denoise import keep_tokens
 from personalive.training.recipe.losses import fit_masks, masked_errors
-from personalive.training.recipe.perceptual import FilterDistance, Lpips, load_lpips
+from personalive.training.recipe.perceptual import FilterDistance, load_perceptual
 from personalive.training.recipe.settings import AugmentConfig, LossConfig
 
 QUIET = AugmentConfig(stretch=1.0, warp_min=0.0, warp_max=0.0, colour=0.0, noise=0.0)
@@ -72,12 +73,10 @@ def lpips_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
 
 def lpips_files(folder: Path) -> dict[str, Tensor]:
     """Random weights under the published names, in both kinds of file."""
-    network, features = Lpips(), {}
-    numbers = [n for group in ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)) for n in group]
-    convolutions = [c for part in network.slices for c in part]  # type: ignore[attr-defined]
-    for i, (number, convolution) in enumerate(zip(numbers, convolutions, strict=True)):
-        features[f"features.{number}.weight"] = drawn(*convolution.weight.shape, seed=i) * 0.05
-        features[f"features.{number}.bias"] = drawn(*convolution.bias.shape, seed=99 + i) * 0.05
+    features = {
+        f"features.{key}": drawn(*value.shape, seed=seed) * 0.05
+        for seed, (key, value) in enumerate(Lpips().features.state_dict().items())
+    }
     features["classifier.0.weight"] = torch.zeros(2, 2)  # torchvision's file has more than is needed
     torch.save(features, folder / "vgg16.pth")
     weights = {f"lin{i}.model.1.weight": drawn(1, w, 1, 1).abs() for i, w in enumerate((64, 128, 256, 512, 512))}
@@ -108,19 +107,19 @@ def test_lpips_is_the_published_formula(lpips_folder):
         F.conv2d((a - b) ** 2, tensors[f"lin{i}.model.1.weight"]).mean(dim=(2, 3)).mean()
         for i, (a, b) in enumerate(pairs)
     )
-    network = load_lpips(folder)
-    torch.testing.assert_close(network(one, other), expected, atol=1e-5, rtol=1e-4)
-    assert network(one, one) == 0
+    network = load_perceptual(folder, torch.device("cpu"))
+    torch.testing.assert_close(network(one, other).mean(), expected, atol=1e-5, rtol=1e-4)
+    assert network(one, one).tolist() == [0, 0]
     assert not any(p.requires_grad for p in network.parameters())
 
 
 def test_lpips_without_or_with_other_files_says_so(lpips_folder, tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"no vgg16.safetensors or vgg16.pth"):
-        load_lpips(tmp_path)
+        load_perceptual(tmp_path, torch.device("cpu"))
     shutil.copy(lpips_folder[0] / "vgg16.pth", tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / "lpips_vgg.safetensors")
-    with pytest.raises(CheckpointError, match=r"lin0\.model\.1\.weight"):
-        load_lpips(tmp_path)
+    with pytest.raises(CheckpointError, match=r"lpips_vgg\.safetensors: is not the file that LPIPS needs"):
+        load_perceptual(tmp_path, torch.device("cpu"))
 
 
 # --- augmentation -------------------------------------------------------------------------------------------

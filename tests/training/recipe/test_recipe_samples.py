@@ -1,4 +1,4 @@
-"""What the recipe makes of samples: masks, and pictures of the wrong size."""
+"""What the recipe makes of samples: masks, and images of the wrong size."""
 
 from __future__ import annotations
 
