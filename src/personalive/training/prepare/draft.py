@@ -19,7 +19,7 @@ from personalive.vision.resize import Square
 
 
 class Drop(StrEnum):
-    """Why something is not in the set."""
+    """Reason why something is not in the set."""
 
     UNREADABLE = "unreadable"
     NO_FACE = "no face"
@@ -80,7 +80,7 @@ class Draft:
 
     @property
     def start_s(self) -> float:
-        """When it begins in its video."""
+        """Start time in its video."""
         return float(self._start or 0)
 
     def add(self, view: View) -> None:
