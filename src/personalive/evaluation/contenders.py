@@ -22,10 +22,10 @@ from personalive.evaluation.metrics import fps, inter_chunk_latency_ms, motion_t
 from personalive.media import open_video
 from personalive.vision.config import FramingConfig
 from personalive.vision.framing import whole_square
-from personalive.vision.resize import Picture, crop_and_resize
+from personalive.vision.resize import ImageArray, crop_and_resize
 
 OURS, COPY, TRUTH = "ours", "the portrait, copied", "the true pictures"
-Played = Iterator[tuple[Moment, Picture]]
+Played = Iterator[tuple[Moment, ImageArray]]
 
 
 class Contender(Protocol):
@@ -89,7 +89,7 @@ class OurEngine:
 
 
 def reenact(
-    engine: Engine, portrait: Picture, moments: Iterator[Moment], *, seed: int = 0, times: CallTimes | None = None
+    engine: Engine, portrait: ImageArray, moments: Iterator[Moment], *, seed: int = 0, times: CallTimes | None = None
 ) -> Played:
     """Each driving frame with the engine's picture of it; the ease-in is dropped, the last window padded.
 
@@ -201,7 +201,7 @@ class FilmFolder:
         """None: a film does not tell how fast it was made."""
         return {}
 
-    def _squared(self, path: Path, image: Picture) -> Picture:
+    def _squared(self, path: Path, image: ImageArray) -> ImageArray:
         try:
             square = whole_square(image.shape, FramingConfig())
         except InputError:

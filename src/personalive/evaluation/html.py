@@ -13,7 +13,7 @@ from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.contenders import COPY, TRUTH
 from personalive.evaluation.figures import INFINITE, NONE
 from personalive.evaluation.strips import Strip
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray
 
 _CONFIG = EvaluationConfig()
 Table = tuple[list[str], list[list[str]]]
@@ -116,7 +116,7 @@ def _strip(strip: Strip) -> Iterator[str]:
     yield "</div>"
 
 
-def _image(picture: Picture, alt: str) -> str:
+def _image(picture: ImageArray, alt: str) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="JPEG", quality=_CONFIG.jpeg_quality)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

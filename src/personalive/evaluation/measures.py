@@ -33,7 +33,7 @@ from personalive.evaluation.pretrained.onnx import FaceEmbedder, I3d, Smirk
 from personalive.evaluation.pretrained.tools import Tools
 from personalive.evaluation.readings import READINGS, angles, can_be_read, read, true_value, varies
 from personalive.synthetic import Identity
-from personalive.vision.resize import Picture, frames_to_tensor
+from personalive.vision.resize import ImageArray, frames_to_tensor
 
 _CONFIG = EvaluationConfig()
 
@@ -41,7 +41,7 @@ _CONFIG = EvaluationConfig()
 class Measure(Protocol):
     """Takes each driving frame with the picture made of it; gives figures by name, those it could make."""
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """The next frame."""
         ...
 
@@ -51,7 +51,7 @@ class Measure(Protocol):
 
 
 def measures_for(
-    case: Case, portrait: Picture, engine: Engine | None, tools: Tools, *, read_motion: bool
+    case: Case, portrait: ImageArray, engine: Engine | None, tools: Tools, *, read_motion: bool
 ) -> list[Measure]:
     """Everything that can be measured of a case here.
 
@@ -84,7 +84,7 @@ class Pictures:
     def __init__(self) -> None:
         self._values: list[tuple[float, float, float]] = []
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """See ``Measure``."""
         if moment.truth is not None:
             self._values.append((l1(output, moment.truth), psnr(output, moment.truth), ssim(output, moment.truth)))
@@ -102,14 +102,14 @@ class Pictures:
 class Stability:
     """Flicker, and drift over long runs."""
 
-    def __init__(self, portrait: Picture) -> None:
+    def __init__(self, portrait: ImageArray) -> None:
         self._portrait = portrait
-        self._last: list[Picture] = []
+        self._last: list[ImageArray] = []
         self._flickers: list[float] = []
         self._errors: list[float] = []
         self._colours: list[float] = []
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """See ``Measure``."""
         if moment.truth is not None:
             self._errors.append(l1(output, moment.truth))
@@ -135,11 +135,11 @@ class Angles:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._waiting: list[Picture] = []
+        self._waiting: list[ImageArray] = []
         self._read: list[tuple[float, float]] = []
         self._true: list[tuple[float, float]] = []
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """See ``Measure``."""
         if moment.motion is None:
             return
@@ -171,7 +171,7 @@ class Expressions:
         self._person, self._seen = person, 0
         self._values: dict[str, list[tuple[float, float]]] = {name: [] for name in READINGS}
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """See ``Measure``."""
         index, self._seen = self._seen, self._seen + 1
         if moment.motion is None or index % _CONFIG.read_every_frames:
@@ -197,7 +197,7 @@ class Perceptual:
         self._before: tuple[list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """See ``Measure``."""
         wanted = moment.driver if moment.truth is None else moment.truth
         now = (self._described(output), self._described(wanted))
@@ -208,7 +208,7 @@ class Perceptual:
             self._steps.append((made, true))
         self._before = now
 
-    def _described(self, picture: Picture) -> list[Tensor]:
+    def _described(self, picture: ImageArray) -> list[Tensor]:
         return self._network.describe(frames_to_tensor(picture, "signed", device=self._device))
 
     def figures(self) -> dict[str, float]:
@@ -223,11 +223,11 @@ class Perceptual:
 class Likeness:
     """ID-SIM: is it still the person of the portrait? Frames without a face that is found do not count."""
 
-    def __init__(self, embedder: FaceEmbedder, portrait: Picture) -> None:
+    def __init__(self, embedder: FaceEmbedder, portrait: ImageArray) -> None:
         self._embedder, self._wanted = embedder, embedder.embed(portrait)
         self._values: list[float] = []
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """See ``Measure``."""
         found = None if self._wanted is None else self._embedder.embed(output)
         if found is not None and self._wanted is not None:
@@ -245,7 +245,7 @@ class FaceParameters:
         self._network = network
         self._values: list[tuple[float, float]] = []
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """See ``Measure``."""
         made, wanted = self._network.read(output), self._network.read(moment.driver)
         self._values.append((parameter_distance(made[0], wanted[0]), parameter_distance(made[1], wanted[1])))
@@ -262,12 +262,12 @@ class Clips:
 
     def __init__(self, network: I3d) -> None:
         self._network = network
-        self._made: list[Picture] = []
-        self._wanted: list[Picture] = []
+        self._made: list[ImageArray] = []
+        self._wanted: list[ImageArray] = []
         self.made: list[np.ndarray] = []
         self.wanted: list[np.ndarray] = []
 
-    def add(self, moment: Moment, output: Picture) -> None:
+    def add(self, moment: Moment, output: ImageArray) -> None:
         """The next frame of a case."""
         self._made.append(output)
         self._wanted.append(moment.driver if moment.truth is None else moment.truth)

@@ -10,7 +10,7 @@ import numpy as np
 from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.contenders import COPY, TRUTH
 from personalive.evaluation.datasets import Moment
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray
 
 DRIVER = "driver"
 _CONFIG = EvaluationConfig()
@@ -24,10 +24,10 @@ class Moments:
     """
 
     def __init__(self) -> None:
-        self._kept: list[Picture] = []
+        self._kept: list[ImageArray] = []
         self._stride, self._seen = 1, 0
 
-    def add(self, picture: Picture) -> None:
+    def add(self, picture: ImageArray) -> None:
         """The next frame, (S, S, 3) uint8."""
         if self._seen % self._stride == 0:
             self._kept.append(_cell(picture))
@@ -35,7 +35,7 @@ class Moments:
                 self._kept, self._stride = self._kept[::2], 2 * self._stride
         self._seen += 1
 
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[ImageArray]:
         """At most ``shown_columns`` of them, first and last kept among them."""
         count, wanted = len(self._kept), _CONFIG.shown_columns
         if count <= wanted:
@@ -49,11 +49,11 @@ class Strip:
 
     case: str
     kind: str
-    portrait: Picture | None = None
+    portrait: ImageArray | None = None
     rows: dict[str, Moments] = field(default_factory=dict)
     _drivers_from: str = ""
 
-    def begin(self, contender: str, portrait: Picture) -> None:
+    def begin(self, contender: str, portrait: ImageArray) -> None:
         """A contender's frames come next; the drivers are those of the first one."""
         if self.portrait is None:
             self.portrait = _cell(portrait)
@@ -63,20 +63,20 @@ class Strip:
         if not shown_already:  # as the portrait or as the driver
             self.rows[contender] = Moments()
 
-    def add(self, contender: str, moment: Moment, output: Picture) -> None:
+    def add(self, contender: str, moment: Moment, output: ImageArray) -> None:
         """The next frame of the contender that has begun."""
         if contender == self._drivers_from:
             self.rows[DRIVER].add(moment.driver)
         if contender in self.rows:
             self.rows[contender].add(output)
 
-    def pages(self) -> dict[str, Picture]:
+    def pages(self) -> dict[str, ImageArray]:
         """Each row as one picture (cell, columns x cell, 3) uint8, without the portrait."""
         shown = {name: moments.pictures() for name, moments in self.rows.items()}
         return {name: np.concatenate(pictures, axis=1) for name, pictures in shown.items() if pictures}
 
 
-def _cell(picture: Picture) -> Picture:
+def _cell(picture: ImageArray) -> ImageArray:
     side = _CONFIG.shown_cell_px
     method = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_CUBIC
     return cv2.resize(picture, (side, side), interpolation=method)  # pyright: ignore[reportReturnType]

@@ -19,7 +19,7 @@ import numpy as np
 from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError
 from personalive.vision.config import FramingConfig, HaarConfig
-from personalive.vision.resize import Picture, check_picture, shrink_to
+from personalive.vision.resize import ImageArray, check_image, shrink_to
 
 _SMALLEST_SIDE_PX = 16  # below this no face can be told, and the detectors' pyramids fail
 
@@ -68,7 +68,7 @@ class FaceDetector(Protocol):
         """What to call it in reports."""
         ...
 
-    def detect(self, image: Picture) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         """Faces in an (H, W, 3) uint8 RGB picture, in its pixels, largest first."""
         ...
 
@@ -97,7 +97,7 @@ class YuNetDetector:
                 "file to use the bundled Haar detector"
             ) from error
 
-    def detect(self, image: Picture) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         """See ``FaceDetector.detect``."""
         small, scale = _shrunk(image, self._config.detect_side_px)
         if small is None:
@@ -128,7 +128,7 @@ class HaarDetector:
         self._haar = haar or HaarConfig()
         self._cascades = [(_cascade(name), votes) for name, votes in self._haar.cascades]
 
-    def detect(self, image: Picture) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         """See ``FaceDetector.detect``."""
         small, scale = _shrunk(image, self._haar.detect_side_px)
         if small is None:
@@ -170,8 +170,8 @@ def _cascade(name: str) -> cv2.CascadeClassifier:
     return cascade
 
 
-def _shrunk(image: Picture, side_px: int) -> tuple[Picture | None, tuple[float, float]]:
-    check_picture(image)
+def _shrunk(image: ImageArray, side_px: int) -> tuple[ImageArray | None, tuple[float, float]]:
+    check_image(image)
     small = shrink_to(image, side_px)
     if min(small.shape[:2]) < _SMALLEST_SIDE_PX:
         return None, (1.0, 1.0)

@@ -17,7 +17,7 @@ import numpy as np
 from personalive.errors import FaceNotFoundError
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox, FaceDetector
-from personalive.vision.resize import Picture, Square, check_picture, crop_and_resize, crop_square
+from personalive.vision.resize import ImageArray, Square, check_image, crop_and_resize, crop_square
 from personalive.vision.squares import centre_square, face_square, inside_share, whole_square
 from personalive.vision.tracking import CutDetector, FaceFollower
 
@@ -31,14 +31,14 @@ _FALLBACK_NOTE = "no face found: the largest centred square is used"
 class Framed:
     """A framed portrait: ``image`` (S, S, 3) uint8 in its own resolution, the square, the face, a remark."""
 
-    image: Picture
+    image: ImageArray
     box: Square
     face: FaceBox | None
     note: str
 
 
 def frame_portrait(
-    image: Picture,
+    image: ImageArray,
     detector: FaceDetector | None,
     mode: FramingMode = "auto",
     *,
@@ -60,7 +60,7 @@ def frame_portrait(
         FaceNotFoundError: ``auto`` found no face.
         InputError: ``none`` and not square, or not a uint8 RGB picture.
     """
-    check_picture(image)
+    check_image(image)
     settings = config or FramingConfig()
     if mode != "auto":
         square = whole_square(image.shape, settings) if mode == "none" else centre_square(image.shape)
@@ -95,7 +95,7 @@ class FramedFrame:
     ``cut`` marks the first frame of a new shot, ``index`` counts the frames pushed from 0.
     """
 
-    image: Picture
+    image: ImageArray
     face_found: bool
     cut: bool
     neutral: bool
@@ -132,7 +132,7 @@ class FramingReport:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    image: Picture
+    image: ImageArray
     index: int
     time: FrameTime | None
     face: FaceBox | None = None
@@ -174,11 +174,11 @@ class DrivingFramer:
         self._chosen_side_px = 0.0  # the face's side when the square was chosen
         self._waiting: list[_Seen] = []  # the shot being measured
         self._leading: list[FrameTime | None] = []  # times of frames before the first face, still to come out
-        self._last_good: Picture | None = None
+        self._last_good: ImageArray | None = None
         self._unfit_frames = 0
         self._shots = 0
 
-    def push(self, image: Picture, time: FrameTime | None = None) -> list[FramedFrame]:
+    def push(self, image: ImageArray, time: FrameTime | None = None) -> list[FramedFrame]:
         """Take the next frame (H, W, 3) uint8 RGB; gives the frames that became ready, mostly exactly one.
 
         Args:
@@ -189,7 +189,7 @@ class DrivingFramer:
             FaceNotFoundError: ``no_face`` is "error" and there is none, or patience ran out.
             InputError: not a uint8 RGB picture, or mode ``none`` and not square.
         """
-        check_picture(image)
+        check_image(image)
         seen = _Seen(image, self.report.frames, time)
         self.report.frames += 1
         if self._follower is None:
@@ -252,7 +252,7 @@ class DrivingFramer:
         framed = [self._emit(seen, cut=cut and seen is waiting[0]) for seen in waiting]
         return self._lead_in(framed[0].image) + framed
 
-    def _lead_in(self, picture: Picture) -> list[FramedFrame]:
+    def _lead_in(self, picture: ImageArray) -> list[FramedFrame]:
         times, self._leading = self._leading, []
         self.report.frames_without_face += len(times)
         neutral = self._no_face == "neutral"
@@ -268,7 +268,7 @@ class DrivingFramer:
             self._unfit_frames += 1
         return seen.fresh and self._unfit_frames > self._config.leave_frames
 
-    def _fits(self, face: FaceBox, square: Square, image: Picture) -> bool:
+    def _fits(self, face: FaceBox, square: Square, image: ImageArray) -> bool:
         inside = inside_share(face, square, image.shape) >= self._config.min_inside_share
         return inside and self._chosen_side_px <= self._config.max_shrink * face.side_px
 
@@ -283,7 +283,7 @@ class DrivingFramer:
             self._last_good = picture
         return FramedFrame(picture, True, cut, False, seen.index, seen.time)
 
-    def _can_drive(self, face: FaceBox, square: Square, image: Picture) -> bool:
+    def _can_drive(self, face: FaceBox, square: Square, image: ImageArray) -> bool:
         return inside_share(face, square, image.shape) >= self._config.min_drive_share
 
     def _without_face(self, seen: _Seen, *, cut: bool) -> FramedFrame:

@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 from personalive.device import to_device
 from personalive.errors import InputError
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+ImageArray = NDArray[np.uint8]  # (H, W, 3) RGB
 ValueRange = Literal["unit", "signed"]  # [0, 1] or [-1, 1]
 
 
@@ -36,7 +36,7 @@ class Square:
     side_px: int
 
 
-def check_picture(image: Picture) -> None:
+def check_image(image: ImageArray) -> None:
     """Refuse anything but a non-empty (H, W, 3) uint8 array.
 
     Raises:
@@ -52,9 +52,9 @@ def check_picture(image: Picture) -> None:
 # --- resizing ---------------------------------------------------------------------------------------------
 
 
-def resize_portrait(image: Picture, size_px: int) -> Picture:
+def resize_portrait(image: ImageArray, size_px: int) -> ImageArray:
     """Portrait (H, W, 3) uint8 to (size_px, size_px, 3) uint8 by PIL Lanczos (weights)."""
-    check_picture(image)
+    check_image(image)
     resized = Image.fromarray(np.ascontiguousarray(image)).resize((size_px, size_px), Image.Resampling.LANCZOS)
     return np.array(resized)
 
@@ -69,7 +69,7 @@ def resize_frames(frames: Tensor, size_px: int) -> Tensor:
     return interpolate(frames, size=(size_px, size_px), mode="bilinear", align_corners=False)
 
 
-def shrink_to(image: Picture, longest_px: int) -> Picture:
+def shrink_to(image: ImageArray, longest_px: int) -> ImageArray:
     """Shrink (H, W, 3) so that its longer side is ``longest_px``, antialiased; never enlarges."""
     height, width = image.shape[:2]
     scale = longest_px / max(height, width)
@@ -79,7 +79,7 @@ def shrink_to(image: Picture, longest_px: int) -> Picture:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # pyright: ignore[reportReturnType]
 
 
-def crop_square(image: Picture, square: Square) -> Picture:
+def crop_square(image: ImageArray, square: Square) -> ImageArray:
     """Cut ``square`` out of (H, W, 3) as (S, S, 3); what lies outside the picture repeats its edge."""
     height, width = image.shape[:2]
     x, y, side = square.x, square.y, square.side_px
@@ -90,7 +90,7 @@ def crop_square(image: Picture, square: Square) -> Picture:
     return image[rows[:, None], columns[None, :]]
 
 
-def crop_and_resize(image: Picture, square: Square, size_px: int) -> Picture:
+def crop_and_resize(image: ImageArray, square: Square, size_px: int) -> ImageArray:
     """Cut ``square`` out of (H, W, 3) and bring it to (size_px, size_px, 3), uint8.
 
     Area averaging when shrinking, cubic when enlarging; at the same size the pixels are untouched.
@@ -106,7 +106,7 @@ def crop_and_resize(image: Picture, square: Square, size_px: int) -> Picture:
 
 
 def frames_to_tensor(
-    frames: Picture,
+    frames: ImageArray,
     value_range: ValueRange,
     *,
     device: torch.device | str = "cpu",
@@ -131,7 +131,7 @@ def frames_to_tensor(
     return scaled.to(dtype).contiguous()
 
 
-def tensor_to_frames(images: Tensor, value_range: ValueRange) -> Picture:
+def tensor_to_frames(images: Tensor, value_range: ValueRange) -> ImageArray:
     """Images (F, 3, H, W), any float dtype and device, to frames (F, H, W, 3) uint8: clamped and rounded."""
     unit = images.detach().to(torch.float32)
     unit = unit if value_range == "unit" else unit / 2 + 0.5

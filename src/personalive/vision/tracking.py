@@ -9,7 +9,7 @@ import numpy as np
 
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox, FaceDetector
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray
 
 _HISTOGRAM_SIDE_PX = 96  # pictures are thinned to about this side before their colours are counted
 
@@ -31,7 +31,7 @@ class CutDetector:
         self._last: np.ndarray | None = None
         self._last_shape: tuple[int, ...] = ()
 
-    def push(self, image: Picture) -> tuple[bool, bool]:
+    def push(self, image: ImageArray) -> tuple[bool, bool]:
         """(suspected, certain): the colours changed abruptly; the picture changed its size."""
         counts = self._histogram(image)
         suspected = certain = False
@@ -41,7 +41,7 @@ class CutDetector:
         self._last, self._last_shape = counts, image.shape
         return suspected, certain
 
-    def _histogram(self, image: Picture) -> np.ndarray:
+    def _histogram(self, image: ImageArray) -> np.ndarray:
         step = max(1, max(image.shape[:2]) // _HISTOGRAM_SIDE_PX)
         thin = np.ascontiguousarray(image[::step, ::step])
         bins = [self._config.histogram_bins] * 3
@@ -59,7 +59,7 @@ class FaceFollower:
         self._misses = 0  # searches in a row that did not find the followed face
         self._since_search = 0
 
-    def look(self, image: Picture, *, search: bool = False) -> Sighting:
+    def look(self, image: ImageArray, *, search: bool = False) -> Sighting:
         """Take the next frame (H, W, 3) uint8. ``search`` asks for a search whether one is due or not."""
         suspected, certain = self._cuts.push(image)
         self._since_search += 1
