@@ -53,8 +53,13 @@ class Meter:
         self.total, self.found = total, found
         self._unit, self._label, self._started = unit, label, time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, above 0."""
+        return max(time.monotonic() - self._started, 1e-9)
+
     def at(self, done: float, note: str = "") -> Progress:
         """Return the state with ``done`` units finished."""
-        seconds, made = max(time.monotonic() - self._started, 1e-9), done - self.found
+        seconds, made = self.seconds, done - self.found
         known = seconds >= _MIN_SECONDS or (self.total and made >= _MIN_SHARE * (self.total - self.found))
         return Progress(done, self.total, max(made, 0) / seconds if known else None, self._unit, self._label, note)

@@ -29,7 +29,6 @@ from personalive.cli.options import (
     with_groups,
 )
 from personalive.config import TINY, KeyframeConfig
-from personalive.engine.controls import Controls
 from personalive.errors import InputError, OutputError
 from personalive.offline.config import FilmSizeConfig
 
@@ -80,7 +79,9 @@ class _Model(ModelOptions):
 class _Clip(ClipOptions):
     """The clip, of which the bundled one is framed already."""
 
-    framing: Annotated[Framing | None, typer.Option(help=FRAMING_HELP, show_default="auto, or none with --demo")] = None
+    framing: Annotated[Framing | None, typer.Option(help=FRAMING_HELP, show_default="auto, or none with --demo")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class _Controls(ControlOptions):
             "turned since the first frame to the portrait's own: for drivers filmed from the side, and portraits "
             "that look aside."
         ),
-    ] = Pose(Controls().pose)
+    ] = Pose.ABSOLUTE
 
 
 @with_groups
@@ -161,7 +162,9 @@ def animate(
     ] = None,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Also write an image that shows the whole video at a glance.", show_default="none"),
+        typer.Option(
+            metavar="PNG", help="Also write an image that shows the whole video at a glance.", show_default="none"
+        ),
     ] = None,
     keyframes: Annotated[
         bool,
@@ -213,9 +216,7 @@ def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]
     return {} if threshold is None else {"keyframe_threshold": threshold}
 
 
-def _make(
-    portrait: Path, driving: Path, target: Path, options: dict[str, Any], model: ModelOptions
-) -> AnimateReport:
+def _make(portrait: Path, driving: Path, target: Path, options: dict[str, Any], model: ModelOptions) -> AnimateReport:
     from personalive.offline.animate import animate as make_video  # noqa: PLC0415 (imports torch)
 
     with progress("animating") as display:

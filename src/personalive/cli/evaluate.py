@@ -11,9 +11,11 @@ from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import Framing, ModelOptions, SeedOption, with_groups
 from personalive.config import default_metrics_folder
 from personalive.evaluation.config import EvaluationConfig
+from personalive.progress import Progress
 
 if TYPE_CHECKING:
     from personalive.evaluation.runner import EvaluateOptions, Evaluation
+    from personalive.evaluation.runner import Progress as Scored
 
 DEFAULT_DATASET = f"synthetic:{EvaluationConfig.people}"
 EPILOG = """
@@ -26,8 +28,8 @@ Examples:
   personalive evaluate synthetic:4 --output scores --weights tiny --inputs for-others
   personalive evaluate ~/clips --output scores --no-model --method A=videos_a --method B=videos_b
 
-DATASET is synthetic:16 for sixteen synthetic heads that training never saw, synthetic:100-115 for those, or a folder of
-videos. Self: the first frame is the portrait and its own video drives. Cross: another one drives.
+DATASET is synthetic:16 for sixteen synthetic heads that training never saw, synthetic:100-115 for those numbers, or a
+folder of videos. Self: the first frame is the portrait and its own video drives. Cross: another one drives.
 
 Videos of other methods are named after the case: CLIP.mp4 for self, DRIVER_by_PORTRAIT.mp4 for cross; person003.mp4
 and driver003_by_person003.mp4 for synthetic heads. One frame per driving frame, showing the same square.
@@ -55,7 +57,9 @@ def evaluate(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=DIR", help="Also score the videos of another method, in DIR; can be repeated.", show_default="none"
+            metavar="NAME=DIR",
+            help="Also score the videos of another method, in DIR; can be repeated.",
+            show_default="none",
         ),
     ] = None,
     frames: Annotated[
@@ -74,20 +78,21 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="File that pairs portraits and drivers for cross: lines PORTRAIT,DRIVING of video names without suffixes.",
+            help="File of pairs for cross: lines PORTRAIT,DRIVING of video names without suffixes.",
             show_default="each by the next one",
         ),
     ] = None,
     model: Annotated[
-        bool, typer.Option("--model/--no-model", help="Score the model; without it only the videos given by --method.")
+        bool,
+        typer.Option("--model/--no-model", help="Score the model; without it only the videos given by --method."),
     ] = True,
     network: ModelOptions = ModelOptions(),
     seed: SeedOption = 0,
     framing: Annotated[
         Framing,
         typer.Option(
-            help="How the square around the head is cut out of videos: 'auto' finds the face; 'center' takes the middle; "
-            "'none' takes square videos as they are, which other methods' videos match best."
+            help="How the square around the head is cut out of videos: 'auto' finds the face; 'center' takes the "
+            "middle; 'none' takes square videos as they are, which other methods' videos match best."
         ),
     ] = Framing.AUTO,
     size: Annotated[
@@ -102,7 +107,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also write every case's portrait and driving video to this new folder, for other methods to work on.",
+            help="Also write every case's portrait and driving video to this new folder, for other methods.",
             show_default="none",
         ),
     ] = None,
@@ -157,8 +162,12 @@ def _evaluate(options: EvaluateOptions, model: ModelOptions | None, inputs: Path
     from personalive.runtime.memory import engine_oom_errors  # noqa: PLC0415
 
     with progress("evaluating") as display:
+
+        def show(now: Scored) -> None:
+            display.show(Progress(now.frames, now.total, now.fps))
+
         if model is None:
-            return run(options, None, progress=display.show, inputs=inputs)
+            return run(options, None, progress=show, inputs=inputs)
         engine = load_engine(
             model.weights,
             **model.engine_options(),
@@ -166,7 +175,7 @@ def _evaluate(options: EvaluateOptions, model: ModelOptions | None, inputs: Path
             preparing=display.preparing,
         )
         with engine_oom_errors(engine):
-            return run(options, engine, progress=display.show, inputs=inputs)
+            return run(options, engine, progress=show, inputs=inputs)
 
 
 def _show(found: Evaluation, files: list[Path]) -> None:

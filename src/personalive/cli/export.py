@@ -42,9 +42,7 @@ def _group(context: typer.Context) -> None:
 def onnx(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     model: WeightsOptions = WeightsOptions(),
-    dtype: Annotated[
-        ExportDtype, typer.Option(help="Dtype; float16 is checked on CUDA only.")
-    ] = ExportDtype.FLOAT32,
+    dtype: Annotated[ExportDtype, typer.Option(help="Dtype; float16 is checked on CUDA only.")] = ExportDtype.FLOAT32,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Run every file with onnxruntime and compare it with PyTorch.")
     ] = True,
@@ -97,4 +95,9 @@ def tensorrt(
             progress=display.loading,
             preparing=display.preparing,
         )
-    show_rows([("engines", f"{engine.backend.name} on {engine.device}"), ("next", "personalive animate PORTRAIT DRIVING --dtype float16 --backend tensorrt")])
+    show_rows(
+        [
+            ("engines", f"{engine.backend.name} on {engine.device}"),
+            ("next", "personalive animate PORTRAIT DRIVING --dtype float16 --backend tensorrt"),
+        ]
+    )

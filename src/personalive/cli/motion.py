@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -79,7 +79,7 @@ def record(
             progress=display.show,
             loading=display.loading,
             preparing=display.preparing,
-            **model.engine_options(),
+            **cast("dict[str, Any]", model.engine_options()),
         )
     _show_report(report)
 

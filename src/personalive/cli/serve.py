@@ -47,7 +47,9 @@ def serve(
     origin: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="URL", help="Origin of another web page that may use the server, such as https://example.org; can be repeated.", show_default="none"
+            metavar="URL",
+            help="Origin of another web page that may use the server, such as https://example.org; can be repeated.",
+            show_default="none",
         ),
     ] = None,
     tls_cert: Annotated[
