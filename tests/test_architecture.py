@@ -41,7 +41,7 @@ def name_of(path: Path) -> str:
 
 
 def top(module: str) -> str:
-    """``personalive.vision.crop`` -> ``vision``; the package itself -> ``""``."""
+    """``personalive.vision.canvas`` -> ``vision``; the package itself -> ``""``."""
     return module.partition(".")[2].partition(".")[0]
 
 

@@ -16,11 +16,10 @@ from torch import Tensor
 from personalive.checkpoints import convert as convert_module
 from personalive.checkpoints.check import check_folder
 from personalive.checkpoints.convert import convert_folder
-from personalive.checkpoints.files import TensorInfo, read_infos
+from personalive.checkpoints.files import TensorInfo, read_infos, write_safetensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import CONFIGS
 from personalive.checkpoints.networks import load_networks
-from personalive.checkpoints.write import write_safetensors
 from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, OutputError
 from personalive.progress import Progress

@@ -13,13 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from personalive.checkpoints import folder as folder_module
-from personalive.checkpoints.build import build_part
 from personalive.checkpoints.check import check_folder
 from personalive.checkpoints.files import TensorInfo
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG, parts_of
-from personalive.checkpoints.networks import load_networks, load_part, save_networks
+from personalive.checkpoints.networks import build_part, load_networks, load_part, save_networks
 from personalive.checkpoints.strict import compare, module_infos
 from personalive.config import ModelConfig
 from personalive.errors import CheckpointError, OutputError

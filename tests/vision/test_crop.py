@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from personalive.vision.crop import crop_faces
+from personalive.vision.canvas import crop_faces
 
 WIDTH, HEIGHT = 40, 30
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from personalive.checkpoints.build import build_part
 from personalive.checkpoints.files import read_infos
 from personalive.checkpoints.folder import CheckpointFolder, resolve_root
 from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import PARTS, find_part, missing_files, parts_of
+from personalive.checkpoints.networks import build_part
 from personalive.checkpoints.strict import KeyDifference, canonical_infos, compare, merge_infos, module_infos
 from personalive.errors import CheckpointError
 

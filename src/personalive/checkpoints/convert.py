@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from personalive.checkpoints.check import check_folder
-from personalive.checkpoints.files import TensorInfo, read_tensors
+from personalive.checkpoints.files import TensorInfo, read_tensors, whole_folder, write_safetensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES, KeyRules
 from personalive.checkpoints.layout import CONFIGS, PARTS, parts_of
-from personalive.checkpoints.write import whole_folder, write_safetensors
 from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, OutputError
 from personalive.progress import Meter, Progress

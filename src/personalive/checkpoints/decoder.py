@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from personalive.checkpoints.build import building
 from personalive.checkpoints.folder import CheckpointFolder, read_config
 from personalive.checkpoints.layout import WeightFile
+from personalive.checkpoints.networks import building
 from personalive.checkpoints.strict import load_files
 from personalive.config import TAESD, default_decoder_folder
 from personalive.errors import CheckpointError

@@ -18,8 +18,14 @@ from personalive.errors import FaceNotFoundError
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox, FaceDetector
 from personalive.vision.resize import ImageArray, Square, check_image, crop_and_resize, crop_square
-from personalive.vision.squares import centre_square, face_square, inside_share, whole_square
-from personalive.vision.tracking import CutDetector, FaceFollower
+from personalive.vision.tracking import (
+    CutDetector,
+    FaceFollower,
+    centre_square,
+    face_square,
+    inside_share,
+    whole_square,
+)
 
 FramingMode = Literal["auto", "center", "none"]
 NoFace = Literal["hold", "neutral", "error"]

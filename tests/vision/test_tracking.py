@@ -9,7 +9,7 @@ from personalive.errors import InputError
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox
 from personalive.vision.resize import Square, crop_square
-from personalive.vision.squares import centre_square, face_square, inside_share, whole_square
+from personalive.vision.tracking import centre_square, face_square, inside_share, whole_square
 
 CONFIG = FramingConfig()
 
