@@ -112,8 +112,8 @@ def test_a_clip_that_is_cut_off_plays_as_far_as_it_goes(run, place, portrait, sm
 def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_weights, monkeypatch):
     clip = write_clip(place / "clip.mp4", 8)
     square = place / "square.png"
-    with Image.open(portrait) as picture:
-        picture.resize((80, 80)).save(square)
+    with Image.open(portrait) as image:
+        image.resize((80, 80)).save(square)
     monkeypatch.setattr(command, "demo_files", lambda: (square, clip))
     done = run("animate", "--demo", "--weights", small_weights)
     video, sheet = (place / "personalive-demo" / name for name in ("demo.mp4", "contact_sheet.png"))

@@ -83,7 +83,7 @@ def first_frame_cut(path: Path) -> None:
         (text, "text.png", "give a PNG"),
         (one_pixel, "dot.png", "needs at least 32 pixels"),
         (huge, "huge.png", "shrink it first"),
-        (Path.mkdir, "folder.png", "give one picture"),
+        (Path.mkdir, "folder.png", "give one image"),
     ],
 )
 def test_a_bad_portrait(run, place, driving, make, name, way_out):
@@ -102,7 +102,7 @@ def test_a_bad_portrait(run, place, driving, make, name, way_out):
         (first_frame_cut, "nothing.mp4", "copy it again"),
         (one_pixel, "dot.png", "needs at least 32 pixels"),
         (huge, "huge.png", "shrink it first"),
-        (Path.mkdir, "folder.mp4", "give one picture or clip"),
+        (Path.mkdir, "folder.mp4", "give one image or clip"),
     ],
 )
 def test_a_bad_clip(run, place, portrait, make, name, way_out):

@@ -27,7 +27,7 @@ def test_a_report_of_drawn_heads(run, place, small_weights):
     assert record["model"]["weights"] == str(small_weights)
 
 
-def test_films_of_two_methods_without_a_model(run, place):
+def test_videos_of_two_methods_without_a_model(run, place):
     for folder in ("clips", "one", "two"):
         (place / folder).mkdir()
         write_clip(place / folder / "a.mp4", 4)

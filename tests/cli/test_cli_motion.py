@@ -90,7 +90,7 @@ def test_clips_that_cannot_be(run, place, portrait, driving, take, small_weights
     refused(run, place, "motion", "show", driving, names="clip.mp4", way_out="personalive motion record")
 
 
-def test_films_that_cannot_be(run, place, portrait, take, small_weights, tmp_path):
+def test_videos_that_cannot_be(run, place, portrait, take, small_weights, tmp_path):
     other = write_small_model(tmp_path / "other", seed=1)
     video = ("animate", portrait, take, "--framing", "center")
     refused(

@@ -30,6 +30,14 @@ def test_importing_the_commands_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_animating_imports_no_renderer_of_synthetic_heads():
+    """Numba, which compiles it, fails at import where its cache cannot be written."""
+    found = "[name for name in sys.modules if 'numba' in name or '.synthetic' in name]"
+    code = f"import sys, personalive.offline.animate; print({found})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_bad_input_in_a_process_of_its_own(tmp_path):
     command = [sys.executable, "-m", "personalive", "animate", "gone.png", "gone.mp4"]
     done = subprocess.run(

@@ -121,7 +121,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _fits(original: Tensor, converted: Tensor) -> bool:
-    """Whether every finite value stayed finite."""
+    """Return True if every finite value stayed finite."""
     if converted.dtype == original.dtype or original.numel() == 0:
         return True
     low, high = original.aminmax()

@@ -61,19 +61,19 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Shape and number format of a tensor on disk."""
+    """Shape and dtype of a tensor on disk."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @property
     def nbytes(self) -> int:
-        """On disk."""
+        """Bytes on disk."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_tensors(path: Path, only: Collection[str] | None = None) -> dict[str, Tensor]:
-    """Tensors of a weight file, on the CPU, in the file's number formats: all, or those named.
+    """Tensors of a weight file, on the CPU, in the file's dtypes: all, or those named.
 
     Tensors may be views of the mapped file: copy what is kept longer than the file stays in place. The map is closed
     when the last of them goes.
@@ -94,7 +94,7 @@ def read_tensors(path: Path, only: Collection[str] | None = None) -> dict[str, T
 
 
 def read_infos(path: Path) -> dict[str, TensorInfo]:
-    """Shapes and number formats of all tensors of a weight file, without reading their values.
+    """Shapes and dtypes of all tensors of a weight file, without reading their values.
 
     Raises:
         CheckpointError: as ``read_tensors``.
@@ -277,5 +277,5 @@ def _raw_bytes(tensor: Tensor, info: TensorInfo, key: str) -> Any:
 
 def _dtype_name(dtype: torch.dtype, key: str) -> str:
     if dtype not in _DTYPE_NAMES:
-        raise CheckpointError(f"{key}: number format {dtype} cannot be stored as safetensors: convert it first")
+        raise CheckpointError(f"{key}: dtype {dtype} cannot be stored as safetensors: convert it first")
     return _DTYPE_NAMES[dtype]

@@ -61,7 +61,7 @@ def build_part(folder: CheckpointFolder, part: str) -> nn.Module:
 
 @contextmanager
 def building(part: str, config_file: Path) -> Iterator[None]:
-    """Inside, a network is built ``without_values`` from what ``config_file`` says.
+    """Context in which a network is built ``without_values``, from what ``config_file`` describes.
 
     Raises:
         CheckpointError: none can be.
@@ -178,7 +178,7 @@ def load_part(
 ) -> nn.Module:
     """Load one network ("vae", "clip", "reference_unet", ...) as ``load_networks`` does.
 
-    ``loaded`` is told the bytes of each tensor as it arrives.
+    ``loaded`` is called with the bytes of each tensor as it arrives.
 
     Raises:
         CheckpointError: as ``load_networks``.
@@ -229,7 +229,7 @@ def save_networks(networks: Networks, folder: Path, *, dtype: torch.dtype = torc
 
 
 def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
-    """What ``UNetConfig.from_diffusers`` reads; the motion width is in ``personalive/config.json``."""
+    """Config that ``UNetConfig.from_diffusers`` reads; the motion width is in ``personalive/config.json``."""
     down = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
     up = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
     ours: dict[str, Any] = {} if config.frame_levels is None else {"frame_levels": list(config.frame_levels)}
@@ -264,7 +264,7 @@ def _save_part(module: nn.Module, part: str, root: Path, dtype: torch.dtype) -> 
 
 
 def split_keys(part: str, keys: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Which keys of a part go to which of its files (paths without suffix)."""
+    """Keys of a part by the file that they go to (a path without suffix)."""
     first, *rest = (file.stem for file in PARTS[part])
     if not rest:
         return {first: list(keys)}

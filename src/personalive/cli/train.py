@@ -21,7 +21,7 @@ _HELP = {
     "motion": """Stage 1: teach motion on single frames.
 
     Trains the denoiser without its temporal modules, the motion encoder, the pose guider and the reference net
-    (all but its last level) to predict a clean frame of DATA from one noisy frame, a picture of the same person,
+    (all but its last level) to predict a clean frame of DATA from one noisy frame, an image of the same person,
     and the driver's face and pose.
     """,
     "distill": """Stage 2: teach appearance in four steps.
@@ -59,7 +59,7 @@ def _group(context: typer.Context) -> None:
 
 
 _Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A prepared folder, or 'synthetic' for drawn heads made as needed.")
+    str, typer.Argument(metavar="DATA", help="A prepared folder, or 'synthetic' for synthetic heads made as needed.")
 ]
 _Run = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run's folder; needed but for --dry-run.", show_default=False)

@@ -157,8 +157,8 @@ def convert(
 def _described(part: PartReport) -> str:
     if part.problem is not None:
         return "cannot be loaded" if part.files else "missing"
-    formats = " and ".join(part.formats)
-    return f"ok, {size(part.size_bytes)}, {part.tensors} tensors, {part.parameters / 1e6:.1f} M values in {formats}"
+    dtypes = " and ".join(part.dtypes)
+    return f"ok, {size(part.size_bytes)}, {part.tensors} tensors, {part.parameters / 1e6:.1f} M values in {dtypes}"
 
 
 def _wrong(report: FolderReport) -> str:

@@ -37,17 +37,17 @@ def draw_canvas(keypoints: Tensor, size_px: int) -> Tensor:
 
 
 def face_box(keypoints: Tensor, size_px: int) -> Tensor:
-    """The square around the face, cut to the picture.
+    """The square around the face, cut to the image.
 
     Centre = mean of the seven truncated points; the side is measured from the centre up to the topmost one.
 
     Args:
         keypoints: (F, K, 3), the frame's own (not retargeted).
-        size_px: S, side of the picture.
+        size_px: S, side of the image.
 
     Returns:
         (F, 4) int64 boxes (x1, y1, x2, y2), each in 0..S-1; x2 and y2 are exclusive. A face outside the
-        picture gives an empty box, which ``crop_faces`` accepts.
+        image gives an empty box, which ``crop_faces`` accepts.
     """
     points = _pixels(keypoints, size_px).float()
     centre = points.mean(dim=1)
@@ -73,8 +73,8 @@ def _disc_pixels(centres: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
 def crop_faces(frames: Tensor, boxes: Tensor, size_px: int) -> Tensor:
     """Each frame's box, resized bilinearly (``align_corners=False``, no antialias; weights).
 
-    A box never has to be good: it is first moved into the picture, and one that is empty (the face is
-    outside the picture) becomes one pixel wide or high, so the result is a stretched edge of the frame
+    A box never has to be good: it is first moved into the image, and one that is empty (the face is
+    outside the image) becomes one pixel wide or high, so the result is a stretched edge of the frame
     instead of an error.
 
     Args:

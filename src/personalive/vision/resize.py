@@ -1,10 +1,10 @@
-"""The one resize policy: how pictures change size and how uint8 frames become tensors and back.
+"""The one resize policy: how images change size and how uint8 frames become tensors and back.
 
 Portraits go through PIL Lanczos and driving frames through plain bilinear interpolation, because the
-released weights were trained that way (weights). Framing of large pictures is ours: antialiased when
+released weights were trained that way (weights). Framing of large images is ours: antialiased when
 shrinking, cubic when enlarging. CLIP has its own preprocessing, with the CLIP encoder.
 
-Letters: F frames, H height, W width, S side of a square. All pictures are RGB.
+Letters: F frames, H height, W width, S side of a square. All images are RGB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ValueRange = Literal["unit", "signed"]  # [0, 1] or [-1, 1]
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A square of whole pixels: left ``x``, top ``y`` and ``side_px``. It may reach outside its picture."""
+    """A square of whole pixels: left ``x``, top ``y`` and ``side_px``. It may reach outside its image."""
 
     x: int
     y: int
@@ -44,8 +44,8 @@ def check_image(image: ImageArray) -> None:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise InputError(
-            f"a picture of shape {tuple(image.shape)} and dtype {image.dtype} cannot be used: "
-            "give an RGB picture of shape (height, width, 3) and dtype uint8"
+            f"an image of shape {tuple(image.shape)} and dtype {image.dtype} cannot be used: "
+            "give an RGB image of shape (height, width, 3) and dtype uint8"
         )
 
 
@@ -80,7 +80,7 @@ def shrink_to(image: ImageArray, longest_px: int) -> ImageArray:
 
 
 def crop_square(image: ImageArray, square: Square) -> ImageArray:
-    """Cut ``square`` out of (H, W, 3) as (S, S, 3); what lies outside the picture repeats its edge."""
+    """Cut ``square`` out of (H, W, 3) as (S, S, 3); what lies outside the image repeats its edge."""
     height, width = image.shape[:2]
     x, y, side = square.x, square.y, square.side_px
     if x >= 0 and y >= 0 and x + side <= width and y + side <= height:
@@ -112,7 +112,7 @@ def frames_to_tensor(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Frames (F, H, W, 3) uint8, or one picture (H, W, 3), to a tensor (F, 3, H, W) in the given range.
+    """Frames (F, H, W, 3) uint8, or one image (H, W, 3), to a tensor (F, 3, H, W) in the given range.
 
     The bytes travel to the device before they become floats: a quarter of the traffic.
 

@@ -17,18 +17,18 @@ from personalive.vision.faces import FaceBox, FaceDetector
 from personalive.vision.resize import ImageArray, Square
 
 Extent = tuple[float, float, float, float]  # left, top, right, bottom
-Shape = tuple[int, ...]  # (H, W, ...) of a picture
+Shape = tuple[int, ...]  # (H, W, ...) of an image
 
 
 def centre_square(shape: Shape) -> Square:
-    """The largest square in the middle of a picture."""
+    """The largest square in the middle of an image."""
     height, width = shape[:2]
     side = min(height, width)
     return Square((width - side) // 2, (height - side) // 2, side)
 
 
 def whole_square(shape: Shape, config: FramingConfig) -> Square:
-    """The whole of a picture that is square, give or take ``square_tolerance``.
+    """The whole of an image that is square, give or take ``square_tolerance``.
 
     Raises:
         InputError: it is not square.
@@ -36,7 +36,7 @@ def whole_square(shape: Shape, config: FramingConfig) -> Square:
     height, width = shape[:2]
     if abs(height - width) > config.square_tolerance * max(height, width):
         raise InputError(
-            f"a picture of {width}x{height} px is not square, which --framing none needs: "
+            f"an image of {width}x{height} px is not square, which --framing none needs: "
             "use --framing auto (around the face) or --framing center"
         )
     return centre_square(shape)
@@ -46,12 +46,12 @@ def face_square(faces: Sequence[FaceBox], shape: Shape, scale: float, config: Fr
     """One square for a face seen at one or several moments.
 
     Its side is ``scale`` times the median face's larger side, or more where the face moves about. It holds
-    all of the visible face, leaves the picture only where it cannot do so otherwise, and sits a little
+    all of the visible face, leaves the image only where it cannot do so otherwise, and sits a little
     higher than the face, for the hair.
 
     Args:
         faces: at least one box of the same face.
-        shape: (H, W, ...) of the picture.
+        shape: (H, W, ...) of the image.
         scale: side of the square in larger sides of the face.
         config: the remaining shares.
     """
@@ -61,7 +61,7 @@ def face_square(faces: Sequence[FaceBox], shape: Shape, scale: float, config: Fr
     cover = _hull(faces, shape)
     wanted = max(scale * middle.side_px, config.motion_margin * _reach(cover))
     side = max(round(min(wanted, height, width)), _reach(visible))
-    if _reach(cover) > side:  # it moves over more than a square in this picture can hold
+    if _reach(cover) > side:  # it moves over more than a square in this image can hold
         cover = visible
     x, y = middle.centre
     return Square(
@@ -81,7 +81,7 @@ def inside_share(face: FaceBox, square: Square, shape: Shape) -> float:
 
 
 def _visible(face: FaceBox, shape: Shape) -> Extent:
-    """The face's box within the picture; a point on the border when it is outside."""
+    """The face's box within the image; a point on the border when it is outside."""
     height, width = shape[:2]
     left, right = np.clip((face.x, face.x + face.width), 0, width).tolist()
     top, bottom = np.clip((face.y, face.y + face.height), 0, height).tolist()
@@ -101,7 +101,7 @@ def _reach(hull: tuple[int, int, int, int]) -> int:
 
 
 def _place(middle: float, side: int, low: int, high: int, extent: int) -> int:
-    """Where a side starts: near ``middle``, holding [low, high], inside [0, extent] if it fits there."""
+    """Start of a side: near ``middle``, holding [low, high], inside [0, extent] if it fits there."""
     start = min(max(round(middle - side / 2), high - side), low)
     return min(max(start, min(0, extent - side)), max(0, extent - side))
 
@@ -109,20 +109,20 @@ def _place(middle: float, side: int, low: int, high: int, extent: int) -> int:
 # --- following ------------------------------------------------------------------------------------------------------
 
 
-_HISTOGRAM_SIDE_PX = 96  # pictures are thinned to about this side before their colours are counted
+_HISTOGRAM_SIDE_PX = 96  # images are thinned to about this side before their colours are counted
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a frame shows: the followed face, whether it was found just here, whether a shot begins."""
+    """Findings in a frame."""
 
-    face: FaceBox | None
-    fresh: bool
-    cut: bool
+    face: FaceBox | None  # the followed one
+    fresh: bool  # detected in this very frame
+    cut: bool  # a shot begins here
 
 
 class CutDetector:
-    """Compares each picture's colours with those of the picture before."""
+    """Compares each image's colours with those of the image before."""
 
     def __init__(self, config: FramingConfig) -> None:
         self._config = config
@@ -130,7 +130,7 @@ class CutDetector:
         self._last_shape: tuple[int, ...] = ()
 
     def push(self, image: ImageArray) -> tuple[bool, bool]:
-        """(suspected, certain): the colours changed abruptly; the picture changed its size."""
+        """(suspected, certain): the colours changed abruptly; the image changed its size."""
         counts = self._histogram(image)
         suspected = certain = False
         if self._last is not None:
