@@ -37,7 +37,7 @@ def test_the_plainest_command_names_video_and_record_after_both_inputs(run, plac
 
 
 def test_every_option_reaches_the_video(run, place, portrait, small_weights, monkeypatch):
-    monkeypatch.setattr("personalive.runtime.directions.DirectionConfig.min_agreement", -1.0)  # weights by chance
+    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", -1.0)  # weights by chance
     clip = write_clip(place / "long.mp4", 25, sound=True)
     options = (
         "--device cpu --dtype float32 --vram 8 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center "

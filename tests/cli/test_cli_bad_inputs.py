@@ -234,7 +234,7 @@ def test_numbers_out_of_range(run, place, portrait, driving, arguments, names, w
 
 
 def test_a_part_that_this_model_does_not_tell_apart(run, place, portrait, driving, small_weights, monkeypatch):
-    monkeypatch.setattr("personalive.runtime.directions.DirectionConfig.min_agreement", 1.1)
+    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", 1.1)
     refused = {"names": "mouth: this model's motion tokens", "way_out": "turn expression instead"}
     check_refused(
         run, place, portrait, driving, "--weights", small_weights, "--framing", "center", "--mouth", "0.5", **refused
