@@ -44,7 +44,7 @@ from personalive.training.loop import train, trainable
 from personalive.training.presets import STAGES, TinyPreset
 from personalive.training.run import Run
 from personalive.training.temporal import TemporalModules, TemporalStage
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray
 
 START_FRAMES = 16  # those that the ease-in can change
 PAPER = {  # ID-SIM, AED, APD, FVD, tLP on LV100 (paper, ablation table)
@@ -142,7 +142,7 @@ class StartL1:
     def __init__(self) -> None:
         self._errors: list[float] = []
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         if len(self._errors) < START_FRAMES and sample.truth is not None:
             self._errors.append(l1(output, sample.truth))

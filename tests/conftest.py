@@ -1,4 +1,4 @@
-"""What every test can rely on."""
+"""Fixtures and environment of all tests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from personalive.models.networks import Networks
     from support.studio import Pictures, Studio
 
-# Tests say themselves which backend they mean, and keep nothing of what they prepare.
+# Tests choose their backend themselves, and find and keep nothing in the user's home or caches.
 os.environ.setdefault("PERSONALIVE_BACKEND", "eager")
-os.environ.setdefault("PERSONALIVE_CACHE", tempfile.mkdtemp(prefix="personalive-programs-"))
+os.environ.pop("PERSONALIVE_CACHE", None)
+for _browsers in (Path.home() / ".cache" / "ms-playwright", Path.home() / "Library" / "Caches" / "ms-playwright"):
+    if _browsers.is_dir():
+        os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(_browsers))
+_HOME = tempfile.TemporaryDirectory(prefix="personalive-home-")
+os.environ["HOME"] = _HOME.name
+for _name in ("CACHE", "CONFIG", "DATA", "STATE"):
+    os.environ[f"XDG_{_name}_HOME"] = str(Path(_HOME.name) / _name.lower())
 
 # Jobs that a shell starts in the background ignore Ctrl-C, and so would every process that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,7 +24,7 @@ LEVELS = {
     "runtime": 3,
     **dict.fromkeys(("engine", "checkpoints"), 4),
     **dict.fromkeys(("models", "vision", "media", "synthetic"), 5),
-    **dict.fromkeys(("config", "device", "errors"), 6),
+    **dict.fromkeys(("config", "device", "errors", "progress"), 6),
 }
 QUESTION_WORDS = {"What", "Whether", "How", "Who", "Whom", "Whose", "Where", "When", "Why"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
@@ -41,7 +41,7 @@ def name_of(path: Path) -> str:
 
 
 def top(module: str) -> str:
-    """``personalive.vision.crop`` -> ``vision``; the package itself -> ``""``."""
+    """``personalive.vision.canvas`` -> ``vision``; the package itself -> ``""``."""
     return module.partition(".")[2].partition(".")[0]
 
 

@@ -16,10 +16,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from personalive.checkpoints.build import build_part, unet_config
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import parts_of
-from personalive.checkpoints.networks import unet_to_diffusers
+from personalive.checkpoints.networks import build_part, unet_config, unet_to_diffusers
 from personalive.config import ModelConfig
 from personalive.models.networks import Networks
 from personalive.models.unet import UNetConfig

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         OutputError,
         PersonaLiveError,
     )
-    from personalive.offline.animate import AnimateOptions, AnimateReport, Progress, animate
+    from personalive.offline.animate import AnimateOptions, AnimateReport, animate
+    from personalive.progress import Progress
     from personalive.runtime.load import load_engine
 
 __version__ = "0.1.0"
@@ -39,7 +40,7 @@ _HOMES = {
     "PersonaLiveError": "personalive.errors",
     "AnimateOptions": "personalive.offline.animate",
     "AnimateReport": "personalive.offline.animate",
-    "Progress": "personalive.offline.animate",
+    "Progress": "personalive.progress",
     "animate": "personalive.offline.animate",
     "Engine": "personalive.engine.engine",
     "StreamState": "personalive.engine.state",

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.checkpoints.build import build_part
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, UNET_CONFIG, VAE_CONFIG
+from personalive.checkpoints.networks import build_part
 
 SMALL_CONFIGS: dict[str, dict[str, Any]] = {
     UNET_CONFIG: {

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from personalive.checkpoints import convert as convert_module
 from personalive.checkpoints.check import check_folder
-from personalive.checkpoints.convert import ConvertProgress, convert_folder
-from personalive.checkpoints.files import TensorInfo, read_infos
+from personalive.checkpoints.convert import convert_folder
+from personalive.checkpoints.files import TensorInfo, read_infos, write_safetensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import CONFIGS
 from personalive.checkpoints.networks import load_networks
-from personalive.checkpoints.write import write_safetensors
 from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, OutputError
+from personalive.progress import Progress
 
 
 def infos(tensors: dict[str, Tensor]) -> dict[str, TensorInfo]:
@@ -109,12 +109,12 @@ def test_old_names_become_current_ones(small_model: Any, tmp_path: Path) -> None
 
 
 def test_progress_grows_to_the_whole(small_model: Any, tmp_path: Path) -> None:
-    reports: list[ConvertProgress] = []
+    reports: list[Progress] = []
     convert_folder(small_model.root, tmp_path / "half", progress=reports.append)
-    done = [report.done_bytes for report in reports]
+    done = [report.done for report in reports]
     assert done == sorted(done)
-    assert len({report.file for report in reports}) == 8
-    assert reports[-1].done_bytes == reports[-1].total_bytes
+    assert len({report.note for report in reports}) == 8
+    assert reports[-1].done == reports[-1].total
 
 
 def test_nothing_is_overwritten(small_model: Any, tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_an_unsound_source_is_refused_before_anything_is_written(small_model: An
 
 
 def test_an_interrupted_conversion_leaves_nothing(small_model: Any, tmp_path: Path) -> None:
-    def interrupt(progress: ConvertProgress) -> None:
-        if progress.file.endswith("denoising_unet.safetensors"):
+    def interrupt(progress: Progress) -> None:
+        if progress.note == "denoising_unet.safetensors":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -18,10 +18,11 @@ import pytest
 
 from personalive.checkpoints import download as download_module
 from personalive.checkpoints.config import DownloadConfig
-from personalive.checkpoints.download import DownloadProgress, download_weights
+from personalive.checkpoints.download import download_weights
 from personalive.checkpoints.layout import CONFIGS, MODEL_CONFIG, missing_files
 from personalive.checkpoints.sources import RELEASED, Source
 from personalive.errors import DownloadError
+from personalive.progress import Progress
 
 QUICK = DownloadConfig(chunk_bytes=1000, timeout_s=5, retries=2, retry_pause_s=0, report_interval_s=0)
 CONTENT = bytes(range(256)) * 40
@@ -75,18 +76,19 @@ def test_a_second_run_fetches_nothing(hub: Any, tmp_path: Path) -> None:
     before, reports = len(content_requests(hub)), []
     fetch(hub, tmp_path, progress=reports.append)
     assert len(content_requests(hub)) == before
-    assert reports == [DownloadProgress("deep/net.pth", len(CONTENT), len(CONTENT), 0, None)]
+    assert [(now.note, now.done, now.total) for now in reports] == [("net.pth", len(CONTENT), len(CONTENT))]
+    assert not reports[0].rate
 
 
 def test_progress_reaches_the_total(hub: Any, tmp_path: Path) -> None:
-    reports: list[DownloadProgress] = []
+    reports: list[Progress] = []
     fetch(hub, tmp_path, WEIGHTS, SETTINGS, progress=reports.append)
-    done = [report.done_bytes for report in reports]
+    done = [report.done for report in reports]
     assert done == sorted(done)
     assert len(done) > 5
-    assert done[-1] == reports[-1].total_bytes == len(CONTENT) + len(CONFIG)
+    assert done[-1] == reports[-1].total == len(CONTENT) + len(CONFIG)
     assert reports[-1].left_s == 0
-    assert reports[-1].bytes_per_s > 0
+    assert reports[-1].rate > 0
 
 
 def test_a_cut_connection_is_resumed_within_the_run(hub: Any, tmp_path: Path) -> None:
@@ -105,9 +107,9 @@ def test_a_broken_run_is_resumed_by_the_next(hub: Any, tmp_path: Path) -> None:
     (kept,) = partials(tmp_path)
     assert 0 < kept <= 5000
     hub.cut_after, earlier = [], len(content_requests(hub))
-    reports: list[DownloadProgress] = []
+    reports: list[Progress] = []
     fetch(hub, tmp_path, progress=reports.append)
-    assert reports[0].done_bytes > kept  # what is on disk counts as done
+    assert reports[0].done > kept  # what is on disk counts as done
     assert (tmp_path / "personalive/net.pth").read_bytes() == CONTENT
     (again,) = content_requests(hub)[earlier:]
     assert again["range"] == f"bytes={kept}-"
@@ -116,10 +118,10 @@ def test_a_broken_run_is_resumed_by_the_next(hub: Any, tmp_path: Path) -> None:
 
 def test_a_server_without_ranges_starts_over(hub: Any, tmp_path: Path) -> None:
     hub.serves_ranges, hub.cut_after = False, [5000]
-    reports: list[DownloadProgress] = []
+    reports: list[Progress] = []
     fetch(hub, tmp_path, progress=reports.append)
     assert (tmp_path / "personalive/net.pth").read_bytes() == CONTENT
-    assert max(report.done_bytes for report in reports) == len(CONTENT)
+    assert max(report.done for report in reports) == len(CONTENT)
 
 
 def test_a_partial_file_of_another_version_is_not_continued(hub: Any, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from personalive.checkpoints.build import build_part
 from personalive.checkpoints.config import WeightFilesConfig
 from personalive.checkpoints.files import portions, read_infos, read_tensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import UNET_CONFIG
+from personalive.checkpoints.networks import build_part
 
 MB = 10**6
 RELEASED_BYTES = 12_092 * MB  # in float32

@@ -13,13 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from personalive.checkpoints import folder as folder_module
-from personalive.checkpoints.build import build_part
 from personalive.checkpoints.check import check_folder
 from personalive.checkpoints.files import TensorInfo
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG, parts_of
-from personalive.checkpoints.networks import load_networks, load_part, save_networks
+from personalive.checkpoints.networks import build_part, load_networks, load_part, save_networks
 from personalive.checkpoints.strict import compare, module_infos
 from personalive.config import ModelConfig
 from personalive.errors import CheckpointError, OutputError
@@ -71,8 +70,8 @@ def test_networks_compute_as_ordinarily_built_ones(small_model: Any) -> None:
     networks = load_networks(folder)
     clip = CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(dict(folder.clip))).eval()
     clip.load_state_dict(small_model.values["clip"])
-    picture = torch.linspace(-1, 1, 3 * 28 * 28).reshape(1, 3, 28, 28)
-    assert torch.equal(networks.clip(picture).image_embeds, clip(picture).image_embeds)
+    image = torch.linspace(-1, 1, 3 * 28 * 28).reshape(1, 3, 28, 28)
+    assert torch.equal(networks.clip(image).image_embeds, clip(image).image_embeds)
     encoder = MotionEncoder(folder.config.motion_encoder).eval()
     encoder.load_state_dict(small_model.values["motion_encoder"])
     for name, table in encoder.named_buffers():
@@ -190,7 +189,7 @@ def test_a_folder_without_our_config_is_the_released_model(small_model: Any) -> 
         load_part(folder, "motion_encoder")
 
 
-def test_without_our_config_the_picture_has_the_size_that_the_networks_say(small_model: Any) -> None:
+def test_without_our_config_the_image_has_the_size_that_the_networks_say(small_model: Any) -> None:
     (small_model.root / MODEL_CONFIG).unlink()
     edit(small_model.root / UNET_CONFIG, sample_size=32)  # latents; the VAE of this folder has a stride of 2
     config = CheckpointFolder.open(small_model.root).config
@@ -291,7 +290,7 @@ def test_check_counts_what_is_there(small_model: Any) -> None:
         assert part.tensors == len(expected)
         assert part.parameters == sum(t.numel() for t in expected.values())
         assert part.size_bytes == sum(path.stat().st_size for path in part.files) > 0
-        assert "float32" in part.formats
+        assert "float32" in part.dtypes
 
 
 def test_check_reports_everything_that_is_wrong(small_model: Any) -> None:

@@ -17,7 +17,7 @@ from personalive.checkpoints.download import download_weights
 from personalive.checkpoints.networks import save_networks
 from personalive.checkpoints.sources import SMALL_DECODER
 from personalive.engine.backend import Backend
-from personalive.engine.calls import graphs
+from personalive.engine.calls import network_calls
 from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError
 from personalive.runtime.load import load_engine
@@ -92,11 +92,11 @@ def test_it_is_loaded_for_use_and_is_no_part_of_the_model(weights, decoder):
     assert {tensor.dtype for tensor in half.state_dict().values()} == {torch.bfloat16}
 
 
-def test_graphs_have_it_too(weights, decoder):
+def test_network_calls_have_it_too(weights, decoder):
     networks = engine(weights, decoder).networks
-    graph = graphs(Backend(networks))["decode"]
+    call = network_calls(networks)["decode"]
     with torch.no_grad():
-        assert torch.equal(graph.module(LATENTS), Backend(networks).decode(LATENTS))
+        assert torch.equal(call.module(LATENTS)[0], Backend(networks).decode(LATENTS))
 
 
 # --- unsuitable decoders --------------------------------------------------------------------------------------------

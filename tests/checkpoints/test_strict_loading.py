@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from personalive.checkpoints.build import without_values
 from personalive.checkpoints.key_map import Exempt, KeyRules, Rename
+from personalive.checkpoints.networks import without_values
 from personalive.checkpoints.strict import load_files, load_strict
 from personalive.errors import CheckpointError
 

@@ -1,4 +1,4 @@
-"""Films made through the command line with a very small model, and what is said about them."""
+"""Videos made through the command line with a very small model, and what is said about them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from PIL import Image
 from personalive.cli import animate as command
 from personalive.cli import console
 from personalive.cli.config import CliConfig
+from personalive.cli.options import Backend, Dtype
 from personalive.config import KeyframeConfig
-from personalive.engine.controls import PoseMode
+from personalive.engine.controls import Controls, PoseMode
+from personalive.progress import Progress
 from personalive.runtime.load import DTYPES
+from personalive.runtime.registry import BACKENDS
 from personalive.vision.framing import FramingMode, NoFace
 from support.film_files import CLIP_FPS, read_film, write_clip
 from support.small_model import SMALL_SIZE_PX
 
 
-def test_the_plainest_command_names_film_and_record_after_both_inputs(run, place, portrait, driving, small_weights):
+def test_the_plainest_command_names_video_and_record_after_both_inputs(run, place, portrait, driving, small_weights):
     done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center")
-    film, record = place / "clip_by_me.mp4", place / "clip_by_me.json"
+    video, record = place / "clip_by_me.mp4", place / "clip_by_me.json"
     assert (done.code, done.err) == (0, "")
-    assert str(film) in done.out
+    assert str(video) in done.out
     assert str(record) in done.out
     assert f"10 frames, {10 / CLIP_FPS:.2f} s" in done.out
-    frames, has_sound = read_film(film)
+    frames, has_sound = read_film(video)
     assert [frame.shape for frame in frames] == [(SMALL_SIZE_PX, SMALL_SIZE_PX, 3)] * 10
     assert not has_sound
-    assert {path.name for path in place.iterdir()} == {"me.png", "clip.mp4", film.name, record.name}
+    assert {path.name for path in place.iterdir()} == {"me.png", "clip.mp4", video.name, record.name}
 
 
-def test_every_option_reaches_the_film(run, place, portrait, small_weights, monkeypatch):
-    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", -1.0)  # weights by chance
+def test_every_option_reaches_the_video(run, place, portrait, small_weights, monkeypatch):
+    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", -1.0)  # weights by chance
     clip = write_clip(place / "long.mp4", 25, sound=True)
     options = (
         "--device cpu --dtype float32 --vram 8 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center "
@@ -81,14 +84,14 @@ def test_sound_is_kept_unless_told_otherwise(run, place, portrait, small_weights
     assert read_film(place / "sound_by_me.mp4")[1]
 
 
-def test_a_larger_film_is_the_models_film_enlarged(run, place, portrait, driving, small_weights):
+def test_a_larger_video_is_the_models_video_enlarged(run, place, portrait, driving, small_weights):
     common = ("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--dtype", "float32")
     assert run(*common, "-o", "small.mp4").code == 0
     assert run(*common, "-o", "large.mp4", "--size", 2 * SMALL_SIZE_PX).code == 0
     pairs = zip(read_film(place / "small.mp4")[0], read_film(place / "large.mp4")[0], strict=True)
     for small, large in pairs:
         likeness = np.corrcoef(block_means(small).ravel(), block_means(large).ravel())[0, 1]
-        assert likeness > 0.97  # two encodings of the same pictures
+        assert likeness > 0.97  # two encodings of the same images
 
 
 def block_means(image: np.ndarray) -> np.ndarray:
@@ -109,14 +112,14 @@ def test_a_clip_that_is_cut_off_plays_as_far_as_it_goes(run, place, portrait, sm
 def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_weights, monkeypatch):
     clip = write_clip(place / "clip.mp4", 8)
     square = place / "square.png"
-    with Image.open(portrait) as picture:
-        picture.resize((80, 80)).save(square)
+    with Image.open(portrait) as image:
+        image.resize((80, 80)).save(square)
     monkeypatch.setattr(command, "demo_files", lambda: (square, clip))
     done = run("animate", "--demo", "--weights", small_weights)
-    film, sheet = (place / "personalive-demo" / name for name in ("demo.mp4", "contact_sheet.png"))
+    video, sheet = (place / "personalive-demo" / name for name in ("demo.mp4", "contact_sheet.png"))
     assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[-1] == f"next  watch {film} and look at {sheet}"
-    assert read_film(film)[0][0].shape == (SMALL_SIZE_PX, 3 * SMALL_SIZE_PX, 3)
+    assert done.out.splitlines()[-1] == f"next  watch {video} and look at {sheet}"
+    assert read_film(video)[0][0].shape == (SMALL_SIZE_PX, 3 * SMALL_SIZE_PX, 3)
     assert sheet.is_file()
 
 
@@ -124,8 +127,10 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
     asked = {}
 
     def fail(*files, **_):
-        asked.update(files[4], framing=files[3]["framing"], fallback=files[3]["center_fallback"])
-        raise command.InputError("no film today: try tomorrow")
+        model, options = files[4], files[3]
+        asked.update(model.engine_options(), weights=model.weights)
+        asked.update(framing=options["framing"], fallback=options["center_fallback"])
+        raise command.InputError("no video today: try tomorrow")
 
     monkeypatch.setattr(command, "demo_files", lambda: (portrait, portrait))
     monkeypatch.setattr(command, "_make", fail)
@@ -169,7 +174,9 @@ def test_choices_are_those_of_the_library():
     assert [choice.value for choice in command.Framing] == list(get_args(FramingMode))
     assert [choice.value for choice in command.NoFace] == list(get_args(NoFace))
     assert [choice.value for choice in command.Pose] == list(get_args(PoseMode))
-    assert [choice.value for choice in command.Dtype] == ["auto", *DTYPES]
+    assert [choice.value for choice in Dtype] == ["auto", *DTYPES]
+    assert [choice.value for choice in Backend] == ["auto", *BACKENDS]
+    assert command.Pose.ABSOLUTE.value == Controls().pose
 
 
 @pytest.mark.parametrize(
@@ -193,26 +200,44 @@ def test_progress_without_a_terminal_is_plain_lines(run, portrait, driving, smal
     loading = [line for line in lines if line.startswith("animating: loading ")]
     assert loading == lines[: len(loading)]
     assert "of 2 MB" in loading[0]
+    assert not loading[0].endswith(" left")  # before a rate is known
     assert loading[-1].endswith(" 0:00 left")
     assert [line.split(" frames")[0] for line in lines[len(loading) :]] == [
-        "animating: 4 of about 10",
-        "animating: 8 of about 10",
-        "animating: 10 of about 10",
+        "animating: 4 of 10",
+        "animating: 8 of 10",
+        "animating: 10 of 10",
     ]
-    assert all("per second" in line and line.isprintable() for line in lines)
+    assert all("per second" in line for line in lines[len(loading) :])
+    assert all(line.isprintable() for line in lines)
 
 
 def test_progress_on_a_terminal_is_a_bar_that_goes_away(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with console.progress("animating") as show:
-        show(30, 120, "30 of [about] 120 frames, 8.1 per second, 0:11 left")
+    with console.progress("animating") as display:
+        display.show(Progress(30, 120, 8.1, note="[red]"))
     shown = capsys.readouterr().err
-    assert "30 of [about] 120 frames, 8.1 per second, 0:11 left" in shown
+    assert "30 of 120 frames, [red], 8.1 per second, 0:11 left" in shown
     assert "\x1b[2K" in shown.rpartition("left")[2]  # the line is wiped at the end
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.4, "0:07"), (754, "12:34"), (3723, "1:02:03")])
 def test_time_left_reads_like_a_clock(seconds, text):
     assert console.clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        (Progress(120, 500, 8.1), "120 of 500 frames, 8.1 per second, 0:47 left"),
+        (Progress(120, None, 8.1), "120 frames, 8.1 per second"),
+        (Progress(120, 100, 8.1), "120 frames, 8.1 per second"),  # headers of videos miscount
+        (Progress(0, 100), "0 of 100 frames"),
+        (Progress(2e6, 5e6, 1e6, "bytes", "loading"), "loading 2 MB of 5 MB, 1 MB per second, 0:03 left"),
+        (Progress(0.3, 1.0, unit="", label="checking"), "checking 30%"),
+        (Progress(12, 40, 1.523, "steps", note="loss 0.03"), "12 of 40 steps, loss 0.03, 1.52 per second, 0:18 left"),
+    ],
+)
+def test_progress_as_text(progress, text):
+    assert console.describe(progress) == text

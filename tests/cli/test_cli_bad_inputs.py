@@ -33,7 +33,7 @@ def check_refused(run, place, *arguments, names: str, way_out: str, code: int = 
     assert contents(place) == before
 
 
-# --- pictures and clips -------------------------------------------------------------------------------------------
+# --- images and clips -------------------------------------------------------------------------------------------
 
 
 def empty(path: Path) -> None:
@@ -41,7 +41,7 @@ def empty(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    path.write_text("this is no film\n" * 100)
+    path.write_text("this is no video\n" * 100)
 
 
 def one_pixel(path: Path) -> None:
@@ -83,7 +83,7 @@ def first_frame_cut(path: Path) -> None:
         (text, "text.png", "give a PNG"),
         (one_pixel, "dot.png", "needs at least 32 pixels"),
         (huge, "huge.png", "shrink it first"),
-        (Path.mkdir, "folder.png", "give one picture"),
+        (Path.mkdir, "folder.png", "give one image"),
     ],
 )
 def test_a_bad_portrait(run, place, driving, make, name, way_out):
@@ -102,7 +102,7 @@ def test_a_bad_portrait(run, place, driving, make, name, way_out):
         (first_frame_cut, "nothing.mp4", "copy it again"),
         (one_pixel, "dot.png", "needs at least 32 pixels"),
         (huge, "huge.png", "shrink it first"),
-        (Path.mkdir, "folder.mp4", "give one picture or clip"),
+        (Path.mkdir, "folder.mp4", "give one image or clip"),
     ],
 )
 def test_a_bad_clip(run, place, portrait, make, name, way_out):
@@ -121,12 +121,12 @@ def test_a_portrait_without_a_face(run, place, portrait, driving, small_weights)
 @pytest.mark.parametrize(
     ("output", "way_out"),
     [
-        ("no/such/folder/film.mp4", "create it or choose another"),
+        ("no/such/folder/video.mp4", "create it or choose another"),
         (".", "add a file name"),
-        ("me.png/film.mp4", "choose another"),
+        ("me.png/video.mp4", "choose another"),
         ("clip.mp4", "choose another output name"),
         ("link.mp4", "choose another output name"),
-        ("film.avi", "film.mp4"),
+        ("video.avi", "video.mp4"),
     ],
 )
 def test_an_output_that_cannot_be(run, place, portrait, driving, output, way_out):
@@ -142,8 +142,8 @@ def test_a_contact_sheet_that_cannot_be(run, place, portrait, driving, sheet, wa
 
 
 def test_a_record_that_cannot_be(run, place, portrait, driving):
-    (place / "film.json").mkdir()
-    check_refused(run, place, portrait, driving, "-o", "film.mp4", names="film.json", way_out="add a file name")
+    (place / "video.json").mkdir()
+    check_refused(run, place, portrait, driving, "-o", "video.mp4", names="video.json", way_out="add a file name")
 
 
 def test_a_demo_folder_that_cannot_be(run, place, portrait, monkeypatch):
@@ -234,7 +234,7 @@ def test_numbers_out_of_range(run, place, portrait, driving, arguments, names, w
 
 
 def test_a_part_that_this_model_does_not_tell_apart(run, place, portrait, driving, small_weights, monkeypatch):
-    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", 1.1)
+    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", 1.1)
     refused = {"names": "mouth: this model's motion tokens", "way_out": "turn expression instead"}
     check_refused(
         run, place, portrait, driving, "--weights", small_weights, "--framing", "center", "--mouth", "0.5", **refused

@@ -78,10 +78,10 @@ def test_an_empty_result_is_an_error_that_names_the_report(run, place, videos):
     assert (place / "set" / "report.md").exists()
 
 
-def test_progress_tells_rate_and_time_left():
+def test_progress_has_rate_and_time_left():
     now = Progress(videos=3, total=12, share=0.3, frames=5120, fps=88.2, left_s=250.0)
-    assert data._told(now) == "3 of 12 videos, 5120 frames, 88 per second, 4:10 left"
-    assert data._told(Progress(videos=0, total=2, share=0, frames=0, fps=0, left_s=None)).endswith("0 per second")
+    assert data._note(now) == "3 of 12 videos, 5120 frames, 88 per second, 4:10 left"
+    assert data._note(Progress(videos=0, total=2, share=0, frames=0, fps=0, left_s=None)).endswith("0 per second")
 
 
 def test_time_left_is_that_of_what_this_run_has_to_do(monkeypatch: pytest.MonkeyPatch):

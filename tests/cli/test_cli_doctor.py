@@ -9,7 +9,7 @@ from personalive.cli import doctor
 from personalive.cli.doctor import State, advise
 from personalive.errors import CheckpointError
 
-RUNS = {"torch", "device", "face detector", "film encoder"}
+RUNS = {"torch", "device", "face detector", "video encoder"}
 
 
 def test_weights_that_are_found_are_what_runs(run, small_weights, monkeypatch):
@@ -17,7 +17,7 @@ def test_weights_that_are_found_are_what_runs(run, small_weights, monkeypatch):
     done = run("doctor")
     assert (done.code, done.err) == (0, "")
     assert f"released weights  ok       {small_weights}" in done.out
-    assert "film encoder      ok       H.264" in done.out
+    assert "video encoder     ok       H.264" in done.out
     assert "Haar cascades" in done.out
     assert "real people:  personalive animate PORTRAIT DRIVING" in done.out
 
@@ -36,7 +36,7 @@ def test_without_weights_the_way_to_them_is_shown(run):
         (RUNS | {"bundled model", "demo files"}, True, "animate --demo"),
         (RUNS | {"released weights"}, True, "animate PORTRAIT DRIVING"),
         ({"released weights", "bundled model", "demo files"}, False, "torch and device"),
-        (RUNS - {"film encoder"} | {"released weights"}, False, "film encoder missing or broken"),
+        (RUNS - {"video encoder"} | {"released weights"}, False, "video encoder missing or broken"),
     ],
 )
 def test_advice_follows_from_what_is_there(able, runs, says):
@@ -74,3 +74,19 @@ def test_a_terminal_gets_a_table_that_does_not_read_brackets_as_markup(monkeypat
 def test_the_version(run):
     done = run("--version")
     assert (done.code, done.out) == (0, f"personalive {__version__}\n")
+
+
+def test_a_torch_without_cuda_on_an_nvidia_machine_is_named_once(run, monkeypatch):
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr("torch.version.hip", None)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    done = run("doctor")
+    lines = [line for line in done.out.splitlines() if "CUDA build" in line]
+    assert (done.err, len(lines)) == ("", 1)
+    assert lines[0].startswith("torch             note")
+    assert "pip install" in lines[0]
+
+
+def test_tensorrt_where_it_could_run_is_named_as_never_run(run, monkeypatch):
+    monkeypatch.setattr("personalive.runtime.registry.unavailable", lambda name, device, precision: None)
+    assert "tensorrt was never run by this project" in run("doctor").out

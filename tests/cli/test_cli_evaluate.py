@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-from personalive.cli.evaluate import _told
-from personalive.evaluation.runner import Progress
 from support.film_files import contents, write_clip
 
 
@@ -29,7 +27,7 @@ def test_a_report_of_drawn_heads(run, place, small_weights):
     assert record["model"]["weights"] == str(small_weights)
 
 
-def test_films_of_two_methods_without_a_model(run, place):
+def test_videos_of_two_methods_without_a_model(run, place):
     for folder in ("clips", "one", "two"):
         (place / folder).mkdir()
         write_clip(place / folder / "a.mp4", 4)
@@ -81,8 +79,3 @@ def test_bad_inputs_end_in_one_line(run, place, small_weights, arguments, line, 
     assert done.error_lines[0].startswith(line)
     assert done.out == ""
     assert contents(place) == before
-
-
-def test_progress_tells_the_rate_and_the_time_left():
-    assert _told(Progress(frames=120, total=500, fps=8.1)) == "120 of 500 frames, 8.1 per second, 0:47 left"
-    assert _told(Progress(frames=120, total=None, fps=8.1)) == "120 frames, 8.1 per second"

@@ -59,13 +59,13 @@ def animate(run, place, portrait, driving, small_weights) -> Callable[..., tuple
     def command(*arguments: object) -> tuple[Any, dict]:
         before = contents(place)
         options = ("--weights", small_weights, "--framing", "center", "--device", "cpu", "--dtype", "bfloat16")
-        return run("animate", portrait, driving, "-o", "film.mp4", *options, *arguments), before
+        return run("animate", portrait, driving, "-o", "video.mp4", *options, *arguments), before
 
     return command
 
 
 @pytest.mark.parametrize("step", PLACES)
-def test_a_film(animate, place, short, step):
+def test_a_video(animate, place, short, step):
     short(step)
     done, before = animate()
     assert done.code == 1
@@ -98,11 +98,11 @@ def test_main_memory_while_loading(animate, place, short):
     assert contents(place) == before
 
 
-def test_what_was_made_of_a_film_is_kept_and_named_in_the_same_line(animate, place, short):
+def test_what_was_made_of_a_video_is_kept_and_named_in_the_same_line(animate, place, short):
     write_clip(place / "clip.mp4", 20)
     short("decode", first=6)  # the first three are the ease-in
     done, before = animate()
-    partial = place / "film.partial.mp4"
+    partial = place / "video.partial.mp4"
     assert done.code == 1
     assert len(done.error_lines) == 1
     assert done.error_lines[0].startswith("error: cpu: not enough memory for this model: use --vram 12; ")

@@ -1,4 +1,4 @@
-"""What is said of the model reaches ``load_engine`` from every command that runs one."""
+"""Options of the model, from every command that runs one to ``load_engine``."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ GIVEN = {
     "vram": "12",
     "backend": "openvino",
     "decoder": "small",
-    "quantize": "int8",
 }
 FLAGS = ("--weights", "w", *(word for name, value in GIVEN.items() for word in (f"--{name}", value)))
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What ``load_engine`` is called with, wherever it is; it loads nothing."""
+    """Arguments of ``load_engine``, wherever it is called; it loads nothing."""
     found: dict[str, Any] = {}
 
     def load(weights: Any, **options: Any) -> None:
         found.update(options, weights=weights)
         assert callable(found.pop("progress")) and callable(found.pop("preparing"))
-        found.pop("frames", None)  # films know how many; the other commands do not
+        found.pop("frames", None)  # videos know how many; the other commands do not
         raise InputError("that will do")
 
     for module in ("offline.animate", "offline.record", "runtime.load", "live.worker"):
@@ -41,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     "command",
     [
         ("animate", "me.png", "clip.mp4"),
-        ("camera", "me.png", "--from", "clip.mp4", "--to", "film.mp4"),
+        ("camera", "me.png", "--from", "clip.mp4", "--to", "video.mp4"),
         ("evaluate", "synthetic:1", "-o", "scores"),
     ],
 )
@@ -51,8 +50,8 @@ def test_every_option_of_the_model_reaches_it(run, portrait, driving, asked, com
     assert asked == {"weights": "w", **GIVEN}
 
 
-def test_a_recording_makes_no_pictures_and_takes_no_decoder(run, driving, asked):
-    given = {name: value for name, value in GIVEN.items() if name not in ("decoder", "quantize")}
+def test_a_recording_decodes_nothing_and_takes_no_decoder(run, driving, asked):
+    given = {name: value for name, value in GIVEN.items() if name != "decoder"}
     flags = [word for name, value in given.items() for word in (f"--{name}", value)]
     done = run("motion", "record", driving, "take.safetensors", "--weights", "w", *flags)
     assert done.error_lines == ["error: that will do"]
@@ -60,7 +59,7 @@ def test_a_recording_makes_no_pictures_and_takes_no_decoder(run, driving, asked)
     assert run("motion", "record", driving, "take.safetensors", "--decoder", "small").code == 2
 
 
-def test_the_server_is_told_too(run, monkeypatch):
+def test_every_option_of_the_model_reaches_the_server(run, monkeypatch):
     found: dict[str, Any] = {}
 
     def worker(weights: str, model: dict[str, Any], **_: Any) -> None:
@@ -73,7 +72,7 @@ def test_the_server_is_told_too(run, monkeypatch):
     assert found == {"weights": "w", **GIVEN}
 
 
-def test_a_film_by_a_small_decoder(run, place, portrait, driving, small_weights):
+def test_a_video_by_a_small_decoder(run, place, portrait, driving, small_weights):
     write_small_decoder(place / "small")
     done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--decoder", "small")
     assert (done.code, done.err) == (0, "")
@@ -86,18 +85,3 @@ def test_a_decoder_that_is_not_there(run, place, portrait, driving, small_weight
     assert done.code == 1
     assert len(done.error_lines) == 1
     assert "personalive weights download --decoder taesd" in done.err
-
-
-def test_a_film_in_eight_bits_says_so(run, place, portrait, driving, small_weights):
-    flags = ("--weights", small_weights, "--framing", "center", "--quantize", "int8")
-    done = run("animate", portrait, driving, *flags)
-    assert (done.code, done.err) == (0, "")
-    assert "and int8 by eager" in done.out
-    assert '"quantize": "int8"' in (place / "clip_by_me.json").read_text()
-
-
-def test_eight_bits_by_a_backend_that_has_none(run, portrait, driving, small_weights):
-    flags = ("--weights", small_weights, "--backend", "openvino", "--quantize", "fp8")
-    done = run("animate", portrait, driving, *flags)
-    assert done.code == 1
-    assert done.error_lines == ["error: --quantize fp8: needs --backend eager or compile, not openvino"]

@@ -26,26 +26,26 @@ def test_a_recording_says_what_is_in_it(run, place, driving, small_weights):
     done = run("motion", "record", driving, "take.safetensors", "--weights", small_weights, *COMMON)
     assert (done.code, done.err) == (0, "")
     labels = [line.split()[0] for line in done.out.splitlines()]
-    assert labels == ["template", "length", "shots", "head", "face", "read", "model"]
+    assert labels == ["motion", "length", "shots", "head", "face", "read", "model"]
     assert f"10 frames, {10 / CLIP_FPS:.2f} s, {CLIP_FPS} frames per second" in done.out
     assert len(load_motion_file(place / "take.safetensors")) == 10
 
 
 def test_show_fits_on_a_screen_and_names_the_model_that_fits(run, take, small_weights, tmp_path):
-    template = load_motion_file(take)
+    clip = load_motion_file(take)
     done = run("motion", "show", take, "--weights", small_weights)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert len(lines) < 12
-    assert template.reader in done.out
-    yaw = template.motion.poses.yaw
+    assert clip.reader in done.out
+    yaw = clip.motion.poses.yaw
     assert f"yaw {round(float(yaw.min())):+d} to {round(float(yaw.max())):+d}, pitch" in done.out
     assert lines[-1].endswith(f"{small_weights}: yes")
     other = write_small_model(tmp_path / "other", seed=1)
     assert run("motion", "show", take, "--weights", other).out.splitlines()[-1].endswith("no")
 
 
-def test_a_replayed_template_is_the_clips_film(run, place, portrait, driving, take, small_weights):
+def test_a_replayed_clip_is_the_clips_video(run, place, portrait, driving, take, small_weights):
     options = ("--weights", small_weights, *COMMON, "--expression", "0.5")
     assert run("animate", portrait, driving, "-o", "usual.mp4", *options).code == 0
     renamed = take.rename(place / "take.dat")  # known by its content
@@ -80,7 +80,7 @@ def refused(run, place, *arguments, names: str, way_out: str, code: int = 1) -> 
     assert contents(place) == before
 
 
-def test_templates_that_cannot_be(run, place, portrait, driving, take, small_weights):
+def test_clips_that_cannot_be(run, place, portrait, driving, take, small_weights):
     damaged = place / "damaged.safetensors"
     damaged.write_bytes(take.read_bytes()[:-7])
     weights = next(small_weights.rglob("pose_guider.safetensors"))
@@ -90,12 +90,14 @@ def test_templates_that_cannot_be(run, place, portrait, driving, take, small_wei
     refused(run, place, "motion", "show", driving, names="clip.mp4", way_out="personalive motion record")
 
 
-def test_films_that_cannot_be(run, place, portrait, take, small_weights, tmp_path):
+def test_videos_that_cannot_be(run, place, portrait, take, small_weights, tmp_path):
     other = write_small_model(tmp_path / "other", seed=1)
-    film = ("animate", portrait, take, "--framing", "center")
-    refused(run, place, *film, "--weights", other, names="take.safetensors: was read by another", way_out="--weights")
-    refused(run, place, *film, "--mirror", names="take.safetensors", way_out="record it with --mirror")
-    refused(run, place, *film, "--start", "5", names="take.safetensors", way_out="choose other times")
+    video = ("animate", portrait, take, "--framing", "center")
+    refused(
+        run, place, *video, "--weights", other, names="take.safetensors: was read by another", way_out="--weights"
+    )
+    refused(run, place, *video, "--mirror", names="take.safetensors", way_out="record it with --mirror")
+    refused(run, place, *video, "--start", "5", names="take.safetensors", way_out="choose other times")
 
 
 def test_recordings_that_cannot_be(run, place, driving, take, small_weights):

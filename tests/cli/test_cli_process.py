@@ -30,6 +30,14 @@ def test_importing_the_commands_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_animating_imports_no_renderer_of_synthetic_heads():
+    """Numba, which compiles it, fails at import where its cache cannot be written."""
+    found = "[name for name in sys.modules if 'numba' in name or '.synthetic' in name]"
+    code = f"import sys, personalive.offline.animate; print({found})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_bad_input_in_a_process_of_its_own(tmp_path):
     command = [sys.executable, "-m", "personalive", "animate", "gone.png", "gone.mp4"]
     done = subprocess.run(
@@ -53,8 +61,8 @@ def work(place: Path, portrait: Path) -> Path:
     return place
 
 
-def test_ctrl_c_leaves_a_playable_film_and_says_where(work, tmp_path, small_weights):
-    command = [sys.executable, "-m", "personalive", "animate", "me.png", "long.mp4", "-o", "film.mp4"]
+def test_ctrl_c_leaves_a_playable_video_and_says_where(work, tmp_path, small_weights):
+    command = [sys.executable, "-m", "personalive", "animate", "me.png", "long.mp4", "-o", "video.mp4"]
     command += ["--weights", str(small_weights), "--framing", "center", "--side-by-side"]
     with subprocess.Popen(
         command, cwd=work, env=environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -62,7 +70,7 @@ def test_ctrl_c_leaves_a_playable_film_and_says_where(work, tmp_path, small_weig
         wait_for_bytes(work, process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
-    partial = work / "film.partial.mp4"
+    partial = work / "video.partial.mp4"
     *progress, last = err.splitlines()
     said = re.fullmatch(rf"interrupted: The first (\d+) frames were kept in {re.escape(str(partial))}", last)
     assert process.returncode == 130, err
@@ -75,7 +83,7 @@ def test_ctrl_c_leaves_a_playable_film_and_says_where(work, tmp_path, small_weig
 
 
 def wait_for_bytes(folder: Path, process: subprocess.Popen) -> None:
-    """Until the film under way, of which the driver's noise is the larger part, has reached the disk."""
+    """Until the video under way, of which the driver's noise is the larger part, has reached the disk."""
     end = time.monotonic() + DEADLINE_S
     while process.poll() is None and time.monotonic() < end:
         if any(path.stat().st_size for path in folder.glob(".personalive-*")):

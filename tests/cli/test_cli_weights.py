@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from personalive.checkpoints import download as downloads
-from personalive.checkpoints.download import DownloadProgress
 from personalive.checkpoints.sources import RELEASED, SMALL_DECODER
 from personalive.cli import weights as command
 from personalive.cli.config import CliConfig
 from personalive.errors import DownloadError
+from personalive.progress import Progress
 from support.film_files import contents
 
 PARTS = ["vae", "clip", "reference_unet", "denoising_unet", "motion_encoder", "motion_extractor", "pose_guider"]
@@ -91,7 +91,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> dict:
 
     def fetch(folder, *, endpoint, sources, progress):
         call.update(folder=folder, endpoint=endpoint, sources=sources)
-        progress(DownloadProgress("pretrained/reference_unet.pth", 1_200_000_000, 11_000_000_000, 12e6, 817.0))
+        progress(Progress(1_200_000_000, 11_000_000_000, 12e6, "bytes", note="reference_unet.pth"))
         folder.mkdir(parents=True)
         (folder / "reference_unet.pth").write_bytes(bytes(2000))
         return [folder / "reference_unet.pth"]
@@ -104,7 +104,7 @@ def test_a_download_shows_rate_and_time_left(run, place, tmp_path, fetched, monk
     monkeypatch.setattr(CliConfig, "plain_interval_s", 0.0)
     done = run("weights", "download")
     assert done.code == 0
-    assert done.err == "fetching: 1.2 GB of 11.0 GB, 12 MB/s, 13:37 left, reference_unet.pth\n"
+    assert done.err == "fetching: 1.2 GB of 11.0 GB, reference_unet.pth, 12 MB per second, 13:37 left\n"
     assert fetched == {"folder": tmp_path / "data/personalive/weights", "endpoint": None, "sources": RELEASED}
     assert done.out.splitlines()[0] == command.LICENCE_NOTE
     assert done.out.splitlines()[-1].endswith("personalive animate PORTRAIT DRIVING")

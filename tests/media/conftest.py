@@ -1,4 +1,4 @@
-"""Clips made on the spot, whose every frame and sound is known, and a plain way to read films back."""
+"""Clips made on the spot, whose every frame and sound is known, and a plain way to read videos back."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _write_sound(out, stream, samples: np.ndarray, rate: int, offset_s: float) -
 
 @dataclass
 class Film:
-    """What a film holds once decoded."""
+    """What a video holds once decoded."""
 
     times: list[Fraction]
     images: list[np.ndarray]
@@ -145,12 +145,12 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def film() -> Callable[[Path], Film]:
-    """Reads a film back."""
+def video() -> Callable[[Path], Film]:
+    """Reads a video back."""
     return read_film
 
 
 @pytest.fixture
 def image() -> Callable[..., np.ndarray]:
-    """The picture that ``clip`` puts into frame ``index``."""
+    """The image that ``clip`` puts into frame ``index``."""
     return frame_image

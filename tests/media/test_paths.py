@@ -69,7 +69,7 @@ def test_output_is_resolved_and_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["same", "symlink", "hardlink", "dotted"])
 def test_output_that_is_an_input_is_refused(tmp_path: Path, kind: str) -> None:
     source = tmp_path / "in.mp4"
-    source.write_bytes(b"film")
+    source.write_bytes(b"video")
     out = tmp_path / "out.mp4"
     if kind == "symlink":
         out.symlink_to(source)
@@ -83,7 +83,7 @@ def test_output_that_is_an_input_is_refused(tmp_path: Path, kind: str) -> None:
     with pytest.raises(OutputError) as error:
         check_output(out, inputs=[tmp_path / "other.png", source])
     assert "input" in _one_line(error, out, source)
-    assert source.read_bytes() == b"film"
+    assert source.read_bytes() == b"video"
 
 
 def test_output_folders_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_read_only_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_beside_the_target(tmp_path: Path) -> None:
-    target = tmp_path / "a film.mp4"
+    target = tmp_path / "a video.mp4"
     assert temporary_beside(target).parent == tmp_path
     assert temporary_beside(target) != temporary_beside(target)
-    assert partial_beside(target).name == "a film.partial.mp4"
+    assert partial_beside(target).name == "a video.partial.mp4"
     partial_beside(target).touch()
-    assert partial_beside(target).name == "a film.partial-2.mp4"
+    assert partial_beside(target).name == "a video.partial-2.mp4"

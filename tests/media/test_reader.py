@@ -27,11 +27,11 @@ def _read(path: Path, start: float | None = None, end: float | None = None):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.ts"])
 @pytest.mark.parametrize("step", [Fraction(1, 25), NTSC, Fraction(1, 30), Fraction(1, 60)])
-def test_constant_rates_are_exact(clip: Callable[..., Path], film, name: str, step: Fraction) -> None:
+def test_constant_rates_are_exact(clip: Callable[..., Path], video, name: str, step: Fraction) -> None:
     base = Fraction(1, step.denominator)
     path = clip(name, pts=[index * step.numerator for index in range(40)], time_base=base)
     reader, frames = _read(path)
-    source = film(path)
+    source = video(path)
     assert [frame.time for frame in frames] == [time - source.times[0] for time in source.times]
     assert len(frames) == 40
     assert frames[0].time == 0
@@ -173,11 +173,11 @@ def test_pixels_are_made_square(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
 def test_animations_play_once_with_their_own_times(tmp_path: Path, suffix: str) -> None:
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
-    pictures = [Image.new("RGB", (40, 40), colour) for colour in colours]
+    images = [Image.new("RGB", (40, 40), colour) for colour in colours]
     path = tmp_path / f"a.{suffix}"
     options = {"lossless": True} if suffix == "webp" else {}
     durations = [100, 40, 200, 60]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
     reader, frames = _read(path)
     assert [frame.time for frame in frames] == [Fraction(ms, 1000) for ms in (0, 100, 140, 340)]
     assert frames[-1].duration == Fraction(60, 1000)
@@ -189,11 +189,11 @@ def test_animations_play_once_with_their_own_times(tmp_path: Path, suffix: str) 
 
 
 def test_transparent_gif_and_hasty_frames(tmp_path: Path) -> None:
-    pictures = [Image.new("RGBA", (40, 40), (0, 0, 0, 0)) for _ in range(3)]
-    for index, picture in enumerate(pictures):
-        picture.paste((255, 255, 255, 255), (index * 10, 0, index * 10 + 10, 40))
+    images = [Image.new("RGBA", (40, 40), (0, 0, 0, 0)) for _ in range(3)]
+    for index, image in enumerate(images):
+        image.paste((255, 255, 255, 255), (index * 10, 0, index * 10 + 10, 40))
     path = tmp_path / "t.gif"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=0, disposal=2)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=0, disposal=2)
     _, frames = _read(path)
     step = Fraction(MediaConfig().animation_default_ms, 1000)
     assert [frame.time for frame in frames] == [0, step, 2 * step]
@@ -229,7 +229,7 @@ def test_bad_files_are_refused_in_one_line(
     tmp_path: Path, clip: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text.mp4"
-    text.write_text("this is no film\n" * 50)
+    text.write_text("this is no video\n" * 50)
     assert "not a video" in _refused(text)
     playlist = tmp_path / "list.mp4"
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip('x.ts')}\n#EXT-X-ENDLIST\n")
@@ -241,7 +241,7 @@ def test_bad_files_are_refused_in_one_line(
         frame.sample_rate = 48000
         out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-    assert "no pictures" in _refused(sound)
+    assert "no video" in _refused(sound)
     assert "no such file" in _refused(tmp_path / "none.mp4")
     assert "folder" in _refused(tmp_path)
     small = clip("small.mp4", pts=range(3), size=(16, 16))
@@ -270,13 +270,13 @@ def test_times_that_leave_nothing(clip: Callable[..., Path]) -> None:
         assert "seconds" in _refused(path, bad)
 
 
-def test_cut_off_stream_yields_what_is_there(clip: Callable[..., Path], film) -> None:
+def test_cut_off_stream_yields_what_is_there(clip: Callable[..., Path], video) -> None:
     path = clip("t.ts", pts=range(100), size=(256, 192))
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * 0.6)])
     _, frames = _read(path)
     assert 30 < len(frames) < 100
-    assert len(frames) == len(film(path).times)
+    assert len(frames) == len(video(path).times)
 
 
 def _faststart(path: Path) -> Path:
@@ -333,8 +333,8 @@ def test_cover_art_is_not_a_clip(tmp_path: Path) -> None:
     sizes = bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
     song.write_bytes(b"ID3\x03\0\0" + sizes + frame_header + cover + sound.read_bytes())
     with av.open(str(song)) as check:
-        assert len(check.streams.video) == 1  # the library does see a picture
-    assert "no pictures" in _refused(song)
+        assert len(check.streams.video) == 1  # the library does see an image
+    assert "no video" in _refused(song)
 
 
 def test_names_with_colons_are_files(clip: Callable[..., Path]) -> None:

@@ -42,8 +42,8 @@ def _quarters() -> np.ndarray:
     ],
 )
 def test_common_formats(tmp_path: Path, name: str, mode: str, tolerance: int) -> None:
-    picture = Image.fromarray(_quarters())
-    (picture.quantize(16) if mode == "P" else picture.convert(mode)).save(tmp_path / name)
+    image = Image.fromarray(_quarters())
+    (image.quantize(16) if mode == "P" else image.convert(mode)).save(tmp_path / name)
     loaded = load_still(tmp_path / name)
     assert loaded.dtype == np.uint8
     assert loaded.shape == (40, 60, 3)
@@ -88,13 +88,13 @@ def test_sixteen_bit_rgb_png(tmp_path: Path) -> None:
 def test_transparency_shows_neutral_grey(tmp_path: Path, mode: str) -> None:
     rgba = np.full((40, 40, 4), 255, np.uint8)
     rgba[:, :20, 3] = 0
-    picture = Image.fromarray(rgba)
+    image = Image.fromarray(rgba)
     if mode == "P":
         indexed = Image.fromarray(np.where(rgba[..., 3] > 0, 1, 0).astype(np.uint8))
         indexed.putpalette([255, 0, 0, 255, 255, 255])
         indexed.save(tmp_path / "t.png", transparency=0)
     else:
-        picture.convert(mode).save(tmp_path / "t.png")
+        image.convert(mode).save(tmp_path / "t.png")
     loaded = load_still(tmp_path / "t.png")
     assert (loaded[:, :20] == GREY).all()
     assert (loaded[:, 20:] == 255).all()
@@ -142,12 +142,12 @@ def _lossless(name: str) -> dict[str, bool]:
 
 
 def test_colour_profile_is_converted(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (40, 40), (200, 100, 50))
+    image = Image.new("RGB", (40, 40), (200, 100, 50))
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    picture.save(tmp_path / "s.png", icc_profile=srgb.tobytes())
+    image.save(tmp_path / "s.png", icc_profile=srgb.tobytes())
     assert np.abs(load_still(tmp_path / "s.png")[0, 0].astype(int) - (200, 100, 50)).max() <= 1
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    picture.save(tmp_path / "wrong.png", icc_profile=lab.tobytes())  # does not fit RGB: ignored
+    image.save(tmp_path / "wrong.png", icc_profile=lab.tobytes())  # does not fit RGB: ignored
     assert (load_still(tmp_path / "wrong.png") == (200, 100, 50)).all()
 
 
@@ -181,7 +181,7 @@ def test_too_small(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.tiff"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
-def test_cut_off_pictures_are_refused(tmp_path: Path, name: str, share: float) -> None:
+def test_cut_off_images_are_refused(tmp_path: Path, name: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()
@@ -192,9 +192,9 @@ def test_cut_off_pictures_are_refused(tmp_path: Path, name: str, share: float) -
     assert name in str(error.value)
 
 
-def test_not_pictures(tmp_path: Path, clip: Callable[..., Path]) -> None:
+def test_not_images(tmp_path: Path, clip: Callable[..., Path]) -> None:
     text = tmp_path / "notes.png"
-    text.write_text("hello, not a picture at all")
+    text.write_text("hello, not an image at all")
     script = tmp_path / "x.png"
     script.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
     heic = tmp_path / "photo.heic"
@@ -203,7 +203,7 @@ def test_not_pictures(tmp_path: Path, clip: Callable[..., Path]) -> None:
         (text, "PNG"),
         (script, "PNG"),
         (heic, "HEIC"),
-        (clip("film.mp4", pts=range(3)), "PNG"),
+        (clip("video.mp4", pts=range(3)), "PNG"),
     ):
         assert not is_still(path)
         with pytest.raises(InputError, match=cause) as error:
@@ -213,7 +213,7 @@ def test_not_pictures(tmp_path: Path, clip: Callable[..., Path]) -> None:
         is_still(tmp_path / "none.png")
 
 
-def test_phone_pictures_with_a_second_view_are_stills(tmp_path: Path) -> None:
+def test_phone_images_with_a_second_view_are_stills(tmp_path: Path) -> None:
     views = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
     views[0].save(tmp_path / "p.jpg", format="MPO", save_all=True, append_images=views[1:])
     assert is_still(tmp_path / "p.jpg")

@@ -1,4 +1,4 @@
-"""Films: exact times, right colours, sound in sync, whole or clearly partial."""
+"""Videos: exact times, right colours, sound in sync, whole or clearly partial."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def _copy(source: Path, target: Path, start: float | None = None, end: float | N
 
 
 @pytest.mark.parametrize("step", [Fraction(1, 25), Fraction(1001, 30000), Fraction(1, 30), Fraction(1, 60)])
-def test_times_are_carried_through_exactly(clip: Callable[..., Path], film, step: Fraction) -> None:
+def test_times_are_carried_through_exactly(clip: Callable[..., Path], video, step: Fraction) -> None:
     pts = [index * step.numerator for index in range(60)]
     source = clip("in.mp4", pts=pts, time_base=Fraction(1, step.denominator))
     writer = _copy(source, source.with_name("out.mp4"))
-    out = film(writer.path)
-    assert out.times == film(source).times == [index * step for index in range(60)]
+    out = video(writer.path)
+    assert out.times == video(source).times == [index * step for index in range(60)]
     assert out.end == 60 * step
     assert writer.frames_written == 60
 
 
-def test_variable_rate_and_last_duration(clip: Callable[..., Path], film, image) -> None:
+def test_variable_rate_and_last_duration(clip: Callable[..., Path], video, image) -> None:
     pts = [0, 33, 34, 100, 700, 1900, 1933]
     source = clip("in.mkv", pts=pts, time_base=Fraction(1, 1000))
-    out = film(_copy(source, source.with_name("out.mp4")).path)
+    out = video(_copy(source, source.with_name("out.mp4")).path)
     assert out.times == [Fraction(tick, 1000) for tick in pts]
     assert out.times[-1] < out.end <= out.times[-1] + Fraction(1, 10)
     for index, shown in enumerate(out.images):
@@ -63,23 +63,23 @@ def test_variable_rate_and_last_duration(clip: Callable[..., Path], film, image)
     base=st.sampled_from([Fraction(1, 1000), Fraction(1, 90_000), Fraction(1001, 30_000), Fraction(1, 600)]),
     last=st.integers(1, 3000),
 )
-def test_any_times_come_back(tmp_path: Path, film, gaps: list[int], base: Fraction, last: int) -> None:
+def test_any_times_come_back(tmp_path: Path, video, gaps: list[int], base: Fraction, last: int) -> None:
     times = [Fraction(0)]
     for gap in gaps:
         times.append(times[-1] + gap * base)
     with VideoWriter(tmp_path / "t.mp4", *SIZE, time_base=base, fps=Fraction(30)) as writer:
         for time in times:
             writer.write(np.zeros((48, 64, 3), np.uint8), time, last * base)
-    out = film(writer.path)
+    out = video(writer.path)
     assert out.times == times
     assert out.end == times[-1] + last * base
 
 
-def test_times_off_the_grid_are_rounded(tmp_path: Path, film) -> None:
+def test_times_off_the_grid_are_rounded(tmp_path: Path, video) -> None:
     with VideoWriter(tmp_path / "r.mp4", *SIZE) as writer:
         for index in range(10):
             writer.write(np.zeros((48, 64, 3), np.uint8), Fraction(index, 7))
-    for index, time in enumerate(film(writer.path).times):
+    for index, time in enumerate(video(writer.path).times):
         assert abs(time - Fraction(index, 7)) <= Fraction(1, 180_000)
 
 
@@ -91,13 +91,13 @@ def _boxes(path: Path) -> list[str]:
     return names
 
 
-def test_format_and_colour(tmp_path: Path, film) -> None:
+def test_format_and_colour(tmp_path: Path, video) -> None:
     """Flat colours have the luma and chroma that BT.709 limited range defines, and come back."""
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (224, 172, 105)]
     with VideoWriter(tmp_path / "c.mp4", *SIZE, crf=1) as writer:
         for index, colour in enumerate(colours):
             writer.write(np.full((48, 64, 3), colour, np.uint8), Fraction(index, 25))
-    out = film(writer.path)
+    out = video(writer.path)
     assert out.pix_fmt == "yuv420p"
     assert out.tags == (1, 1, 1, 1)
     boxes = _boxes(writer.path)
@@ -137,26 +137,26 @@ _SOUNDS = [
 @pytest.mark.parametrize("sound", _SOUNDS)
 @pytest.mark.parametrize(("cut", "fps"), [((None, None), 60), ((0.4, None), 25), ((0.4, 0.9), 60)])
 def test_sound_stays_in_sync_and_ends_with_the_cut(
-    clip: Callable[..., Path], film, sound: tuple[str, str, str], cut: tuple, fps: int
+    clip: Callable[..., Path], video, sound: tuple[str, str, str], cut: tuple, fps: int
 ) -> None:
     name, codec, expected = sound
     video = "libvpx" if name.endswith("webm") else "libx264"
     options = {"pts": range(6 * fps // 5), "time_base": Fraction(1, fps), "codec": video}
     source = clip(name, **options, audio=codec, rate=48_000, seconds=1.2, beep_s=0.6)
     writer = _copy(source, source.with_name("out.mp4"), *cut)
-    before, out = film(source), film(writer.path)
+    before, out = video(source), video(writer.path)
     assert out.audio_codec == expected
     assert writer.warnings == []
     first = next(i for i, t in enumerate(before.times) if t - before.times[0] >= Fraction(str(cut[0] or 0)))
-    shift = float(before.times[first])  # the picture that is at second 0 of the film
+    shift = float(before.times[first])  # the image that is at second 0 of the video
     assert abs(out.beep_s() - (before.beep_s() - shift)) < 0.002
     end = float(before.audio_end) if cut[1] is None else cut[1] + float(before.times[0])
     assert abs(float(out.audio_end) - (end - shift)) <= max(1 / fps, 0.0171)
 
 
-def test_webm(clip: Callable[..., Path], film) -> None:
+def test_webm(clip: Callable[..., Path], video) -> None:
     source = clip("o.webm", pts=range(20), codec="libvpx", audio="libopus", seconds=0.8, beep_s=0.4)
-    out = film(_copy(source, source.with_name("out.mp4")).path)
+    out = video(_copy(source, source.with_name("out.mp4")).path)
     assert out.times == [Fraction(index, 25) for index in range(20)]
     assert abs(out.beep_s() - 0.4) < 0.002
 
@@ -174,9 +174,9 @@ def test_copied_sound_is_bit_exact(clip: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16_000, 1), (22_050, 2), (44_100, 1), (96_000, 2)])
-def test_other_sample_rates_are_encoded_in_sync(clip: Callable[..., Path], film, rate: int, channels: int) -> None:
+def test_other_sample_rates_are_encoded_in_sync(clip: Callable[..., Path], video, rate: int, channels: int) -> None:
     source = clip("r.mkv", pts=range(50), audio="pcm_s16le", rate=rate, channels=channels, seconds=2.0, beep_s=1.2)
-    out = film(_copy(source, source.with_name("out.mp4"), 0.4, 1.8).path)
+    out = video(_copy(source, source.with_name("out.mp4"), 0.4, 1.8).path)
     assert out.sample_rate in (44_100, 48_000)
     assert abs(out.beep_s() - 0.8) < 0.002
     assert abs(float(out.audio_end) - 1.4) <= 1 / 25
@@ -184,17 +184,17 @@ def test_other_sample_rates_are_encoded_in_sync(clip: Callable[..., Path], film,
 
 @pytest.mark.parametrize(("name", "codec"), [("late.mkv", "pcm_s16le"), ("late.mp4", "aac")])
 def test_sound_that_begins_late_or_has_a_gap_keeps_its_place(
-    clip: Callable[..., Path], film, name: str, codec: str
+    clip: Callable[..., Path], video, name: str, codec: str
 ) -> None:
     source = clip(name, pts=range(50), audio=codec, seconds=1.0, beep_s=0.5, audio_offset_s=0.6, rate=48_000)
-    out = film(_copy(source, source.with_name("out.mp4")).path)
+    out = video(_copy(source, source.with_name("out.mp4")).path)
     assert abs(out.beep_s() - 1.1) < 0.003
-    cut = film(_copy(source, source.with_name("cut.mp4"), 0.2, 1.4).path)
+    cut = video(_copy(source, source.with_name("cut.mp4"), 0.2, 1.4).path)
     assert abs(cut.beep_s() - 0.9) < 0.003
     assert abs(float(cut.audio_end) - 1.2) <= 1 / 25
 
 
-def test_silence_fills_a_hole_in_the_sound(clip: Callable[..., Path], film, tmp_path: Path) -> None:
+def test_silence_fills_a_hole_in_the_sound(clip: Callable[..., Path], video, tmp_path: Path) -> None:
     """Packets taken out of a source must not pull later sound forward."""
     source = clip("whole.mkv", pts=range(50), audio="pcm_s16le", seconds=2.0, beep_s=1.5)
     holed = tmp_path / "holed.mkv"
@@ -208,11 +208,11 @@ def test_silence_fills_a_hole_in_the_sound(clip: Callable[..., Path], film, tmp_
                 continue
             packet.stream = streams[packet.stream.index]
             out.mux(packet)
-    result = film(_copy(holed, tmp_path / "out.mp4").path)
+    result = video(_copy(holed, tmp_path / "out.mp4").path)
     assert abs(result.beep_s() - 1.5) < 0.005
 
 
-def test_interrupted_sound_ends_with_the_pictures(clip: Callable[..., Path], film) -> None:
+def test_interrupted_sound_ends_with_the_images(clip: Callable[..., Path], video) -> None:
     source = clip("a.mp4", pts=range(100), audio="aac", seconds=4.0)
     with open_video(source) as reader:
         writer = VideoWriter(
@@ -224,31 +224,31 @@ def test_interrupted_sound_ends_with_the_pictures(clip: Callable[..., Path], fil
             writer.write(frame.image, frame.time)
         partial = writer.close_partial()
     assert partial is not None
-    out = film(partial)
+    out = video(partial)
     assert len(out.times) == 25
     assert abs(float(out.audio_end) - 1.0) <= 0.04
 
 
-def test_an_exception_leaves_a_playable_partial_film(tmp_path: Path, film, image) -> None:
-    (tmp_path / "out.mp4").write_bytes(b"yesterday's film")
+def test_an_exception_leaves_a_playable_partial_video(tmp_path: Path, video, image) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"yesterday's video")
     with pytest.raises(KeyboardInterrupt) as caught, VideoWriter(tmp_path / "out.mp4", *SIZE) as writer:
         for index in range(37):
             writer.write(image(index), Fraction(index, 25))
         raise KeyboardInterrupt
     assert writer.partial_path == tmp_path / "out.partial.mp4"
     assert any(str(writer.partial_path) in note and "37" in note for note in caught.value.__notes__)
-    out = film(writer.partial_path)
+    out = video(writer.partial_path)
     assert out.times == [Fraction(index, 25) for index in range(37)]
     for index, shown in enumerate(out.images):
         assert np.abs(shown[40, 60].astype(int) - image(index)[40, 60]).max() <= 6
-    assert (tmp_path / "out.mp4").read_bytes() == b"yesterday's film"
+    assert (tmp_path / "out.mp4").read_bytes() == b"yesterday's video"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "out.partial.mp4"]
 
 
 @pytest.mark.parametrize("after", [1, 10, 11, 12, 25])  # x264 gives its first packet at about frame 12
-def test_a_real_ctrl_c_at_any_moment_loses_no_frame(tmp_path: Path, film, after: int) -> None:
-    """The signal lands wherever the writer happens to be; what it counted is what the film holds."""
-    picture = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+def test_a_real_ctrl_c_at_any_moment_loses_no_frame(tmp_path: Path, video, after: int) -> None:
+    """The signal lands wherever the writer happens to be; what it counted is what the video holds."""
+    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
     written = 0
     main = threading.get_ident()
 
@@ -262,11 +262,11 @@ def test_a_real_ctrl_c_at_any_moment_loses_no_frame(tmp_path: Path, film, after:
     thread.start()
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "out.mp4", 320, 240) as writer:
         while written < 100_000:
-            writer.write(np.roll(picture, written, 1), Fraction(written, 25))
+            writer.write(np.roll(image, written, 1), Fraction(written, 25))
             written += 1
     thread.join()
     assert writer.partial_path is not None
-    out = film(writer.partial_path)
+    out = video(writer.partial_path)
     # The interruption may fall between encoding a frame and counting it.
     assert written <= len(out.times) <= written + 1
     assert out.times == [Fraction(index, 25) for index in range(len(out.times))]

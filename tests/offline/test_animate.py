@@ -13,8 +13,8 @@ from PIL import Image
 
 from personalive.engine.controls import Controls
 from personalive.errors import InputError, OutputError, PersonaLiveError
-from personalive.offline.animate import Progress
 from personalive.offline.config import ContactSheetConfig
+from personalive.progress import Progress
 from support.clips import read_film, save_picture
 from support.small_model import SMALL_SIZE_PX as SIDE
 from support.studio import Noting, Studio

@@ -14,7 +14,8 @@ import numpy as np
 from personalive.config import ModelConfig
 from personalive.engine.engine import Engine
 from personalive.models.unet import UNetConfig
-from personalive.offline.animate import Progress, animate
+from personalive.offline.animate import animate
+from personalive.progress import Progress
 from personalive.training.presets import TinyPreset
 from support.clips import save_picture, write_clip
 from support.small_engine import key_seeded_networks

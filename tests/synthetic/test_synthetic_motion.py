@@ -32,7 +32,7 @@ def test_rotation_is_right_handed_and_composed_as_the_motion_extractor_does(yaw,
     np.testing.assert_allclose(np.array([0.0, 0.0, -1.0]) @ R, expected, atol=1e-12)
 
 
-def test_projection_scales_and_shifts_the_picture_plane_only():
+def test_projection_scales_and_shifts_the_image_plane_only():
     motion = Motion(0.0, 0.0, 90.0, 2.0, 0.25, -0.5, Motion.neutral().expression)
     np.testing.assert_allclose(project(np.array([[1.0, 0.0, 3.0]]), motion), [[0.25, 1.5, 6.0]], atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Pictures of the synthetic heads and their ground truth."""
+"""Images of the synthetic heads and their ground truth."""
 
 import dataclasses
 
@@ -95,7 +95,7 @@ def test_keypoints_lie_on_the_neutral_head_and_follow_the_formula(who):
     heads = np.unique(model.triangles[(model.kinds == HEAD) | (model.kinds == EYE)])
     surface = project(posed_vertices(who, Motion.neutral())[heads], motion)
     gap = np.linalg.norm(frame.keypoints[:, None] - surface[None], axis=-1).min(1)
-    assert gap.max() < 0.025  # in picture units: 1.6 pixels of 128
+    assert gap.max() < 0.025  # in image units: 1.6 pixels of 128
 
 
 def test_canonical_keypoints_belong_to_the_person():
@@ -111,7 +111,7 @@ def test_canonical_keypoints_belong_to_the_person():
 
 @pytest.mark.parametrize("who", PEOPLE, ids=lambda who: str(who.seed))
 @pytest.mark.parametrize("frame", [0, 60, 133])
-def test_masks_are_visible_nested_and_inside_the_picture(who, frame):
+def test_masks_are_visible_nested_and_inside_the_image(who, frame):
     out = render(who, Performance.sample(who.seed).at(frame), SIZE)
     assert out.face_mask.sum() > 0.05 * SIZE**2
     assert out.mouth_mask.sum() > 20
@@ -187,7 +187,7 @@ def test_the_face_box_frames_eyes_and_open_mouth(who):
     assert 0.4 * SIZE < side < 0.75 * SIZE
 
 
-def test_every_expression_changes_the_picture():
+def test_every_expression_changes_the_image():
     neutral = render(PEOPLE[0], Motion.neutral(), SIZE).image.astype(int)
     for name in EXPRESSION_NAMES:
         changed = np.abs(render(PEOPLE[0], Motion.neutral(**{name: 1.0}), SIZE).image.astype(int) - neutral)

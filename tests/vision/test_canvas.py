@@ -1,4 +1,4 @@
-"""Canvas and face box against the recorded ones, and at the picture's edges."""
+"""Canvas and face box against the recorded ones, and at the image's edges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def keypoints_at(*pixels: tuple[float, float], size_px: int) -> Tensor:
 
 @st.composite
 def any_keypoints(draw) -> Tensor:
-    """Seeded noise around any centre, small or large, in the picture or far outside."""
+    """Seeded noise around any centre, small or large, in the image or far outside."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     centre = torch.tensor([draw(st.floats(-3, 3)), draw(st.floats(-3, 3)), 0.0])
     return centre + draw(st.floats(0, 3)) * torch.randn(2, 21, 3, generator=generator)
@@ -79,7 +79,7 @@ def test_frames_do_not_draw_on_each_other():
 
 @quick
 @given(keypoints=any_keypoints(), size_px=st.integers(8, 96))
-def test_any_keypoints_give_a_canvas_in_range_and_a_box_inside_the_picture(keypoints: Tensor, size_px: int):
+def test_any_keypoints_give_a_canvas_in_range_and_a_box_inside_the_image(keypoints: Tensor, size_px: int):
     canvas = draw_canvas(keypoints, size_px)
     assert canvas.shape == (2, 3, size_px, size_px)
     assert 0 <= canvas.min() <= canvas.max() <= 1

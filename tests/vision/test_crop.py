@@ -1,4 +1,4 @@
-"""Crops against pictures whose resized values are known, and with boxes that are no good."""
+"""Crops against images whose resized values are known, and with boxes that are no good."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from personalive.vision.crop import crop_faces
+from personalive.vision.canvas import crop_faces
 
 WIDTH, HEIGHT = 40, 30
 
@@ -69,7 +69,7 @@ def test_an_empty_box_becomes_its_nearest_pixel(box: tuple[int, ...], x: int, y:
     assert torch.equal(crop[1], torch.full((4, 4), float(y)))
 
 
-def test_a_box_that_sticks_out_is_cut_to_the_picture():
+def test_a_box_that_sticks_out_is_cut_to_the_image():
     cut = crop_faces(ramps(), torch.tensor([[-5, 10, 10, 99]]), 12)
     assert torch.equal(cut, crop_faces(ramps(), torch.tensor([[0, 10, 10, HEIGHT]]), 12))
 

@@ -16,12 +16,12 @@ from personalive.vision.faces import FaceBox, HaarDetector, YuNetDetector, find_
 YUNET_NAME = Path(FACE_DETECTOR).name
 
 
-def draw_face(picture: np.ndarray, x: int, y: int, side: int) -> None:
+def draw_face(image: np.ndarray, x: int, y: int, side: int) -> None:
     """Paint a shaded cartoon face that a frontal cascade takes for one, in the square (x, y, side)."""
 
     def ellipse(cx: float, cy: float, rx: float, ry: float, grey: int) -> None:
         centre = (round(x + cx * side), round(y + cy * side))
-        cv2.ellipse(picture, centre, (round(rx * side), round(ry * side)), 0, 0, 360, (grey,) * 3, -1)
+        cv2.ellipse(image, centre, (round(rx * side), round(ry * side)), 0, 0, 360, (grey,) * 3, -1)
 
     ellipse(0.5, 0.47, 0.43, 0.55, 60)  # hair
     ellipse(0.5, 0.55, 0.36, 0.5, 205)  # skin
@@ -33,7 +33,7 @@ def draw_face(picture: np.ndarray, x: int, y: int, side: int) -> None:
     ellipse(0.5, 0.56, 0.04, 0.14, 225)  # ridge of the nose
     ellipse(0.5, 0.68, 0.075, 0.025, 130)
     ellipse(0.5, 0.82, 0.15, 0.035, 95)  # mouth
-    picture[:] = cv2.GaussianBlur(picture, (0, 0), max(side / 90, 0.5))
+    image[:] = cv2.GaussianBlur(image, (0, 0), max(side / 90, 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,10 @@ def haar() -> HaarDetector:
 
 
 def test_haar_finds_drawn_faces_where_they_are_largest_first(haar: HaarDetector) -> None:
-    picture = np.full((480, 900, 3), 150, np.uint8)
-    draw_face(picture, 80, 150, 150)
-    draw_face(picture, 500, 100, 260)
-    faces = haar.detect(picture)
+    image = np.full((480, 900, 3), 150, np.uint8)
+    draw_face(image, 80, 150, 150)
+    draw_face(image, 500, 100, 260)
+    faces = haar.detect(image)
     assert len(faces) == 2
     for face, (x, y, side) in zip(faces, [(500, 100, 260), (80, 150, 150)], strict=True):
         assert face.centre[0] == pytest.approx(x + side / 2, abs=0.12 * side)
@@ -53,23 +53,23 @@ def test_haar_finds_drawn_faces_where_they_are_largest_first(haar: HaarDetector)
         assert 0.6 * side < face.side_px < 1.4 * side
 
 
-def test_boxes_are_in_the_pixels_of_the_given_picture(haar: HaarDetector) -> None:
-    picture = np.full((320, 320, 3), 150, np.uint8)
-    draw_face(picture, 90, 80, 150)
-    (small,) = haar.detect(picture)
-    (large,) = haar.detect(np.ascontiguousarray(picture.repeat(3, axis=0).repeat(3, axis=1)))
+def test_boxes_are_in_the_pixels_of_the_given_image(haar: HaarDetector) -> None:
+    image = np.full((320, 320, 3), 150, np.uint8)
+    draw_face(image, 90, 80, 150)
+    (small,) = haar.detect(image)
+    (large,) = haar.detect(np.ascontiguousarray(image.repeat(3, axis=0).repeat(3, axis=1)))
     tripled = [3 * value for value in (small.x, small.y, small.width, small.height)]
     assert [large.x, large.y, large.width, large.height] == pytest.approx(tripled, abs=6)
 
 
 def test_too_small_faces_are_ignored() -> None:
-    picture = np.full((320, 320, 3), 150, np.uint8)
-    draw_face(picture, 90, 80, 150)
-    assert HaarDetector(FramingConfig(min_face_share=0.2)).detect(picture)
-    assert HaarDetector(FramingConfig(min_face_share=0.6)).detect(picture) == []
+    image = np.full((320, 320, 3), 150, np.uint8)
+    draw_face(image, 90, 80, 150)
+    assert HaarDetector(FramingConfig(min_face_share=0.2)).detect(image)
+    assert HaarDetector(FramingConfig(min_face_share=0.6)).detect(image) == []
 
 
-def test_haar_finds_nothing_in_noise_and_plain_pictures(haar: HaarDetector) -> None:
+def test_haar_finds_nothing_in_noise_and_plain_images(haar: HaarDetector) -> None:
     rng = np.random.default_rng(0)
     for blur in (1, 4, 9):
         noise = cv2.GaussianBlur(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8), (0, 0), blur)
@@ -83,7 +83,7 @@ def test_slivers_have_no_face(haar: HaarDetector, shape: tuple[int, int]) -> Non
     assert haar.detect(np.zeros((*shape, 3), np.uint8)) == []
 
 
-def test_a_grey_picture_is_refused(haar: HaarDetector) -> None:
+def test_a_grey_image_is_refused(haar: HaarDetector) -> None:
     with pytest.raises(InputError, match="RGB"):
         haar.detect(np.zeros((64, 64), np.uint8))
 

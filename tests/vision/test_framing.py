@@ -41,7 +41,7 @@ class BlockDetector:
         return sorted(found, key=lambda face: -face.width * face.height)
 
 
-def picture(*spots: Spot, grey: int = 100, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+def scene(*spots: Spot, grey: int = 100, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
     image = np.full((*shape, 3), grey, np.uint8)
     for x, y, side in spots:
         image[y : y + side, x : x + side] = FACE
@@ -65,7 +65,7 @@ def faces_in(frames: Sequence[FramedFrame]) -> list[bool]:
 
 
 def test_a_portrait_is_cropped_around_its_largest_face() -> None:
-    image = picture((40, 40, 20), (600, 500, 100), shape=(1000, 1200))
+    image = scene((40, 40, 20), (600, 500, 100), shape=(1000, 1200))
     framed = frame_portrait(image, BlockDetector())
     assert framed.image.shape == (190, 190, 3)
     assert framed.face is not None
@@ -80,24 +80,24 @@ def test_a_portrait_is_cropped_around_its_largest_face() -> None:
 
 def test_a_portrait_without_a_face_says_how_to_go_on() -> None:
     with pytest.raises(FaceNotFoundError, match="--framing center") as caught:
-        frame_portrait(picture(shape=(64, 64)), BlockDetector())
+        frame_portrait(scene(shape=(64, 64)), BlockDetector())
     assert "\n" not in str(caught.value)
 
 
 def test_a_portrait_without_a_face_is_centred_where_that_is_allowed() -> None:
-    framed = frame_portrait(picture(), BlockDetector(), allow_center_fallback=True)
+    framed = frame_portrait(scene(), BlockDetector(), allow_center_fallback=True)
     assert framed.box == Square(70, 0, 180)
     assert "centred" in framed.note
 
 
 def test_portrait_modes_without_detection() -> None:
-    assert frame_portrait(picture(), None, "center").box == Square(70, 0, 180)
+    assert frame_portrait(scene(), None, "center").box == Square(70, 0, 180)
     square = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     np.testing.assert_array_equal(frame_portrait(square, None, "none").image, square)
     with pytest.raises(InputError, match="not square"):
-        frame_portrait(picture(), None, "none")
+        frame_portrait(scene(), None, "none")
     with pytest.raises(ValueError, match="detector"):
-        frame_portrait(picture(), None, "auto")
+        frame_portrait(scene(), None, "auto")
 
 
 # --- one shot ---------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_portrait_modes_without_detection() -> None:
 @settings(max_examples=25, deadline=None)
 def test_one_square_holds_still_for_a_moving_jittered_face(steps: list[tuple[int, int]], live: bool) -> None:
     spots = [(140 + x, 70 + y, 50) for x, y in steps]
-    clip = [picture(spot) for spot in spots]
+    clip = [scene(spot) for spot in spots]
     stream = framer(BlockDetector(jitter_px=2), live=live)
     framed = run(stream, clip)
     assert [frame.index for frame in framed] == list(range(len(clip)))
@@ -124,24 +124,24 @@ def test_one_square_holds_still_for_a_moving_jittered_face(steps: list[tuple[int
 
 def test_frames_come_out_after_the_look_ahead_and_then_one_by_one() -> None:
     stream = framer()
-    ready = [len(stream.push(picture((140, 70, 50)))) for _ in range(CONFIG.look_ahead_frames + 5)]
+    ready = [len(stream.push(scene((140, 70, 50)))) for _ in range(CONFIG.look_ahead_frames + 5)]
     assert ready == [0] * (CONFIG.look_ahead_frames - 1) + [CONFIG.look_ahead_frames] + [1] * 5
     assert stream.flush() == []
 
 
 def test_live_frames_come_out_at_once() -> None:
     stream = framer(live=True)
-    assert [len(stream.push(picture((140, 70, 50)))) for _ in range(20)] == [1] * 20
+    assert [len(stream.push(scene((140, 70, 50)))) for _ in range(20)] == [1] * 20
 
 
 def test_a_settled_face_is_searched_for_every_few_frames_only() -> None:
     detector = BlockDetector()
-    run(framer(detector), [picture((140, 70, 50))] * (CONFIG.look_ahead_frames + 40))
+    run(framer(detector), [scene((140, 70, 50))] * (CONFIG.look_ahead_frames + 40))
     assert detector.searches == CONFIG.look_ahead_frames + 40 // CONFIG.detect_every_frames
 
 
 def test_the_larger_face_is_followed_though_another_grows_larger() -> None:
-    clip = [picture((40, 70, 50), (220, 70, 30 + min(step, 40))) for step in range(60)]
+    clip = [scene((40, 70, 50), (220, 70, 30 + min(step, 40))) for step in range(60)]
     stream = framer()
     run(stream, clip)
     (used,) = stream.report.squares
@@ -151,14 +151,14 @@ def test_the_larger_face_is_followed_though_another_grows_larger() -> None:
 
 # --- frames without a face --------------------------------------------------------------------------------
 
-SEEN, GONE = picture((140, 70, 50)), picture()
+SEEN, GONE = scene((140, 70, 50)), scene()
 
 
 def interrupted(gap: int) -> list[np.ndarray]:
     return [SEEN] * 20 + [GONE] * gap + [SEEN] * 10
 
 
-def test_hold_repeats_the_last_good_picture_and_the_same_square_goes_on() -> None:
+def test_hold_repeats_the_last_good_image_and_the_same_square_goes_on() -> None:
     stream = framer()
     framed = run(stream, interrupted(30))
     lost = [frame.index for frame in framed if not frame.face_found]
@@ -193,7 +193,7 @@ def test_missed_detections_are_bridged_up_to_a_limit() -> None:
     assert stream.report.frames_without_face == 2
 
 
-def test_frames_before_the_first_face_are_given_its_picture() -> None:
+def test_frames_before_the_first_face_are_given_its_image() -> None:
     framed = run(framer(), [GONE] * 7 + [SEEN] * 20)
     assert [frame.index for frame in framed] == list(range(27))
     assert faces_in(framed) == [False] * 7 + [True] * 20
@@ -227,7 +227,7 @@ def test_memory_stays_bounded_while_no_face_or_a_shot_is_waited_for() -> None:
 
 
 def test_a_cut_chooses_a_new_square() -> None:
-    clip = [picture((40, 70, 50))] * 30 + [picture((220, 60, 60), grey=200)] * 30
+    clip = [scene((40, 70, 50))] * 30 + [scene((220, 60, 60), grey=200)] * 30
     stream = framer()
     framed = run(stream, clip)
     assert [frame.index for frame in framed if frame.cut] == [30]
@@ -238,7 +238,7 @@ def test_a_cut_chooses_a_new_square() -> None:
 
 
 def test_a_cut_within_the_look_ahead_does_not_mix_shots() -> None:
-    clip = [picture((40, 70, 50))] * 5 + [picture((220, 60, 60), grey=200)] * 30
+    clip = [scene((40, 70, 50))] * 5 + [scene((220, 60, 60), grey=200)] * 30
     stream = framer()
     run(stream, clip)
     first, second = stream.report.squares
@@ -247,14 +247,14 @@ def test_a_cut_within_the_look_ahead_does_not_mix_shots() -> None:
 
 
 def test_a_flash_is_not_a_cut() -> None:
-    clip = [picture((140, 70, 50), grey=100 + 100 * (step in (25, 26))) for step in range(50)]
+    clip = [scene((140, 70, 50), grey=100 + 100 * (step in (25, 26))) for step in range(50)]
     stream = framer()
     run(stream, clip)
     assert stream.report.cuts == 0
 
 
 def test_a_change_of_size_is_a_cut() -> None:
-    clip = [SEEN] * 20 + [picture((40, 200, 60), shape=(320, 180))] * 20
+    clip = [SEEN] * 20 + [scene((40, 200, 60), shape=(320, 180))] * 20
     stream = framer()
     framed = run(stream, clip)
     assert [frame.index for frame in framed if frame.cut] == [20]
@@ -262,7 +262,7 @@ def test_a_change_of_size_is_a_cut() -> None:
 
 
 def test_a_face_that_walks_away_for_good_gets_a_new_square() -> None:
-    clip = [picture((20 + 6 * min(max(step - 20, 0), 35), 70, 50)) for step in range(110)]
+    clip = [scene((20 + 6 * min(max(step - 20, 0), 35), 70, 50)) for step in range(110)]
     stream = framer()
     framed = run(stream, clip)
     assert stream.report.cuts >= 1
@@ -273,7 +273,7 @@ def test_a_face_that_walks_away_for_good_gets_a_new_square() -> None:
 
 
 def test_a_face_that_steps_out_for_a_moment_does_not() -> None:
-    clip = [picture((20 + 120 * (25 <= step < 33), 70, 50)) for step in range(60)]
+    clip = [scene((20 + 120 * (25 <= step < 33), 70, 50)) for step in range(60)]
     stream = framer()
     framed = run(stream, clip)
     assert stream.report.cuts == 0
@@ -281,7 +281,7 @@ def test_a_face_that_steps_out_for_a_moment_does_not() -> None:
 
 
 def test_a_face_that_goes_far_back_gets_a_smaller_square() -> None:
-    clip = [picture((140, 70, 60))] * 20 + [picture((155, 85, 20))] * 60
+    clip = [scene((140, 70, 60))] * 20 + [scene((155, 85, 20))] * 60
     stream = framer()
     run(stream, clip)
     first, last = stream.report.squares
@@ -303,7 +303,7 @@ def test_center_and_none_never_look_for_faces() -> None:
 
 def test_center_reports_cuts() -> None:
     stream = DrivingFramer(None, "center", size_px=64)
-    framed = run(stream, [picture(grey=50)] * 5 + [picture(grey=200)] * 5)
+    framed = run(stream, [scene(grey=50)] * 5 + [scene(grey=200)] * 5)
     assert [frame.index for frame in framed if frame.cut] == [5]
 
 
@@ -331,7 +331,7 @@ def test_a_short_clip_of_drawn_heads_is_centred_at_its_end() -> None:
 
 def test_the_report_is_json_and_bounded() -> None:
     stream = framer(config=FramingConfig(reported_squares=2))
-    clip = [picture((40 + 180 * (step // 15 % 2), 70, 50), grey=60 + 120 * (step // 15 % 2)) for step in range(75)]
+    clip = [scene((40 + 180 * (step // 15 % 2), 70, 50), grey=60 + 120 * (step // 15 % 2)) for step in range(75)]
     run(stream, clip)
     report = json.loads(json.dumps(stream.report.to_json()))
     assert report["frames"] == 75

@@ -10,7 +10,7 @@ from PIL import Image
 from personalive.errors import InputError
 from personalive.vision.resize import (
     Square,
-    check_picture,
+    check_image,
     crop_and_resize,
     crop_square,
     frames_to_tensor,
@@ -21,14 +21,14 @@ from personalive.vision.resize import (
 )
 
 
-def random_picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_portraits_are_resized_by_pil_lanczos() -> None:
-    picture = random_picture(70, 50)
-    expected = np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.LANCZOS))
-    np.testing.assert_array_equal(resize_portrait(picture, 32), expected)
+    image = random_image(70, 50)
+    expected = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(resize_portrait(image, 32), expected)
 
 
 def test_frames_are_resized_without_antialiasing() -> None:
@@ -54,10 +54,10 @@ def test_frames_of_the_right_size_are_untouched() -> None:
     y=st.integers(-60, 60),
     side=st.integers(1, 50),
 )
-def test_a_crop_repeats_the_edge_outside_the_picture(height: int, width: int, x: int, y: int, side: int) -> None:
-    picture = random_picture(height, width)
-    crop = crop_square(picture, Square(x, y, side))
-    padded = np.pad(picture, ((120, 120), (120, 120), (0, 0)), mode="edge")
+def test_a_crop_repeats_the_edge_outside_the_image(height: int, width: int, x: int, y: int, side: int) -> None:
+    image = random_image(height, width)
+    crop = crop_square(image, Square(x, y, side))
+    padded = np.pad(image, ((120, 120), (120, 120), (0, 0)), mode="edge")
     np.testing.assert_array_equal(crop, padded[120 + y : 120 + y + side, 120 + x : 120 + x + side])
 
 
@@ -73,9 +73,9 @@ def test_a_marked_point_lands_where_geometry_says(
     column: int, row: int, x: int, y: int, side: int, size: int
 ) -> None:
     assume(max(column - x, row - y) + 4 <= side)  # the whole mark is inside the square
-    picture = np.zeros((110, 110, 3), np.uint8)
-    picture[row - 3 : row + 4, column - 3 : column + 4] = 255
-    framed = crop_and_resize(picture, Square(x, y, side), size)[..., 0].astype(float)
+    image = np.zeros((110, 110, 3), np.uint8)
+    image[row - 3 : row + 4, column - 3 : column + 4] = 255
+    framed = crop_and_resize(image, Square(x, y, side), size)[..., 0].astype(float)
     rows, columns = np.indices(framed.shape)
     scale = size / side
     # Pixel centres lie at half pixels, before and after.
@@ -84,17 +84,17 @@ def test_a_marked_point_lands_where_geometry_says(
 
 
 def test_shrinking_crops_averages_areas() -> None:
-    picture = random_picture(64, 64)
-    framed = crop_and_resize(picture, Square(0, 0, 64), 16).astype(float)
-    areas = picture.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
+    image = random_image(64, 64)
+    framed = crop_and_resize(image, Square(0, 0, 64), 16).astype(float)
+    areas = image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
     assert np.abs(framed - areas).max() <= 0.5 + 1e-6
 
 
 def test_a_crop_of_the_same_size_keeps_its_pixels_and_owns_them() -> None:
-    picture = random_picture(16, 16)
-    framed = crop_and_resize(picture, Square(0, 0, 16), 16)
-    np.testing.assert_array_equal(framed, picture)
-    assert not np.shares_memory(framed, picture)
+    image = random_image(16, 16)
+    framed = crop_and_resize(image, Square(0, 0, 16), 16)
+    np.testing.assert_array_equal(framed, image)
+    assert not np.shares_memory(framed, image)
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), longest=st.integers(1, 200))
@@ -117,16 +117,16 @@ def test_every_byte_survives_the_way_to_a_tensor_and_back(value_range: str, lowe
     np.testing.assert_array_equal(tensor_to_frames(tensor, value_range), frames)
 
 
-def test_channels_keep_their_order_and_one_picture_becomes_a_batch() -> None:
-    picture = np.zeros((2, 2, 3), np.uint8)
-    picture[..., 2] = 255
-    tensor = frames_to_tensor(picture, "unit")
+def test_channels_keep_their_order_and_one_image_becomes_a_batch() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[..., 2] = 255
+    tensor = frames_to_tensor(image, "unit")
     assert tensor.shape == (1, 3, 2, 2)
     assert tensor.mean(dim=(0, 2, 3)).tolist() == [0, 0, 1]
 
 
 def test_read_only_and_strided_frames_are_accepted() -> None:
-    frames = random_picture(8, 8)[None]
+    frames = random_image(8, 8)[None]
     frames.flags.writeable = False
     torch.testing.assert_close(frames_to_tensor(frames[:, ::2], "unit"), frames_to_tensor(frames, "unit")[:, :, ::2])
 
@@ -138,7 +138,7 @@ def test_images_out_of_range_are_clamped_and_rounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((4, 4), np.uint8),
         np.zeros((4, 4, 4), np.uint8),
@@ -146,9 +146,9 @@ def test_images_out_of_range_are_clamped_and_rounded() -> None:
         np.zeros((0, 4, 3), np.uint8),
     ],
 )
-def test_anything_but_rgb_bytes_is_refused_in_one_line(picture: np.ndarray) -> None:
+def test_anything_but_rgb_bytes_is_refused_in_one_line(image: np.ndarray) -> None:
     with pytest.raises(InputError, match="cannot be used") as caught:
-        check_picture(picture)
+        check_image(image)
     assert "\n" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""A head moved by geometry alone, against rendered heads whose true pictures are known."""
+"""A head moved by geometry alone, against rendered heads whose true images are known."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ MOTIONS = [dataclasses.replace(STILL, **way) for way in WAYS.values()]
 
 
 def test_nothing_moves_where_the_pose_stays():
-    picture, pose = head(3, MOTIONS[1])
-    torch.testing.assert_close(move_head(picture, pose, pose), picture, atol=2e-3, rtol=0)
+    image, pose = head(3, MOTIONS[1])
+    torch.testing.assert_close(move_head(image, pose, pose), image, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("motion", MOTIONS, ids=WAYS.keys())
-def test_it_comes_closer_to_the_true_picture_than_the_portrait(motion: Motion):
+def test_it_comes_closer_to_the_true_image_than_the_portrait(motion: Motion):
     moved, copied = [], []
     for person in (11, 12, 13):
         portrait, held = head(person, STILL)
@@ -106,21 +106,21 @@ def test_any_pose_gives_numbers(yaw: float, pitch: float, x: float, y: float, sc
         assert field.isfinite().all()
 
 
-def test_several_pictures_are_moved_each_its_own_way():
-    pictures, poses = zip(*(head(n, motion) for n, motion in enumerate(MOTIONS[:3])), strict=True)
+def test_several_images_are_moved_each_its_own_way():
+    images, poses = zip(*(head(n, motion) for n, motion in enumerate(MOTIONS[:3])), strict=True)
     wanted = [poses[i - 1] for i in range(3)]
     wanted = [dataclasses.replace(held, yaw=w.yaw, pitch=w.pitch) for held, w in zip(poses, wanted, strict=True)]
-    together = move_head(torch.cat(pictures), HeadPose.cat(poses), HeadPose.cat(wanted))
-    alone = [move_head(p, h, w) for p, h, w in zip(pictures, poses, wanted, strict=True)]
+    together = move_head(torch.cat(images), HeadPose.cat(poses), HeadPose.cat(wanted))
+    alone = [move_head(p, h, w) for p, h, w in zip(images, poses, wanted, strict=True)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-def test_half_precision_pictures_keep_their_kind_and_place():
-    picture, held = head(2, STILL)
+def test_half_precision_images_keep_their_kind_and_place():
+    image, held = head(2, STILL)
     _, wanted = head(2, MOTIONS[1])
-    moved = move_head(picture.bfloat16(), held, wanted)
+    moved = move_head(image.bfloat16(), held, wanted)
     assert moved.dtype is torch.bfloat16
-    torch.testing.assert_close(moved.float(), move_head(picture, held, wanted), atol=0.01, rtol=0)
+    torch.testing.assert_close(moved.float(), move_head(image, held, wanted), atol=0.01, rtol=0)
 
 
 def test_autocast_does_not_move_the_field():

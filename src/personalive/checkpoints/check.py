@@ -1,4 +1,4 @@
-"""What is in a weights folder and what is wrong with it, without loading any weights."""
+"""Report on a weights folder: its contents and its faults, without loading any weights."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from personalive.checkpoints.build import build_part
 from personalive.checkpoints.files import read_infos
 from personalive.checkpoints.folder import CheckpointFolder, resolve_root
 from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import PARTS, find_part, missing_files, parts_of
+from personalive.checkpoints.networks import build_part
 from personalive.checkpoints.strict import KeyDifference, canonical_infos, compare, merge_infos, module_infos
 from personalive.errors import CheckpointError
 
@@ -24,13 +24,13 @@ class PartReport:
     size_bytes: int = 0
     tensors: int = 0
     parameters: int = 0  # values in all tensors
-    formats: tuple[str, ...] = ()  # number formats on disk, e.g. ("float16",)
+    dtypes: tuple[str, ...] = ()  # on disk, e.g. ("float16",)
     difference: KeyDifference = field(default_factory=KeyDifference)
     problem: str | None = None  # one line, or None when the part can be loaded
 
     @property
     def ok(self) -> bool:
-        """Whether the part can be loaded."""
+        """True if the part can be loaded."""
         return self.problem is None
 
 
@@ -45,7 +45,7 @@ class FolderReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every network can be loaded."""
+        """True if every network can be loaded."""
         return self.problem is None and not self.missing_files and all(part.ok for part in self.parts)
 
 
@@ -89,7 +89,7 @@ def _compare_part(folder: CheckpointFolder, part: str, paths: Sequence[Path], si
         size_bytes=size_bytes,
         tensors=len(infos),
         parameters=sum(_count(info.shape) for info in infos.values()),
-        formats=tuple(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})),
+        dtypes=tuple(sorted({str(info.dtype).removeprefix("torch.") for info in infos.values()})),
         difference=difference,
         problem=str(difference) if difference else None,
     )

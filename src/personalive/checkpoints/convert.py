@@ -11,25 +11,15 @@ import torch
 from torch import Tensor
 
 from personalive.checkpoints.check import check_folder
-from personalive.checkpoints.files import TensorInfo, read_tensors
+from personalive.checkpoints.files import TensorInfo, read_tensors, whole_folder, write_safetensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES, KeyRules
 from personalive.checkpoints.layout import CONFIGS, PARTS, parts_of
-from personalive.checkpoints.write import whole_folder, write_safetensors
 from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError, OutputError
+from personalive.progress import Meter, Progress
 
-
-@dataclass(frozen=True, slots=True)
-class ConvertProgress:
-    """How far a conversion is. Bytes are those of the converted files."""
-
-    file: str
-    done_bytes: int
-    total_bytes: int
-
-
-ProgressCallback = Callable[[ConvertProgress], None]
+ProgressCallback = Callable[[Progress], None]  # bytes of the converted files
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +60,9 @@ def convert_folder(
                 "free some or choose another disk"
             )
         _copy_beside(folder.root, temporary)
-        done = 0
+        meter, done = Meter(total, "bytes"), 0
         for job in _jobs(folder):
-            done += _convert_file(job, temporary, dtype, _forward(progress, job.name, done, total))
+            done += _convert_file(job, temporary, dtype, _forward(progress, meter, job.name, done))
         _verify(temporary)
     return destination
 
@@ -131,7 +121,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _fits(original: Tensor, converted: Tensor) -> bool:
-    """Whether every finite value stayed finite."""
+    """Return True if every finite value stayed finite."""
     if converted.dtype == original.dtype or original.numel() == 0:
         return True
     low, high = original.aminmax()
@@ -148,7 +138,7 @@ def _verify(root: Path) -> None:
         raise OutputError(f"converted folder is not whole ({next(filter(None, problems))}): convert again")
 
 
-def _forward(progress: ProgressCallback | None, name: str, before: int, total: int) -> Callable[[int], None] | None:
+def _forward(progress: ProgressCallback | None, meter: Meter, name: str, before: int) -> Callable[[int], None] | None:
     if progress is None:
         return None
-    return lambda written: progress(ConvertProgress(name, min(before + written, total), total))
+    return lambda written: progress(meter.at(min(before + written, meter.total or 0), Path(name).name))

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from personalive.checkpoints.build import building
 from personalive.checkpoints.folder import CheckpointFolder, read_config
 from personalive.checkpoints.layout import WeightFile
+from personalive.checkpoints.networks import building
 from personalive.checkpoints.strict import load_files
 from personalive.config import TAESD, default_decoder_folder
 from personalive.errors import CheckpointError
@@ -61,7 +61,7 @@ def _build(config: dict[str, Any]) -> nn.Module:
 
 
 def _check_fit(decoder: Any, model: CheckpointFolder, root: Path) -> None:
-    """By shapes: a picture is as many times larger than its latent, and latents have as many channels."""
+    """By shapes: an image is as many times larger than its latent, and latents have as many channels."""
     channels, stride = model.vae["latent_channels"], 2 ** (len(model.vae["block_out_channels"]) - 1)
     own = decoder.config.latent_channels
     if own != channels:

@@ -20,48 +20,34 @@ from personalive.checkpoints.config import DownloadConfig
 from personalive.checkpoints.hub import AGAIN, ConnectionLostError, Hub, RemoteFile
 from personalive.checkpoints.sources import RELEASED, Source
 from personalive.errors import DownloadError
+from personalive.progress import Meter, Progress
 
 _DEFAULTS = DownloadConfig()
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadProgress:
-    """Progress over all files. Bytes already on disk count as done; the rate is of this run."""
-
-    file: str
-    done_bytes: int
-    total_bytes: int
-    bytes_per_s: float
-    left_s: float | None  # None until a rate is known
-
-
-ProgressCallback = Callable[[DownloadProgress], None]
+ProgressCallback = Callable[[Progress], None]  # bytes over all files; those on disk already count as done
 
 
 @dataclass(slots=True)
-class _Meter:
+class _Count:
     """Count of the bytes on disk over all files, reported at most every ``interval_s``."""
 
-    total: int
-    found: int  # on disk before this run
+    meter: Meter
     callback: ProgressCallback | None
     interval_s: float
-    done: int = field(init=False)
-    started: float = field(init=False, default_factory=time.monotonic)
+    done: float = field(init=False)
     reported: float = field(init=False, default=-1e9)
 
     def __post_init__(self) -> None:
-        self.done = self.found
+        self.done = self.meter.found
 
     def add(self, name: str, count: int) -> None:
         self.done += count
-        now = time.monotonic()
-        if self.callback is None or (now - self.reported < self.interval_s and self.done < self.total):
+        early = self.meter.seconds - self.reported < self.interval_s and self.done < (self.meter.total or 0)
+        if self.callback is None or early:
             return
-        self.reported = now
-        rate = max(self.done - self.found, 0) / max(now - self.started, 1e-6)
-        left = (self.total - self.done) / rate if rate else None
-        self.callback(DownloadProgress(name, self.done, self.total, rate, left))
+        self.reported = self.meter.seconds
+        self.callback(self.meter.at(self.done, Path(name).name))
 
 
 def download_weights(
@@ -89,15 +75,12 @@ def download_weights(
     files = [_choose(source, listing(source.repo, source.revision), folder, hub.endpoint) for source in sources]
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        meter = _Meter(
-            sum(remote.size for remote, _ in files),
-            sum(_bytes_on_disk(remote, path) for remote, path in files),
-            progress,
-            settings.report_interval_s,
-        )
-        _check_space(folder, meter.total - meter.found)
+        total = sum(remote.size for remote, _ in files)
+        found = sum(_bytes_on_disk(remote, path) for remote, path in files)
+        _check_space(folder, total - found)
+        count = _Count(Meter(total, "bytes", found=found), progress, settings.report_interval_s)
         for remote, path in files:
-            _fetch(hub, remote, path, meter, settings)
+            _fetch(hub, remote, path, count, settings)
     return [path for _, path in files]
 
 
@@ -142,19 +125,19 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _fetch(hub: Hub, remote: RemoteFile, path: Path, meter: _Meter, settings: DownloadConfig) -> None:
+def _fetch(hub: Hub, remote: RemoteFile, path: Path, count: _Count, settings: DownloadConfig) -> None:
     """Put one file in place, verified. A different file that is there already is never overwritten."""
     if path.exists():
         if not remote.matches(path):
             raise DownloadError(
                 f"{path}: differs from the published file and is not overwritten: remove it or choose another folder"
             )
-        meter.add(remote.path, 0)
+        count.add(remote.path, 0)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(remote, path)
     with partial.open("ab") as file:
-        _complete(hub, remote, file, meter, settings)
+        _complete(hub, remote, file, count, settings)
     if not remote.matches(partial):
         partial.unlink()
         raise DownloadError(
@@ -164,13 +147,13 @@ def _fetch(hub: Hub, remote: RemoteFile, path: Path, meter: _Meter, settings: Do
     partial.replace(path)
 
 
-def _complete(hub: Hub, remote: RemoteFile, file: BinaryIO, meter: _Meter, settings: DownloadConfig) -> None:
+def _complete(hub: Hub, remote: RemoteFile, file: BinaryIO, count: _Count, settings: DownloadConfig) -> None:
     """Append to the partial file until it is whole, reconnecting where needed."""
     failures = 0
     while (before := file.tell()) < remote.size:
         lost = "the connection closed early"
         try:
-            _receive(hub, remote, file, meter)
+            _receive(hub, remote, file, count)
         except ConnectionLostError as error:
             lost = str(error)
         if file.tell() == remote.size:
@@ -181,11 +164,11 @@ def _complete(hub: Hub, remote: RemoteFile, file: BinaryIO, meter: _Meter, setti
         time.sleep(settings.retry_pause_s)
 
 
-def _receive(hub: Hub, remote: RemoteFile, file: BinaryIO, meter: _Meter) -> None:
+def _receive(hub: Hub, remote: RemoteFile, file: BinaryIO, count: _Count) -> None:
     """Append one response to the partial file, never beyond the listed size."""
     with hub.stream(remote, file.tell()) as (start, chunks):
         if start != file.tell():
-            meter.add(remote.path, -file.tell())
+            count.add(remote.path, -file.tell())
             file.seek(0)
             file.truncate()
         for chunk in chunks:
@@ -195,7 +178,7 @@ def _receive(hub: Hub, remote: RemoteFile, file: BinaryIO, meter: _Meter) -> Non
                     "stopped: try another --endpoint"
                 )
             file.write(chunk)
-            meter.add(remote.path, len(chunk))
+            count.add(remote.path, len(chunk))
 
 
 @contextmanager

@@ -1,17 +1,23 @@
-"""Tensors out of weight files, safely: nothing in a file is ever run.
+"""Weight files, read safely and written whole.
 
-A file is recognised by its content, not by its suffix. Safetensors and zip-format pickles are memory-mapped,
-so reading costs memory for what is then copied, and for the file's own pages as long as it is open; pickles of torch
-before 1.6 are read whole.
+Nothing in a file is ever run. A file is recognised by its content, not by its suffix. Safetensors and zip-format
+pickles are memory-mapped, so reading costs memory for what is then copied, and for the file's own pages as long as it
+is open; pickles of torch before 1.6 are read whole. Writing holds one tensor at a time, and a folder appears when it
+is whole.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import pickle
+import shutil
 import struct
+import uuid
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from personalive.errors import CheckpointError
+from personalive.errors import CheckpointError, OutputError
 
 Format = Literal["safetensors", "zip", "pickle"]
 
@@ -55,19 +61,19 @@ _DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Shape and number format of a tensor on disk."""
+    """Shape and dtype of a tensor on disk."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @property
     def nbytes(self) -> int:
-        """On disk."""
+        """Bytes on disk."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_tensors(path: Path, only: Collection[str] | None = None) -> dict[str, Tensor]:
-    """Tensors of a weight file, on the CPU, in the file's number formats: all, or those named.
+    """Tensors of a weight file, on the CPU, in the file's dtypes: all, or those named.
 
     Tensors may be views of the mapped file: copy what is kept longer than the file stays in place. The map is closed
     when the last of them goes.
@@ -88,7 +94,7 @@ def read_tensors(path: Path, only: Collection[str] | None = None) -> dict[str, T
 
 
 def read_infos(path: Path) -> dict[str, TensorInfo]:
-    """Shapes and number formats of all tensors of a weight file, without reading their values.
+    """Shapes and dtypes of all tensors of a weight file, without reading their values.
 
     Raises:
         CheckpointError: as ``read_tensors``.
@@ -186,3 +192,90 @@ def _header_infos(path: Path) -> dict[str, TensorInfo]:
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     first_line = (str(error).splitlines() or [""])[0]
     return CheckpointError(f"{path}: damaged or cut off ({type(error).__name__}: {first_line:.100}): {_AGAIN}")
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+_DTYPE_NAMES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+_ALIGNMENT_BYTES = 8  # the header is padded to it, as the safetensors library does
+
+
+@contextmanager
+def whole_folder(destination: Path) -> Iterator[Path]:
+    """A temporary folder beside ``destination`` that takes its place at the end; an error leaves nothing.
+
+    Raises:
+        OutputError: the destination exists, or the disk refuses or is full.
+    """
+    if destination.exists() or destination.is_symlink():
+        raise OutputError(f"{destination}: already exists and is not overwritten: choose another folder or remove it")
+    temporary: Path | None = None
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        temporary = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.partial")
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(destination)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{destination}: cannot be written ({reason}): free some space or choose another"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_safetensors(
+    path: Path,
+    infos: Mapping[str, TensorInfo],
+    tensor_of: Callable[[str], Tensor],
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write a safetensors file, asking ``tensor_of(key)`` for one tensor at a time.
+
+    The library's own writer wants all tensors in memory at once; a denoising U-Net in another format would
+    double its memory. ``infos`` gives what each tensor will be; ``progress`` gets the bytes written so far.
+
+    Raises:
+        CheckpointError: a tensor is not what ``infos`` said, or its format has no name in safetensors.
+    """
+    keys = sorted(infos, key=lambda key: (-infos[key].dtype.itemsize, key))  # the widest first keeps all aligned
+    header, end = {}, 0
+    for key in keys:
+        begin, end = end, end + infos[key].dtype.itemsize * torch.Size(infos[key].shape).numel()
+        header[key] = {
+            "dtype": _dtype_name(infos[key].dtype, key),
+            "shape": list(infos[key].shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT_BYTES)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key in keys:
+            file.write(_raw_bytes(tensor_of(key), infos[key], key))
+            if progress is not None:
+                progress(file.tell())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_config(path: Path, config: Mapping[str, object]) -> None:
+    """Write a JSON object, folders included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _raw_bytes(tensor: Tensor, info: TensorInfo, key: str) -> Any:
+    if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
+        raise CheckpointError(f"{key}: changed while it was being written: start again")
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy()  # a buffer; bytes would be another copy
+
+
+def _dtype_name(dtype: torch.dtype, key: str) -> str:
+    if dtype not in _DTYPE_NAMES:
+        raise CheckpointError(f"{key}: dtype {dtype} cannot be stored as safetensors: convert it first")
+    return _DTYPE_NAMES[dtype]

@@ -1,4 +1,4 @@
-"""A weights folder: where the files are, what its configs say, and what identifies it in a report."""
+"""Weights folder: its files, its configs, and its identity in a report."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ class CheckpointFolder:
 
 
 def released_config(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> ModelConfig:
-    """The config of a folder without ``personalive/config.json``: released sizes, pictures as the nets say.
+    """Config of a folder without ``personalive/config.json``: released sizes, but the networks' own image side.
 
-    The picture's side is the U-Net's latent side times the VAE's stride (64 x 8 = 512 in the release), and
+    The image's side is the U-Net's latent side times the VAE's stride (64 x 8 = 512 in the release), and
     the keypoint canvas is as large.
     """
     released = ModelConfig()

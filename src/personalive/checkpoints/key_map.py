@@ -1,4 +1,4 @@
-"""Where the keys of weight files may differ from those of our modules, and why.
+"""Differences that are allowed between the keys of weight files and those of our modules, and why.
 
 Everything else must match exactly. The modules know nothing of this: conversion lives at the border.
 """
@@ -56,11 +56,11 @@ class KeyRules:
         return shape
 
     def ignores(self, key: str) -> bool:
-        """Whether a file may have ``key`` although the module does not."""
+        """Return True if a file may have ``key`` although the module does not."""
         return _matches(self.ignored, key)
 
     def allows_missing(self, key: str) -> bool:
-        """Whether a file may lack ``key`` although the module has it."""
+        """Return True if a file may lack ``key`` although the module has it."""
         return _matches(self.optional, key)
 
 
@@ -82,12 +82,7 @@ KEY_RULES: Mapping[str, KeyRules] = MappingProxyType(
         "vae": KeyRules(
             renames=tuple(
                 Rename(rf"{_VAE_ATTENTION}\.{old}\.(weight|bias)", rf"\1.{new}.\2", _OLD_VAE)
-                for old, new in (
-                    ("query", "to_q"),
-                    ("key", "to_k"),
-                    ("value", "to_v"),
-                    ("proj_attn", "to_out.0"),
-                )
+                for old, new in _OLD_VAE_NAMES
             ),
             flattened=(
                 Exempt(

@@ -1,4 +1,4 @@
-"""Which files make up a weights folder. Source: the released repositories; safetensors first is ours."""
+"""Files of a weights folder. Source: the released repositories; safetensors first is ours."""
 
 from __future__ import annotations
 

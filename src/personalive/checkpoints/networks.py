@@ -1,24 +1,142 @@
-"""All networks of a folder, in and out."""
+"""The networks of a folder: built without values, loaded, saved."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from personalive.checkpoints.build import build_part, unet_config
-from personalive.checkpoints.files import TensorInfo, read_infos
+from personalive.checkpoints.files import TensorInfo, read_infos, whole_folder, write_config, write_safetensors
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.key_map import KEY_RULES
 from personalive.checkpoints.layout import CLIP_CONFIG, MODEL_CONFIG, PARTS, UNET_CONFIG, VAE_CONFIG, parts_of
 from personalive.checkpoints.strict import load_files, module_infos
-from personalive.checkpoints.write import whole_folder, write_config, write_safetensors
+from personalive.errors import CheckpointError
+from personalive.models.detail import DetailHead
+from personalive.models.motion_encoder import MotionEncoder
+from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.networks import Networks
-from personalive.models.unet import UNetConfig
+from personalive.models.pose_guider import PoseGuider
+from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
+
+
+class _EmptyIsMeta(TorchFunctionMode):
+    """Uninitialised storage (``torch.empty``, which every layer's weights start as) goes to the meta device.
+
+    Computed tensors stay real: position tables and indices that are in no weight file keep their values,
+    which ``torch.device("meta")`` would lose.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Modules built inside take no memory for weights and leave torch's random state as it was."""
+    with torch.random.fork_rng(devices=[]), _EmptyIsMeta():
+        yield
+
+
+def build_part(folder: CheckpointFolder, part: str) -> nn.Module:
+    """One network of ``folder`` ("vae", "clip", ...) without values, in float32.
+
+    Raises:
+        CheckpointError: a config lacks an entry or has one that no network can be built from.
+    """
+    config_file, build = _BUILDERS[part]
+    with building(part, folder.root / config_file):
+        return build(folder)
+
+
+@contextmanager
+def building(part: str, config_file: Path) -> Iterator[None]:
+    """Context in which a network is built ``without_values``, from what ``config_file`` describes.
+
+    Raises:
+        CheckpointError: none can be.
+    """
+    try:
+        with without_values():
+            yield
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        ZeroDivisionError,
+        RuntimeError,
+    ) as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(
+            f"{config_file}: no {part} can be built from it "
+            f"({type(error).__name__}: {first_line:.100}): download it again"
+        ) from error
+
+
+def unet_config(folder: CheckpointFolder) -> UNetConfig:
+    """Shape of both U-Nets.
+
+    Raises:
+        CheckpointError: the config lacks an entry, or entries do not fit together.
+    """
+    try:
+        return UNetConfig.from_diffusers(folder.unet, motion_width=folder.config.motion_encoder.token_width)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder.root / UNET_CONFIG}: not a U-Net config ({type(error).__name__}: {error}): download it again"
+        ) from error
+
+
+def _vae(folder: CheckpointFolder) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: PLC0415 (takes seconds)
+
+    return AutoencoderKL.from_config(dict(folder.vae))  # pyright: ignore[reportReturnType]
+
+
+def _clip(folder: CheckpointFolder) -> nn.Module:
+    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: PLC0415 (takes seconds)
+
+    try:
+        config = CLIPVisionConfig.from_dict(dict(folder.clip))
+    except StrictDataclassError as error:  # no kin of ValueError
+        raise ValueError(str(error)) from error
+    return CLIPVisionModelWithProjection(config)
+
+
+def _pose_guider(folder: CheckpointFolder) -> nn.Module:
+    return PoseGuider(folder.config.pose_guider, out_channels=unet_config(folder).channels[0])
+
+
+_PERSONALIVE = "personalive"
+_BUILDERS: Mapping[str, tuple[str, Callable[[CheckpointFolder], nn.Module]]] = MappingProxyType(
+    {
+        "vae": (VAE_CONFIG, _vae),
+        "clip": (CLIP_CONFIG, _clip),
+        "reference_unet": (UNET_CONFIG, lambda folder: ReferenceUNet(unet_config(folder))),
+        "denoising_unet": (UNET_CONFIG, lambda folder: DenoisingUNet(unet_config(folder))),
+        "motion_encoder": (_PERSONALIVE, lambda folder: MotionEncoder(folder.config.motion_encoder)),
+        "motion_extractor": (_PERSONALIVE, lambda folder: MotionExtractor(folder.config.motion_extractor)),
+        "pose_guider": (UNET_CONFIG, _pose_guider),
+        "detail": (_PERSONALIVE, lambda folder: DetailHead(folder.config.detail, unet_config(folder).channels[0])),
+    }
+)
+
+
+# --- loading and saving ---------------------------------------------------------------------------------------------
+
 
 LoadProgress = Callable[[int, int], None]  # (bytes read, bytes in all)
 _TEMPORAL = ".temporal_modules."  # keys that the released layout keeps in temporal_module
@@ -60,7 +178,7 @@ def load_part(
 ) -> nn.Module:
     """Load one network ("vae", "clip", "reference_unet", ...) as ``load_networks`` does.
 
-    ``loaded`` is told the bytes of each tensor as it arrives.
+    ``loaded`` is called with the bytes of each tensor as it arrives.
 
     Raises:
         CheckpointError: as ``load_networks``.
@@ -111,7 +229,7 @@ def save_networks(networks: Networks, folder: Path, *, dtype: torch.dtype = torc
 
 
 def unet_to_diffusers(config: UNetConfig) -> dict[str, Any]:
-    """What ``UNetConfig.from_diffusers`` reads; the motion width is in ``personalive/config.json``."""
+    """Config that ``UNetConfig.from_diffusers`` reads; the motion width is in ``personalive/config.json``."""
     down = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
     up = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
     ours: dict[str, Any] = {} if config.frame_levels is None else {"frame_levels": list(config.frame_levels)}
@@ -146,7 +264,7 @@ def _save_part(module: nn.Module, part: str, root: Path, dtype: torch.dtype) -> 
 
 
 def split_keys(part: str, keys: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Which keys of a part go to which of its files (paths without suffix)."""
+    """Keys of a part by the file that they go to (a path without suffix)."""
     first, *rest = (file.stem for file in PARTS[part])
     if not rest:
         return {first: list(keys)}

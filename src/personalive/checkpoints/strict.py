@@ -17,7 +17,7 @@ from personalive.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class KeyDifference:
-    """What keeps files from being the weights of a module. ``misshapen`` entries tell both shapes."""
+    """Differences that keep files from being the weights of a module. ``misshapen`` entries give both shapes."""
 
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ def _first(keys: Sequence[str]) -> str:
 
 
 def module_infos(module: nn.Module) -> dict[str, TensorInfo]:
-    """Shapes and number formats of a module's state dict; the module may be on the meta device."""
+    """Shapes and dtypes of a module's state dict; the module may be on the meta device."""
     return {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in module.state_dict().items()}
 
 
@@ -117,8 +117,8 @@ def load_files(
     """``load_strict`` from the union of ``paths``, one open at a time; of equal keys the later file's wins.
 
     All shapes are checked before the first value is read. Files are read in portions, each closed before the next:
-    main memory holds what is loaded to the CPU, and one portion. ``loaded`` is told the bytes of each tensor as it
-    arrives.
+    main memory holds what is loaded to the CPU, and one portion. ``loaded`` is called with the
+    bytes of each tensor as it arrives.
 
     Raises:
         CheckpointError: as ``load_strict`` and ``read_tensors``.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class CliConfig:
-    """What the commands print and where the demo goes."""
+    """Output of the commands, and the folder of the demo."""
 
     plain_interval_s: float = 10.0  # between two progress lines where there is no terminal to draw a bar in
     demo_folder: str = "personalive-demo"

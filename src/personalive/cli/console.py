@@ -1,4 +1,4 @@
-"""What the commands print: error lines, summaries, and progress as a bar or, without a terminal, as plain lines."""
+"""Output of the commands: error lines, summaries, and progress as a bar or, without a terminal, as plain lines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from personalive.cli.config import CliConfig
-
-Show = Callable[[float, float | None, str], None]  # (done, total or None where unknown, what to say)
+from personalive.progress import Meter, Progress
 
 
 def one_line(text: str) -> str:
@@ -18,7 +17,7 @@ def one_line(text: str) -> str:
 
 
 def error_line(text: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     print(one_line(text), file=sys.stderr)
 
 
@@ -29,65 +28,82 @@ def show_rows(rows: Sequence[tuple[str, str]]) -> None:
         print(f"{label:<{width}}  {value}".rstrip())
 
 
-@contextmanager
-def progress(label: str) -> Iterator[Show]:
-    """A function that shows how far the work is: a bar on a terminal, else a plain line now and then, on stderr."""
-    with _bar(label) if sys.stderr.isatty() else _plain(label) as show:
-        yield show
+# --- progress -------------------------------------------------------------------------------------------------------
+
+
+class Display:
+    """Progress of one command. Its methods fit the callbacks of the library."""
+
+    def __init__(self, draw: Callable[[Progress], None]) -> None:
+        self.show = draw
+        self._reading: Meter | None = None
+
+    def loading(self, done_bytes: int, total_bytes: int) -> None:
+        """Display how much of a model is read: ``progress`` of ``load_engine``."""
+        if self._reading is None or self._reading.total != total_bytes:
+            self._reading = Meter(total_bytes, "bytes", label="loading")
+        self.show(self._reading.at(done_bytes))
+
+    def preparing(self, backend: str, share: float) -> None:
+        """Display how much of a backend's programs is made: ``preparing`` of ``load_engine``."""
+        self.step(f"preparing {backend} for this model, once", share)
+
+    def step(self, label: str, share: float) -> None:
+        """Display the share done of a step without units."""
+        self.show(Progress(share, 1.0, unit="", label=label))
 
 
 @contextmanager
-def _bar(label: str) -> Iterator[Show]:
+def progress(command: str) -> Iterator[Display]:
+    """Display of progress on stderr: a bar on a terminal, else a plain line now and then."""
+    with _bar(command) if sys.stderr.isatty() else _plain(command) as draw:
+        yield Display(draw)
+
+
+@contextmanager
+def _bar(command: str) -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console  # noqa: PLC0415 (keeps --help fast)
-    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[text]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, text="loading")
-
-        def show(done: float, total: float | None, text: str) -> None:
-            bar.update(task, completed=done, total=total, text=text)
-
-        yield show
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(command, total=None, text="loading")
+        yield lambda now: bars.update(task, completed=now.done, total=now.total, text=describe(now))
 
 
 @contextmanager
-def _plain(label: str) -> Iterator[Show]:
-    said = time.monotonic()
+def _plain(command: str) -> Iterator[Callable[[Progress], None]]:
+    printed = time.monotonic()
 
-    def show(done: float, total: float | None, text: str) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said >= CliConfig.plain_interval_s:
-            said = now
-            print(f"{label}: {text}", file=sys.stderr, flush=True)
+    def draw(now: Progress) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= CliConfig.plain_interval_s:
+            printed = time.monotonic()
+            print(f"{command}: {describe(now)}", file=sys.stderr, flush=True)
 
-    yield show
-
-
-def loading(show: Show) -> Callable[[int, int], None]:
-    """Shows how far a model is read: what ``load_engine`` calls with the bytes read and the bytes in all."""
-    begun = time.monotonic()
-
-    def read(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - begun, 1e-9)
-        left = clock((total - done) / rate) if rate else "?"
-        show(done, total, f"loading {size(done)} of {size(total)}, {size(rate)} per second, {left} left")
-
-    return read
+    yield draw
 
 
-def preparing(show: Show) -> Callable[[str, float], None]:
-    """Shows how far programs are made: what ``load_engine`` calls with a backend's name and the share done."""
-
-    def made(name: str, share: float) -> None:
-        show(share, 1.0, f"preparing {name} for this model, once: {share:.0%}")
-
-    return made
+def describe(now: Progress) -> str:
+    """One line such as ``120 of 500 frames, 8.1 per second, 0:47 left``."""
+    total = now.total if now.total is None or now.done <= now.total else None  # headers of videos miscount
+    if now.unit == "bytes":
+        amount = size(now.done) + ("" if total is None else f" of {size(total)}")
+    elif now.unit:
+        amount = f"{now.done:.0f}{'' if total is None else f' of {total:.0f}'} {now.unit}"
+    else:
+        amount = f"{now.done:.0%}"
+    parts = [f"{now.label} {amount}".strip(), now.note]
+    if now.rate:
+        parts.append(f"{size(now.rate) if now.unit == 'bytes' else f'{now.rate:.3g}'} per second")
+    if now.left_s is not None:
+        parts.append(f"{clock(now.left_s)} left")
+    return ", ".join(part for part in parts if part)
 
 
 def clock(seconds: float) -> str:
@@ -98,7 +114,7 @@ def clock(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes for reading, in decimal units."""
+    """Number of bytes in decimal units."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

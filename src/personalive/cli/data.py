@@ -1,4 +1,4 @@
-"""``personalive data``: training sets out of ordinary videos."""
+"""``personalive data``: training sets from ordinary videos."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import typer
 from personalive.cli.console import clock, progress, show_rows, size
 from personalive.config import WEIGHTS_ENV, ModelConfig, default_weights_folder
 from personalive.errors import InputError
+from personalive.progress import Progress
 from personalive.training.prepare.config import PrepareConfig
 
 if TYPE_CHECKING:
     from personalive.training.prepare.report import Report
-    from personalive.training.prepare.runner import Progress
+    from personalive.training.prepare.runner import Progress as Clips
 
 app = typer.Typer(
-    help="Make training sets out of videos.",
+    help="Make training sets from videos.",
     epilog="""
 \b
 Examples:
@@ -37,20 +38,22 @@ def _group(context: typer.Context) -> None:
 
 @app.command()
 def prepare(
-    videos: Annotated[Path, typer.Argument(metavar="VIDEOS", help="A folder; videos in its folders count too.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The set: a new folder, or one to go on with.")],
+    videos: Annotated[Path, typer.Argument(metavar="VIDEOS", help="Folder of videos, subfolders included.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder of the training set: a new one, or one to resume.")
+    ],
     size_px: Annotated[
         int,
         typer.Option(
             "--size",
             metavar="PIXELS",
-            help="Side of the framed pictures, an even number from "
+            help="Side of the framed images, an even number from "
             f"{PrepareConfig.min_size_px} to {PrepareConfig.max_size_px}.",
         ),
     ] = PrepareConfig.size_px,
     workers: Annotated[
         int | None,
-        typer.Option(metavar="COUNT", help="Videos at a time, each in a process.", show_default="one per core"),
+        typer.Option(metavar="COUNT", help="Processes, each with one video at a time.", show_default="one per core"),
     ] = None,
     min_seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Shorter clips are dropped.")
@@ -59,32 +62,28 @@ def prepare(
         float,
         typer.Option(
             metavar="FACTOR",
-            help="Side of the square around the head in sides of the face; that of the model to be trained.",
+            help="Side of the square around the head, in sides of the face box, as the model to be trained has it.",
         ),
     ] = ModelConfig.framing_scale,
     weights: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where the face detector of the weights download is. Without it faces are found by OpenCV's "
-            "cascades, and the places of eyes and mouth are those of most faces.",
+            help="Folder with YuNet, the face detector that `personalive weights download` fetches. Without it faces "
+            "are found by OpenCV's cascades, and eyes and mouth are placed as in an average face.",
             show_default=f"{WEIGHTS_ENV}, else where `personalive weights download` puts them",
         ),
     ] = None,
 ) -> None:
     """Turn the videos in VIDEOS into a training set at OUT.
 
-    Each shot with a face becomes clips of framed pictures at 25 fps, with boxes of face, eyes and mouth. OUT
+    Each shot with a face becomes clips of framed images at 25 fps, with boxes of face, eyes and mouth. OUT
     gets an index, a report of what was dropped and why, and a contact sheet. The same command resumes. You must
     have the right to use the videos for training, and the consent of the people in them.
     """
     from personalive.training.prepare.runner import prepare as make_set  # noqa: PLC0415 (imports torch)
 
-    with progress("preparing") as show:
-
-        def advance(now: Progress) -> None:
-            show(now.share, 1.0, _told(now))
-
+    with progress("preparing") as display:
         try:
             report = make_set(
                 videos,
@@ -94,7 +93,7 @@ def prepare(
                 min_clip_s=min_seconds,
                 workers=workers,
                 detector_folder=_detector_folder(weights),
-                progress=advance,
+                progress=lambda now: display.show(Progress(now.share, 1.0, unit="", note=_note(now))),
             )
         except KeyboardInterrupt as stop:
             stop.add_note(f"the videos finished so far are kept in {out}; the same command goes on")
@@ -110,7 +109,7 @@ def _detector_folder(weights: Path | None) -> Path:
     return weights
 
 
-def _told(now: Progress) -> str:
+def _note(now: Clips) -> str:
     """``3 of 12 videos, 5120 frames, 88 per second, 4:10 left``."""
     left = "" if now.left_s is None else f", {clock(now.left_s)} left"
     return f"{now.videos} of {now.total} videos, {now.frames} frames, {now.fps:.0f} per second{left}"

@@ -1,7 +1,8 @@
-"""``personalive doctor``: what is here, what runs with it, and what to do next."""
+"""``personalive doctor``: findings about this machine, and the next step."""
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -25,7 +26,7 @@ Exit codes: 0 when the released weights or the bundled model can run, else 1.
 
 
 class State(StrEnum):
-    """What a finding means for the user."""
+    """Meaning of a finding for the user."""
 
     ok = "ok"
     note = "note"  # works, but less than it could be
@@ -34,7 +35,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table."""
+    """Line of the table."""
 
     topic: str
     state: State
@@ -42,7 +43,7 @@ class Finding:
 
 
 def doctor() -> None:
-    """Show what is here, what will run and what to do next."""
+    """Check this machine: what is installed, what can run, and the next step."""
     findings = examine()
     _show(findings)
     able = {finding.topic for finding in findings if finding.state is not State.missing}
@@ -55,22 +56,26 @@ def doctor() -> None:
 
 
 def examine() -> list[Finding]:
-    """All findings; a probe that fails is a finding too."""
-    return [_try(topic, probe) for topic, probe in _PROBES.items()]
+    """Run all probes; one that fails is a finding too."""
+    logging.disable(logging.WARNING)  # the findings say it
+    try:
+        return [_try(topic, probe) for topic, probe in _PROBES.items()]
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def advise(able: set[str]) -> tuple[list[str], bool]:
-    """What to do next, line by line, and whether anything can run.
+    """Next steps, line by line, and True if anything can run.
 
     Args:
         able: topics of which nothing is missing.
     """
-    broken = [topic for topic in ("torch", "device", "face detector", "film encoder") if topic not in able]
+    broken = [topic for topic in ("torch", "device", "face detector", "video encoder") if topic not in able]
     if broken:
         return [f"nothing can run: {' and '.join(broken)} missing or broken: reinstall personalive"], False
     steps = []
     if "released weights" in able:
-        steps.append("real people:  personalive animate PORTRAIT DRIVING -o film.mp4")
+        steps.append("real people:  personalive animate PORTRAIT DRIVING -o video.mp4")
     else:
         steps.append("real people:  personalive weights download   (12 GB, academic research only)")
     if {"bundled model", "demo files"} <= able:
@@ -106,7 +111,7 @@ def _show(findings: list[Finding]) -> None:
     Console(highlight=False).print(table)
 
 
-# --- probes: each says what is there, or raises --------------------------------------------------------------------
+# --- probes: each returns what is there, or raises -----------------------------------------------------------------
 
 
 def _version() -> tuple[State, str]:
@@ -117,6 +122,10 @@ def _version() -> tuple[State, str]:
 def _torch() -> tuple[State, str]:
     import torch  # noqa: PLC0415 (takes seconds)
 
+    from personalive.device import cpu_only_build_hint  # noqa: PLC0415
+
+    if (hint := cpu_only_build_hint()) is not None:
+        return State.note, f"{torch.__version__}: {hint}"
     return State.ok, f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}"
 
 
@@ -142,9 +151,9 @@ def _cpu() -> tuple[State, str]:
     from personalive.runtime.load import choose_dtype  # noqa: PLC0415
 
     native = choose_dtype("auto", torch.device("cpu")) is torch.bfloat16
-    formats = "float32 and bfloat16" if native else "float32 only (bfloat16 would be emulated)"
+    dtypes = "float32 and bfloat16" if native else "float32 only (bfloat16 would be emulated)"
     level = torch.backends.cpu.get_cpu_capability()
-    return State.ok, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {level}; computes in {formats}"
+    return State.ok, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {level}; computes in {dtypes}"
 
 
 def _backends() -> tuple[State, str]:
@@ -160,9 +169,9 @@ def _backends() -> tuple[State, str]:
     }
     usable = [name for name, reason in reasons.items() if reason is None]
     rest = "; ".join(f"no {name}: {reason}" for name, reason in reasons.items() if reason is not None)
-    return State.ok, f"{', '.join(usable)}; auto measures which is fastest, once a model" + (
-        f" ({rest})" if rest else ""
-    )
+    auto = "takes the fastest, measured once per model" if device.type == "cpu" else "takes eager"
+    never = "" if reasons["tensorrt"] else "; tensorrt was never run by this project"
+    return State.ok, f"{', '.join(usable)}; auto {auto}{never}" + (f" ({rest})" if rest else "")
 
 
 def _memory() -> tuple[State, str]:
@@ -198,14 +207,14 @@ def _released() -> tuple[State, str]:
     from personalive.runtime.load import find_weights  # noqa: PLC0415
 
     folder = CheckpointFolder.open(find_weights())
-    return State.ok, f"{folder.root}, {size(folder.size_bytes)}; `personalive weights check` proves them"
+    return State.ok, f"{folder.root}, {size(folder.size_bytes)}; `personalive weights check` checks every file"
 
 
 def _tiny() -> tuple[State, str]:
     from personalive.checkpoints.folder import CheckpointFolder  # noqa: PLC0415
 
     folder = CheckpointFolder.open(TINY)
-    return State.ok, f"{folder.config.image_size_px} px, {size(folder.size_bytes)}; knows drawn heads only"
+    return State.ok, f"{folder.config.image_size_px} px, {size(folder.size_bytes)}; knows synthetic heads only"
 
 
 def _demo() -> tuple[State, str]:
@@ -221,7 +230,7 @@ _PROBES: dict[str, Callable[[], tuple[State, str]]] = {
     "backends": _backends,
     "memory": _memory,
     "face detector": _faces,
-    "film encoder": _encoder,
+    "video encoder": _encoder,
     "released weights": _released,
     "bundled model": _tiny,
     "demo files": _demo,

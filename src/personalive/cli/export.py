@@ -8,24 +8,24 @@ from typing import Annotated
 
 import typer
 
-from personalive.cli.console import loading, preparing, progress, show_rows, size
-from personalive.cli.options import AUTO, DeviceOption, WeightsOption
+from personalive.cli.console import progress, show_rows, size
+from personalive.cli.options import WeightsOptions, with_groups
 
 app = typer.Typer(
     help="Write the networks as files that other programs run.",
     epilog="""
 \b
 Examples:
-  personalive export onnx nets --weights tiny          every network call, checked with onnxruntime
+  personalive export onnx nets --weights tiny          checked with onnxruntime
   personalive export onnx nets --dtype float16 --device cuda
-  personalive export tensorrt                          engines for this GPU; `--backend auto` uses them then
+  personalive export tensorrt                          engines for this GPU, for --backend tensorrt
 """,
     rich_markup_mode=None,
 )
 
 
 class ExportDtype(StrEnum):
-    """Number formats that ONNX runtimes compute in."""
+    """Dtypes that ONNX runtimes compute in."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -38,34 +38,29 @@ def _group(context: typer.Context) -> None:
 
 
 @app.command()
+@with_groups
 def onnx(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
-    weights: WeightsOption = AUTO,
-    device: DeviceOption = AUTO,
-    dtype: Annotated[
-        ExportDtype, typer.Option(help="Number format; float16 is checked on CUDA only.")
-    ] = ExportDtype.FLOAT32,
+    model: WeightsOptions = WeightsOptions(),
+    dtype: Annotated[ExportDtype, typer.Option(help="Dtype; float16 is checked on CUDA only.")] = ExportDtype.FLOAT32,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Run every file with onnxruntime and compare it with torch.")
+        bool, typer.Option("--check/--no-check", help="Run every file with onnxruntime and compare it with PyTorch.")
     ] = True,
 ) -> None:
     """Write the networks as ONNX files.
 
-    call.onnx is a whole call: frames in flight in, finished frames out, reference keys and values as inputs by name,
-    for any number of keyframes. The other files are the calls around it: reading a driver, reading a portrait,
-    drawing a pose, decoding. export.json lists inputs, shapes and the difference to torch.
+    call.onnx is one whole step: noisy latents in, finished frames out, with the reference's keys and values as named
+    inputs for any number of keyframes. The other files are the calls around it: encoding a driver's motion, encoding
+    a portrait, encoding a pose, decoding. export.json lists inputs, shapes and the difference to PyTorch.
     """
     from personalive.runtime.export import export_onnx  # noqa: PLC0415 (imports torch)
     from personalive.runtime.load import load_engine  # noqa: PLC0415
 
-    with progress("exporting") as show:
-        engine = load_engine(weights, device=device, dtype=dtype.value, backend="eager", progress=loading(show))
-        files = export_onnx(
-            engine.backend,
-            out,
-            check=check,
-            on_progress=lambda what, share: show(share, 1.0, f"{what}, {share:.0%}"),
+    with progress("exporting") as display:
+        engine = load_engine(
+            model.weights, device=model.device, dtype=dtype.value, backend="eager", progress=display.loading
         )
+        files = export_onnx(engine.backend, out, check=check, on_progress=display.step)
     rows = [
         (
             file.file,
@@ -79,25 +74,30 @@ def onnx(
 
 
 @app.command()
+@with_groups
 def tensorrt(
-    weights: WeightsOption = AUTO,
-    device: DeviceOption = AUTO,
+    model: WeightsOptions = WeightsOptions(),
 ) -> None:
     """Build TensorRT engines for this GPU, once.
 
-    Needs an NVIDIA GPU and the onnxruntime build that has TensorRT: pip install onnxruntime-gpu tensorrt. Engines are
-    kept in the cache by GPU and version and built anew when either changes; `--backend auto` takes them from then on.
-    Building takes minutes.
+    This project has never run TensorRT: report what you find. Needs an NVIDIA GPU and the onnxruntime build that has
+    TensorRT: pip install onnxruntime-gpu tensorrt. Engines are cached by GPU and version and built again when either
+    changes. Building takes minutes.
     """
     from personalive.runtime.load import load_engine  # noqa: PLC0415
 
-    with progress("building") as show:
+    with progress("building") as display:
         engine = load_engine(
-            weights,
-            device=device,
+            model.weights,
+            device=model.device,
             dtype="float16",
             backend="tensorrt",
-            progress=loading(show),
-            preparing=preparing(show),
+            progress=display.loading,
+            preparing=display.preparing,
         )
-    show_rows([("engines", f"{engine.backend.name} on {engine.device}"), ("next", "personalive animate, or serve")])
+    show_rows(
+        [
+            ("engines", f"{engine.backend.name} on {engine.device}"),
+            ("next", "personalive animate PORTRAIT DRIVING --dtype float16 --backend tensorrt"),
+        ]
+    )

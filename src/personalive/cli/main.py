@@ -1,4 +1,4 @@
-"""``personalive``: the commands, and what becomes of every error: one line and an exit code."""
+"""``personalive``: all commands, and errors as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ 
 _EPILOG = """
 \b
 Examples:
-  personalive doctor                              what runs on this machine
-  personalive animate --demo                      a film from the bundled model, no download
+  personalive doctor                              check this machine
+  personalive animate --demo                      a video from the bundled model, no download
   personalive serve --weights tiny                a live page, for a camera
   personalive weights download                    the released weights, 12 GB
-  personalive animate me.jpg clip.mp4 -o film.mp4
-  personalive evaluate -o scores --weights tiny   how good a model is
+  personalive animate me.jpg clip.mp4 -o video.mp4
+  personalive evaluate -o scores --weights tiny   scores of a model
   personalive train motion synthetic --run runs/one --preset tiny --weights tiny
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
@@ -66,7 +66,7 @@ app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
 @dataclass
 class _Settings:
-    """What holds for every command."""
+    """Settings of every command."""
 
     debug: bool
 
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stop(signum: int, frame: object) -> None:
-    """Be told to end as by Ctrl-C, so that a film is left playable then too."""
+    """End as by Ctrl-C, so that a video is left playable then too."""
     raise KeyboardInterrupt
 
 
@@ -138,7 +138,7 @@ def _run(arguments: list[str], settings: _Settings) -> None:
 
 
 def _explain(error: BaseException, arguments: list[str]) -> tuple[str, int]:
-    """The line that the user sees, and the exit code."""
+    """Line that the user sees, and exit code."""
     notes = "; ".join(getattr(error, "__notes__", []))
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted: {notes or 'nothing was written'}", INTERRUPTED
@@ -155,7 +155,7 @@ def _explain(error: BaseException, arguments: list[str]) -> tuple[str, int]:
 
 
 def _usage(error: Any) -> str:
-    """A message of Typer's with the place where help is found."""
+    """Message of Typer, with the command that shows help."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else NAME
     message = one_line(error.format_message()).removeprefix("Invalid value: ").rstrip(".")

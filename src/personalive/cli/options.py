@@ -1,15 +1,22 @@
-"""Options that several commands have: each is written once, so that it reads and means the same in all."""
+"""Options that several commands have, as groups: a dataclass whose fields are options, declared once for all.
+
+A command decorated with ``with_groups`` takes a group as one parameter and gets one option per field, in that place.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
 from personalive.config import TAESD, TINY, WEIGHTS_ENV
-from personalive.engine.controls import ControlLimits
+from personalive.engine.controls import ControlLimits, Controls
 
 if TYPE_CHECKING:
     from personalive.runtime.load import EngineOptions
@@ -17,19 +24,19 @@ if TYPE_CHECKING:
 AUTO = "auto"
 WEIGHTS_METAVAR = "FOLDER|tiny|auto"
 WEIGHTS_HELP = (
-    "A weights folder; 'tiny' for the bundled model, which knows drawn heads only; 'auto' for the "
+    "Model to run: a weights folder; 'tiny' for the bundled model, which knows synthetic heads only; 'auto' for the "
     f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them."
 )
 FRAMING_HELP = (
-    "'auto' finds the face; 'center' takes the middle square; 'none' takes pictures that are square "
-    "already as they are."
+    "How the square around the head is cut out: 'auto' finds the face; 'center' takes the middle; 'none' takes "
+    "frames that are square already as they are."
 )
-PORTRAIT_HELP = "Any picture that shows one face clearly."
-_LIMITS = ControlLimits()
+PORTRAIT_HELP = "Image file that shows one face clearly."
+_LIMITS, _PLAIN = ControlLimits(), Controls()
 
 
 class Dtype(StrEnum):
-    """Number formats."""
+    """Dtypes of the networks' weights and arithmetic."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -47,7 +54,7 @@ class Vram(StrEnum):
 
 
 class Backend(StrEnum):
-    """What runs the networks."""
+    """Runtimes of the networks."""
 
     AUTO = "auto"
     EAGER = "eager"
@@ -58,127 +65,191 @@ class Backend(StrEnum):
 
 
 class Framing(StrEnum):
-    """How the square around the head is chosen."""
+    """Ways to choose the square around the head."""
 
     AUTO = "auto"
     CENTER = "center"
     NONE = "none"
 
 
-def engine_options(
-    *,
-    device: str,
-    dtype: Dtype,
-    vram: Vram,
-    backend: Backend,
-    decoder: str | None,
-) -> EngineOptions:
-    """What ``load_engine`` takes by name."""
-    return {
-        "device": device,
-        "dtype": dtype.value,
-        "vram": vram.value,
-        "backend": backend.value,
-        "decoder": decoder,
-    }
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return ``command`` with every parameter that is a group replaced by the group's options.
 
+    Defaults are those of the parameter's default where it has one, else of the group's fields.
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if not is_dataclass(group := parameter.annotation):
+            parameters.append(parameter)
+            continue
+        groups[parameter.name] = group = cast(type[Any], group)
+        given = group() if parameter.default is parameter.empty else parameter.default
+        kinds = get_type_hints(group, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name, parameter.KEYWORD_ONLY, default=getattr(given, field.name), annotation=kinds[field.name]
+            )
+            for field in fields(group)
+        ]
 
-def names_tiny(weights: str) -> bool:
-    """Whether ``weights``, or the environment for "auto", names the bundled model."""
-    return (os.environ.get(WEIGHTS_ENV) if weights == AUTO else weights) == TINY
+    @functools.wraps(command)
+    def flat(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    flat.__signature__ = inspect.Signature(keyword)  # pyright: ignore[reportAttributeAccessIssue]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in keyword}
+    return flat
 
 
 # --- the model ------------------------------------------------------------------------------------------------------
 
-WeightsOption = Annotated[str, typer.Option(metavar=WEIGHTS_METAVAR, help=WEIGHTS_HELP)]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best one.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")]
-VramOption = Annotated[
-    Vram,
-    typer.Option(
-        help="GB of device memory to be content with, for the released weights in half precision: 12 decodes in "
-        "slices; 8 also keeps encoders off the device between portraits. auto suits the device on CUDA and saves "
-        "nothing elsewhere."
-    ),
-]
-BackendOption = Annotated[
-    Backend,
-    typer.Option(
-        help="What runs the networks: eager is torch as it is; the others prepare programs once per model, which "
-        "takes from half a minute to minutes. auto measures once what is fastest here and takes that."
-    ),
-]
-DecoderOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar=f"FOLDER|{TAESD}",
-        help="Make the pictures with a small decoder instead of the model's own: quicker, less exact. 'taesd' is "
-        "what `personalive weights download --decoder taesd` fetches; or a folder of diffusers' AutoencoderTiny.",
-        show_default="the model's own",
-    ),
-]
-SeedOption = Annotated[
-    int, typer.Option(help="The same seed gives the same pictures on the same machine; 0 or more.")
-]
+DeviceOption = Annotated[str, typer.Option(help="Device to run on: cpu, cuda, cuda:1, mps, or auto for the best.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """Model and device."""
+
+    weights: Annotated[str, typer.Option(metavar=WEIGHTS_METAVAR, help=WEIGHTS_HELP)] = AUTO
+    device: DeviceOption = AUTO
+
+    @property
+    def is_tiny(self) -> bool:
+        """True if the bundled model is meant, by name or by the environment."""
+        return (os.environ.get(WEIGHTS_ENV) if self.weights == AUTO else self.weights) == TINY
+
+    def engine_options(self) -> EngineOptions:
+        """Return the keyword arguments of ``load_engine`` but the weights."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "weights"}
+        return cast("EngineOptions", {n: v.value if isinstance(v, StrEnum) else v for n, v in given.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionModelOptions(WeightsOptions):
+    """All of a model but what decodes its images, for commands that make none."""
+
+    dtype: Annotated[
+        Dtype,
+        typer.Option(
+            help="Dtype of the networks. auto: float16 on a GPU; on a CPU bfloat16 where it is native, else float32."
+        ),
+    ] = Dtype.AUTO
+    vram: Annotated[
+        Vram,
+        typer.Option(
+            help="GPU memory budget in GB, for the released weights in half precision: 12 decodes two frames at a "
+            "time; 8 also keeps the image encoders in main memory between portraits. auto goes by the GPU's memory."
+        ),
+    ] = Vram.AUTO
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="Runtime of the networks. eager: PyTorch as it is. compile: torch.compile, which takes minutes "
+            "when a model is first run. openvino: for a CPU. onnxruntime: on a CPU or CUDA. tensorrt: on CUDA, by "
+            "onnxruntime; this project has never run it. auto: on a CPU the fastest here, by a measurement made "
+            "once per model; elsewhere eager."
+        ),
+    ] = Backend.AUTO
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(MotionModelOptions):
+    """Model, device and everything that decides how it is run."""
+
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar=f"FOLDER|{TAESD}",
+            help="Decode frames with a small decoder instead of the model's own: faster, less exact. 'taesd' is "
+            "what `personalive weights download --decoder taesd` fetches; a folder is one of diffusers' "
+            "AutoencoderTiny.",
+            show_default="the model's own",
+        ),
+    ] = None
+
+
+SeedOption = Annotated[int, typer.Option(help="Random seed, 0 or more: the same gives the same on one machine.")]
 
 # --- the clip -------------------------------------------------------------------------------------------------------
 
-StartOption = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.", show_default="its start")
-]
-EndOption = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.", show_default="its end")
-]
 MirrorOption = Annotated[
     bool,
     typer.Option(
         "--mirror/--no-mirror",
-        help="Exchange the driver's left and right before the face is read, as in a mirror: a head that turned to "
-        "the left turns to the right.",
+        help="Mirror the driving frames first: a head that turns to the left turns to the right.",
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """Part of the driving clip, and how it is framed."""
+
+    start: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.", show_default="its start")
+    ] = None
+    end: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.", show_default="its end")
+    ] = None
+    framing: Annotated[Framing | None, typer.Option(help=FRAMING_HELP, show_default=AUTO)] = None
+    mirror: MirrorOption = False
+
+    def to_dict(self, default: Framing = Framing.AUTO) -> dict[str, Any]:
+        """Return the fields as ``AnimateOptions`` and ``RecordOptions`` name them."""
+        framing = (self.framing or default).value
+        return {"start_s": self.start, "end_s": self.end, "framing": framing, "mirror": self.mirror}
+
 
 # --- how the motion reaches the portrait ----------------------------------------------------------------------------
 
-ExpressionOption = Annotated[
-    float,
-    typer.Option(
-        metavar="FACTOR",
-        help="How strongly the face plays along: 0 keeps the portrait's own expression, 1 follows the driver, "
-        f"{_LIMITS.max_strength:g} goes twice as far. A little above 1 enlivens a driver who hardly moves; from "
-        "about 1.5 on wide-open mouths may tear.",
-    ),
-]
-MouthOption = Annotated[
-    float,
-    typer.Option(
-        metavar="FACTOR",
-        help=f"How far the mouth opens, 0 to {_LIMITS.max_strength:g}, whatever else the face does; 1 as the "
-        "driver's.",
-    ),
-]
-EyesOption = Annotated[
-    float,
-    typer.Option(
-        metavar="FACTOR",
-        help=f"How far the lids close, 0 to {_LIMITS.max_strength:g}: 0 never blinks, above 1 helps a driver whose "
-        "blinks do not arrive.",
-    ),
-]
-HeadMotionOption = Annotated[
-    float,
-    typer.Option(
-        metavar="FACTOR",
-        help="How far the head turns and moves: 0 holds it still while the face goes on, 1 as the driver's, "
-        f"{_LIMITS.max_strength:g} twice as far, which blurs large turns.",
-    ),
-]
-SmoothingOption = Annotated[
-    float,
-    typer.Option(
-        metavar="SHARE",
-        help="Calms trembling: the share of the last frame's motion kept in the next, 0 to "
-        f"{_LIMITS.max_smoothing:g}. Movements come late and quick ones small: half of one is there after "
-        "1 frame at 0.5, 3 at 0.8, 13 at 0.95.",
-    ),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class ControlOptions:
+    """Motion controls, by the names of ``Controls``."""
+
+    expression: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help="Strength of the expression: 0 keeps the portrait's own, 1 follows the driver, "
+            f"{_LIMITS.max_strength:g} goes twice as far. A little above 1 enlivens a driver who hardly moves; from "
+            "about 1.5 on wide-open mouths may tear.",
+        ),
+    ] = _PLAIN.expression
+    mouth: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help=f"How far the mouth opens, 0 to {_LIMITS.max_strength:g}, whatever else the face does; 1 is as far "
+            "as the driver's.",
+        ),
+    ] = _PLAIN.mouth
+    eyes: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help=f"How far the eyelids close, 0 to {_LIMITS.max_strength:g}: 0 never blinks, above 1 helps where the "
+            "driver's blinks do not arrive.",
+        ),
+    ] = _PLAIN.eyes
+    head_motion: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help="How far the head turns and moves: 0 holds it still while the face goes on, 1 follows the driver, "
+            f"{_LIMITS.max_strength:g} goes twice as far, which blurs large turns.",
+        ),
+    ] = _PLAIN.head_motion
+    smoothing: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the last frame's motion that is kept in the next, 0 to "
+            f"{_LIMITS.max_smoothing:g}, against trembling. It delays movements and weakens quick ones: half of one "
+            "has arrived after 1 frame at 0.5, 3 at 0.8, 13 at 0.95.",
+        ),
+    ] = _PLAIN.smoothing

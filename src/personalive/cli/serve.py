@@ -11,19 +11,7 @@ from typing import Annotated
 import typer
 
 from personalive.cli.console import show_rows
-from personalive.cli.options import (
-    AUTO,
-    Backend,
-    BackendOption,
-    DecoderOption,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Vram,
-    VramOption,
-    WeightsOption,
-    engine_options,
-)
+from personalive.cli.options import ModelOptions, with_groups
 from personalive.live.config import LiveConfig
 from personalive.server.config import ServerConfig
 
@@ -39,13 +27,9 @@ address, and browsers give them the camera over https only. Ctrl-C ends every se
 """
 
 
+@with_groups
 def serve(
-    weights: WeightsOption = AUTO,
-    device: DeviceOption = AUTO,
-    dtype: DtypeOption = Dtype.AUTO,
-    vram: VramOption = Vram.AUTO,
-    backend: BackendOption = Backend.AUTO,
-    decoder: DecoderOption = None,
+    model: ModelOptions = ModelOptions(),
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
     ] = ServerConfig.host,
@@ -56,14 +40,16 @@ def serve(
             metavar="TEXT",
             envvar="PERSONALIVE_TOKEN",
             show_envvar=False,
-            help="What others must know to open a session; also in PERSONALIVE_TOKEN.",
+            help="Secret that other machines must give to open a session; also in PERSONALIVE_TOKEN.",
             show_default="none on this machine, else a new one",
         ),
     ] = None,
     origin: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="URL", help="Another page that may use the server; can be repeated.", show_default="none"
+            metavar="URL",
+            help="Origin of another web page that may use the server, such as https://example.org; can be repeated.",
+            show_default="none",
         ),
     ] = None,
     tls_cert: Annotated[
@@ -75,7 +61,7 @@ def serve(
     ] = False,
     idle: Annotated[
         float,
-        typer.Option(min=1.0, metavar="SECONDS", help="A session that nobody is connected to ends after so long."),
+        typer.Option(min=1.0, metavar="SECONDS", help="A session without a connection ends after this long."),
     ] = LiveConfig.idle_s,
     ice_server: Annotated[
         list[str] | None,
@@ -90,20 +76,20 @@ def serve(
         int,
         typer.Option(
             min=1,
-            help="Sessions at once, at most; fewer where the device could not give each --min-fps frames per second.",
+            help="Most sessions at once; fewer where the device could not give each --min-fps frames per second.",
         ),
     ] = ServerConfig.max_sessions,
     min_fps: Annotated[
         float,
-        typer.Option(min=0.1, help="Frames per second that each session must still get for one more to be let in."),
+        typer.Option(min=0.1, help="Frames per second that each session must still get for another to be admitted."),
     ] = ServerConfig.min_session_fps,
 ) -> None:
     """Serve a page where a camera drives a portrait, live."""
     from personalive.server.run import ServeOptions, prepare  # noqa: PLC0415 (imports torch)
 
     options = ServeOptions(
-        weights=weights,
-        model=engine_options(device=device, dtype=dtype, vram=vram, backend=backend, decoder=decoder),
+        weights=model.weights,
+        model=model.engine_options(),
         host=host,
         port=port,
         token=token,

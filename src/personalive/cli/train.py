@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.console import clock, progress, show_rows
+from personalive.cli.console import progress, show_rows
 from personalive.cli.options import AUTO, WEIGHTS_METAVAR, DeviceOption
+from personalive.progress import Progress
 from personalive.training.recipe.overrides import as_json, resolve
 from personalive.training.recipe.settings import PRESETS, STAGES, Stage, TrainConfig
 
 if TYPE_CHECKING:
-    from personalive.training.recipe.loop import Progress
+    from personalive.training.recipe.loop import Progress as Steps
 
 _HELP = {
     "motion": """Stage 1: teach motion on single frames.
 
     Trains the denoiser without its temporal modules, the motion encoder, the pose guider and the reference net
-    (all but its last level) to predict a clean frame of DATA from one noisy frame, a picture of the same person,
+    (all but its last level) to predict a clean frame of DATA from one noisy frame, an image of the same person,
     and the driver's face and pose.
     """,
     "distill": """Stage 2: teach appearance in four steps.
@@ -58,7 +59,7 @@ def _group(context: typer.Context) -> None:
 
 
 _Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A prepared folder, or 'synthetic' for drawn heads made as needed.")
+    str, typer.Argument(metavar="DATA", help="A prepared folder, or 'synthetic' for synthetic heads made as needed.")
 ]
 _Run = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run's folder; needed but for --dry-run.", show_default=False)
@@ -124,12 +125,13 @@ def _train(config: TrainConfig, data: str, run: Path, weights: str, device: str)
     from personalive.training.recipe.run import train  # noqa: PLC0415
 
     start = str(find_weights()) if weights == AUTO else weights
-    with progress("training") as show:
+    with progress("training") as display:
 
-        def advance(now: Progress) -> None:
-            show(now.done_steps, now.total_steps, _told(now))
+        def show(now: Steps) -> None:
+            note = f"loss {now.loss:.4g}"
+            display.show(Progress(now.done_steps, now.total_steps, now.steps_per_s, "steps", note=note))
 
-        report = train(config, data=data, run=run, weights=start, device=device, show=advance, say=print)
+        report = train(config, data=data, run=run, weights=start, device=device, show=show, say=print)
     show_rows(
         [
             ("steps", f"{report.steps} ({report.steps_now} now)"),
@@ -142,11 +144,3 @@ def _train(config: TrainConfig, data: str, run: Path, weights: str, device: str)
 
 for _stage in STAGES:
     app.command(name=_stage)(_command(_stage))
-
-
-def _told(now: Progress) -> str:
-    """``step 120 of 400, loss 0.0312, 1.52 steps/s, 3:04 left``."""
-    return (
-        f"step {now.done_steps} of {now.total_steps}, loss {now.loss:.4g}, {now.steps_per_s:.3g} steps/s, "
-        f"{clock(now.left_s)} left"
-    )

@@ -1,4 +1,4 @@
-"""``personalive weights``: fetch, check and convert model weights."""
+"""``personalive weights``: download, check and conversion of model weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.console import clock, progress, show_rows, size
+from personalive.cli.console import progress, show_rows, size
 from personalive.config import TAESD, WEIGHTS_ENV, default_decoder_folder, default_weights_folder
 from personalive.errors import CheckpointError
 
 if TYPE_CHECKING:
     from personalive.checkpoints.check import FolderReport, PartReport
-    from personalive.checkpoints.convert import ConvertProgress
-    from personalive.checkpoints.download import DownloadProgress
 
 LICENCE_NOTE = (
     "The released weights are for academic research only: they descend from weights under CC BY-NC, which forbids "
@@ -23,11 +21,11 @@ LICENCE_NOTE = (
 )
 
 app = typer.Typer(
-    help="Fetch, check and convert model weights.",
+    help="Download, check and convert model weights.",
     epilog="""
 \b
 Examples:
-  personalive weights download                    to the place where they are found by themselves
+  personalive weights download                    to the default folder, where every command finds them
   personalive weights download ~/weights --endpoint https://hf-mirror.example
   personalive weights download --decoder taesd    a small decoder beside them, 10 MB
   personalive weights check ~/weights
@@ -43,8 +41,8 @@ class SmallDecoder(StrEnum):
     TAESD = TAESD
 
 
-class Format(StrEnum):
-    """Number formats that weights can be stored in."""
+class StoredDtype(StrEnum):
+    """Dtypes that weights can be stored in."""
 
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
@@ -64,12 +62,14 @@ def _group(context: typer.Context) -> None:
 def download(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="DIR", help="Where to.", show_default="~/.local/share/personalive/weights"),
+        typer.Argument(
+            metavar="DIR", help="Folder to download to.", show_default="~/.local/share/personalive/weights"
+        ),
     ] = None,
     decoder: Annotated[
         SmallDecoder | None,
         typer.Option(
-            help="Fetch this small decoder instead, for the option --decoder of other commands: 10 MB, MIT licence.",
+            help="Download this small decoder instead, for --decoder of other commands: 10 MB, MIT licence.",
             show_default="none",
         ),
     ] = None,
@@ -80,7 +80,7 @@ def download(
         ),
     ] = None,
 ) -> None:
-    """Fetch the released weights (12 GB), or a small decoder. Run it again to resume.
+    """Download the released weights (12 GB), or a small decoder. Run it again to resume.
 
     Every file is checked against its published hash. The weights are for academic research only.
     """
@@ -90,14 +90,10 @@ def download(
     if decoder is None:
         print(LICENCE_NOTE)
     target = folder or (default_decoder_folder() if decoder else default_weights_folder())
-    with progress("fetching") as show:
-
-        def advance(now: DownloadProgress) -> None:
-            show(now.done_bytes, now.total_bytes, _progress_text(now))
-
+    with progress("fetching") as display:
         try:
             sources = SMALL_DECODER if decoder else RELEASED
-            files = download_weights(target, endpoint=endpoint, sources=sources, progress=advance)
+            files = download_weights(target, endpoint=endpoint, sources=sources, progress=display.show)
         except KeyboardInterrupt as stop:
             stop.add_note(f"what was fetched is kept in {target}; the same command resumes")
             raise
@@ -121,7 +117,7 @@ def _usage(target: Path, decoder: SmallDecoder | None) -> str:
 
 @app.command()
 def check(folder: _Folder) -> None:
-    """Compare every file of DIR with its network.
+    """Check that every weight file of DIR fits its network.
 
     Reads shapes only: takes seconds and little memory.
     """
@@ -138,7 +134,7 @@ def check(folder: _Folder) -> None:
 def convert(
     source: _Folder,
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder; must not exist yet.")],
-    dtype: Annotated[Format, typer.Option(help="Number format of the copy.")] = Format.FLOAT16,
+    dtype: Annotated[StoredDtype, typer.Option(help="Dtype of the copy.")] = StoredDtype.FLOAT16,
 ) -> None:
     """Copy DIR to OUT in half precision.
 
@@ -147,13 +143,8 @@ def convert(
     from personalive.checkpoints.convert import convert_folder  # noqa: PLC0415 (imports torch)
     from personalive.runtime.load import DTYPES  # noqa: PLC0415
 
-    with progress("converting") as show:
-
-        def advance(now: ConvertProgress) -> None:
-            done, total = now.done_bytes, now.total_bytes
-            show(done, total, f"{size(done)} of {size(total)}, {now.file}")
-
-        written = convert_folder(source, destination, dtype=DTYPES[dtype.value], progress=advance)
+    with progress("converting") as display:
+        written = convert_folder(source, destination, dtype=DTYPES[dtype.value], progress=display.show)
     bytes_ = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
     show_rows(
         [
@@ -163,22 +154,15 @@ def convert(
     )
 
 
-def _progress_text(now: DownloadProgress) -> str:
-    """Return a line like ``1.2 GB of 11.0 GB, 12 MB/s, 13:40 left, reference_unet.pth``."""
-    left = "" if now.left_s is None else f", {clock(now.left_s)} left"
-    done, total = size(now.done_bytes), size(now.total_bytes)
-    return f"{done} of {total}, {size(now.bytes_per_s)}/s{left}, {Path(now.file).name}"
-
-
 def _described(part: PartReport) -> str:
     if part.problem is not None:
         return "cannot be loaded" if part.files else "missing"
-    formats = " and ".join(part.formats)
-    return f"ok, {size(part.size_bytes)}, {part.tensors} tensors, {part.parameters / 1e6:.1f} M values in {formats}"
+    dtypes = " and ".join(part.dtypes)
+    return f"ok, {size(part.size_bytes)}, {part.tensors} tensors, {part.parameters / 1e6:.1f} M values in {dtypes}"
 
 
 def _wrong(report: FolderReport) -> str:
-    """One line: the first problem, and how many more there are."""
+    """Return one line: the first problem, and how many more there are."""
     broken = [part for part in report.parts if not part.ok]
     first = report.problem or next((f"{part.part}: {part.problem}" for part in broken), None)
     if first is None:

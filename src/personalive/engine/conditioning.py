@@ -20,8 +20,7 @@ from personalive.engine.controls import Controls
 from personalive.engine.directions import FACIAL, DirectionFinder, Directions
 from personalive.engine.state import Conditioning, Motion, Reference, StreamState
 from personalive.errors import InputError
-from personalive.vision.canvas import draw_canvas, face_box
-from personalive.vision.crop import crop_faces
+from personalive.vision.canvas import crop_faces, draw_canvas, face_box
 from personalive.vision.keypoints import HeadPose, interpolate, interpolated_start, retarget, transform_keypoints
 from personalive.vision.resize import frames_to_tensor, resize_frames, resize_portrait
 from personalive.vision.warps import move_head

@@ -26,7 +26,7 @@ from personalive.synthetic import Identity, Motion, Performance, render
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector
 from personalive.vision.framing import DrivingFramer, FramedFrame, FrameTime, FramingMode
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray
 
 Kind = Literal["self", "cross"]
 KINDS: tuple[Kind, ...] = ("self", "cross")
@@ -38,8 +38,8 @@ _CONFIG = EvaluationConfig()
 class Sample:
     """One driving frame, with the ground truth of the output where it is known; images (S, S, 3) uint8."""
 
-    driver: Picture
-    truth: Picture | None = None
+    driver: ImageArray
+    truth: ImageArray | None = None
     motion: Motion | None = None  # of a synthetic head
     cut: bool = False  # begins a new shot of the driver
     time: Fraction = Fraction(0)  # seconds in the driving video
@@ -54,7 +54,7 @@ class Case:
 
     name: str
     kind: Kind
-    portrait: Callable[[], Picture]
+    portrait: Callable[[], ImageArray]
     samples: Callable[[], Iterator[Sample]]
     frames: int | None = None  # where known beforehand
     person: Identity | None = None  # of a synthetic head

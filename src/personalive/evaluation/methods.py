@@ -26,10 +26,10 @@ from personalive.evaluation.metrics.functional import fps, inter_chunk_latency_m
 from personalive.media import open_video
 from personalive.vision.config import FramingConfig
 from personalive.vision.framing import whole_square
-from personalive.vision.resize import Picture, crop_and_resize
+from personalive.vision.resize import ImageArray, crop_and_resize
 
 OURS, COPY, TRUTH = "ours", "copied portrait", "ground truth"
-Outputs = Iterator[tuple[Sample, Picture]]
+Outputs = Iterator[tuple[Sample, ImageArray]]
 
 
 class Method(Protocol):
@@ -124,7 +124,7 @@ class EngineMethod:
 
 def reenact(
     engine: Engine,
-    portrait: Picture,
+    portrait: ImageArray,
     samples: Iterator[Sample],
     *,
     seed: int = 0,
@@ -239,7 +239,7 @@ class VideoMethod:
         """Empty: a video does not tell how fast it was made."""
         return {}
 
-    def _to_square(self, path: Path, image: Picture) -> Picture:
+    def _to_square(self, path: Path, image: ImageArray) -> ImageArray:
         try:
             square = whole_square(image.shape, FramingConfig())
         except InputError:

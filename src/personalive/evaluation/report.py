@@ -25,7 +25,7 @@ from personalive.evaluation.metrics.catalog import INFINITE, METRICS, NO_VALUE, 
 from personalive.evaluation.published import published
 from personalive.evaluation.runner import Evaluation
 from personalive.media.paths import reason, temporary_beside
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray
 
 JSON, MARKDOWN, HTML = "evaluation.json", "evaluation.md", "evaluation.html"
 PUBLISHED_NOTE = (
@@ -247,7 +247,7 @@ def _best_cells(table: Table) -> set[tuple[int, int]]:
     return best
 
 
-def _data_url(image: Picture) -> str:
+def _data_url(image: ImageArray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=EvaluationConfig.jpeg_quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

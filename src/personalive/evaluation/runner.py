@@ -36,7 +36,7 @@ from personalive.evaluation.metrics.pretrained import PretrainedNetworks, load_p
 from personalive.evaluation.previews import CasePreview
 from personalive.vision.faces import find_detector
 from personalive.vision.framing import FramingMode
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray
 
 _CONFIG = EvaluationConfig()
 _PACKAGES = ("personalive", "torch", "numpy", "opencv-python-headless", "av", "torchmetrics", "onnxruntime")
@@ -281,7 +281,7 @@ class _Run:
         portrait, metrics = case.portrait(), []
         if known not in self.known:
             metrics = metrics_for(case, portrait, self.engine, self.networks, estimate_motion=method.name != COPY)
-        updates: list[Callable[[Sample, Picture], None]] = [metric.update for metric in metrics]
+        updates: list[Callable[[Sample, ImageArray], None]] = [metric.update for metric in metrics]
         if clips is not None:
             updates.append(clips.update)
         if preview is not None:

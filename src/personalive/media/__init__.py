@@ -1,4 +1,4 @@
-"""Pictures, video and sound in and out: any length, constant memory, exact times."""
+"""Images, video and sound in and out: any length, constant memory, exact times."""
 
 from personalive.media.audio import AudioCut
 from personalive.media.paths import check_input, check_output

@@ -1,4 +1,4 @@
-"""Frames from pictures: an animated GIF, WebP, PNG or AVIF, or a still held for a while."""
+"""Frames from images: an animated GIF, WebP, PNG or AVIF, or a still held for a while."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from personalive.errors import InputError
 from personalive.media.config import MediaConfig
 from personalive.media.source import RawFrame, SourceInfo
-from personalive.media.still import DECODE_ERRORS, load_still, open_picture, picture_array
+from personalive.media.still import DECODE_ERRORS, image_array, load_still, open_image
 
 _MILLISECOND = Fraction(1, 1000)
 _SHORTEST_MS = 20  # browsers take shorter frames for a mistake
 
 
 class StillSource:
-    """One picture shown ``MediaConfig.still_seconds`` long at ``still_fps``."""
+    """One image shown ``MediaConfig.still_seconds`` long at ``still_fps``."""
 
     def __init__(self, path: Path, config: MediaConfig) -> None:
         self._image = load_still(path, config)
@@ -28,7 +28,7 @@ class StillSource:
         self.info = SourceInfo(1 / rate, rate, Fraction(self._count) / rate, origin_pts=0, has_audio=False)
 
     def frames(self, from_pts: int | None) -> Iterator[RawFrame]:
-        """``_count`` times the same picture; callers may change their copy."""
+        """``_count`` times the same image; callers may change their copy."""
         for index in range(from_pts or 0, self._count):
             yield RawFrame(self._image.copy, index, 1)
 
@@ -37,12 +37,12 @@ class StillSource:
 
 
 class AnimationSource:
-    """The frames of an animated picture, once through, composited, one in memory at a time."""
+    """The frames of an animated image, once through, composited, one in memory at a time."""
 
     def __init__(self, path: Path, config: MediaConfig) -> None:
         self._path, self._config = path, config
         self._stack = ExitStack()
-        self._picture = self._stack.enter_context(open_picture(path, config))
+        self._picture = self._stack.enter_context(open_image(path, config))
         self.warnings: list[str] = []
         first = max(self._frame_ms(), 1)
         self.info = SourceInfo(_MILLISECOND, Fraction(1000, first), None, origin_pts=0, has_audio=False)
@@ -57,7 +57,7 @@ class AnimationSource:
         while self._load(index):
             shown = self._frame_ms()
             # Copied now: the lazily converted frame must not follow the decoder to the next one.
-            yield RawFrame(partial(picture_array, self._path, self._picture.copy(), self._config), pts, shown)
+            yield RawFrame(partial(image_array, self._path, self._picture.copy(), self._config), pts, shown)
             pts, index = pts + shown, index + 1
 
     def _load(self, index: int) -> bool:

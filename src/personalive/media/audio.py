@@ -1,4 +1,4 @@
-"""The sound of a clip, cut to its pictures: copied where mp4 can hold it, else encoded as AAC."""
+"""The sound of a clip, cut to its images: copied where mp4 can hold it, else encoded as AAC."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SILENCE_CHUNK = 4096  # samples
 class AudioCut:
     """The sound of ``path`` between two of its own time stamps, in seconds.
 
-    ``start`` is what becomes second 0 of the film; ``end`` None means to the end of the file.
+    ``start`` is what becomes second 0 of the video; ``end`` None means to the end of the file.
     """
 
     path: Path
@@ -42,9 +42,9 @@ class AudioCut:
 
 
 class AudioFeed:
-    """Sound packets for a film being written, read little by little as the pictures advance.
+    """Sound packets for a video being written, read little by little as the images advance.
 
-    Reading errors end the sound, not the film; they are reported in ``warnings``.
+    Reading errors end the sound, not the video; they are reported in ``warnings``.
     """
 
     def __init__(self, cut: AudioCut, container: OutputContainer, config: MediaConfig) -> None:
@@ -61,7 +61,7 @@ class AudioFeed:
         self._next: tuple[Fraction, Packet] | None = None
         self._started = False
         if not isinstance(source, AudioStream) or source.codec_context is None:
-            self.warnings.append(f"{cut.path}: its sound is of an unknown kind; the film is silent")
+            self.warnings.append(f"{cut.path}: its sound is of an unknown kind; the video is silent")
         elif source.codec_context.sample_rate >= _COPIED.get(source.codec_context.name, float("inf")):
             target = container.add_stream_from_template(source)
             self._packets = _copied(self._source, source, target, cut, config)
@@ -70,7 +70,7 @@ class AudioFeed:
             self._packets = encoder.packets(_decoded(self._source, source, cut, config))
 
     def pump(self, until: Fraction | None) -> None:
-        """Write all sound that begins at or before ``until`` (seconds of the film; None: all of it)."""
+        """Write all sound that begins at or before ``until`` (seconds of the video; None: all of it)."""
         if not self._started:
             self._started = True
             self._advance()
@@ -101,7 +101,7 @@ def _seek(container: InputContainer, stream: AudioStream, cut: AudioCut, config:
 def _copied(
     container: InputContainer, source: AudioStream, target: AudioStream, cut: AudioCut, config: MediaConfig
 ) -> Iterator[tuple[Fraction, Packet]]:
-    """Packets with times of the film. One packet before the cut is kept: the decoder needs it to start clean.
+    """Packets with times of the video. One packet before the cut is kept: the decoder needs it to start clean.
 
     Its time is negative, so that players leave it out. At the end the packet is kept whose middle is inside.
     """
@@ -157,7 +157,7 @@ class _Encoder:
         self._next = 0  # samples handed to the encoder so far
 
     def packets(self, frames: Iterator[AudioFrame]) -> Iterator[tuple[Fraction, Packet]]:
-        """Encode ``frames`` (times of the source) to packets with times of the film."""
+        """Encode ``frames`` (times of the source) to packets with times of the video."""
         for frame in frames:
             for part in self._resampler.resample(frame):
                 yield from self._encode(part)
@@ -186,7 +186,7 @@ class _Encoder:
     def _placed(self, samples: np.ndarray, position: int) -> Iterator[np.ndarray]:
         """``samples`` ``(C, N)`` with silence before them or their beginning dropped, to be at ``position``.
 
-        Small differences are rounding of time stamps and are left, except at the start of the film.
+        Small differences are rounding of time stamps and are left, except at the start of the video.
         """
         tolerance = self._gap if self._next else 0
         if position < self._next - tolerance:

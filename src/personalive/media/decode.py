@@ -25,7 +25,7 @@ from personalive.media.paths import reason
 from personalive.media.source import RawFrame, SourceInfo
 from personalive.media.still import check_size
 
-# FFmpeg also opens playlists that name other files and addresses, and text as pictures: those are no clips.
+# FFmpeg also opens playlists that name other files and addresses, and text as images: those are no clips.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mp3,aac,flac,h264,hevc"
 _SPC_RGB, _SPC_UNSPECIFIED = 0, 2  # H.273 matrix coefficients
 _MAX_PIXEL_ASPECT = 4  # DVDs and tapes stay below 2
@@ -98,7 +98,7 @@ class VideoFileSource:
         covers = Disposition.attached_pic
         streams = [s for s in self._container.streams.video if not s.disposition & covers]
         if not streams:
-            what = "has sound but no pictures" if self._container.streams.audio else "holds no video"
+            what = "has sound but no video" if self._container.streams.audio else "holds no video"
             raise InputError(f"{self._path}: {what}; give a video of a face")
         best = self._container.streams.best("video")
         return best if isinstance(best, VideoStream) and best in streams else streams[0]

@@ -1,4 +1,4 @@
-"""What may be read and where may be written, settled before any work is done."""
+"""Checks of input and output paths, made before any work is done."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def check_input(path: str | os.PathLike[str]) -> Path:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{path}: is a folder; give one picture or clip inside it")
+            raise InputError(f"{path}: is a folder; give one image or clip inside it")
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: is not an ordinary file; save the picture or clip to disk first")
+            raise InputError(f"{path}: is not an ordinary file; save the image or clip to disk first")
         if status.st_size == 0:
             raise InputError(f"{path}: is empty (0 bytes); copy or download it again")
         with path.open("rb"):

@@ -39,7 +39,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of the clip."""
+    """One frame of the clip."""
 
     image: np.ndarray  # uint8 (H, W, 3) RGB, upright, writable
     time: Fraction  # seconds after the first frame read, exactly pts * time_base
@@ -55,11 +55,11 @@ def open_video(
 ) -> VideoReader:
     """Open a clip, or the part of it from ``start_s`` (included) to ``end_s`` (excluded).
 
-    A GIF or other animated picture plays once; a still lasts ``MediaConfig.still_seconds``. The first frame
+    A GIF or other animated image plays once; a still lasts ``MediaConfig.still_seconds``. The first frame
     is decoded here, so a clip that opens has at least one.
 
     Raises:
-        InputError: unreadable, no pictures in it, outside the size limits, or nothing between the times.
+        InputError: unreadable, no images in it, outside the size limits, or nothing between the times.
     """
     return VideoReader(path, start_s, end_s, config)
 
@@ -130,7 +130,7 @@ class VideoReader:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should hear about the clip, one line each."""
+        """Warnings about the clip for the user, one line each."""
         if not self._repaired:
             return list(self._source.warnings)
         repaired = f"{self.path}: {self._repaired} missing or repeated time stamps were filled in"

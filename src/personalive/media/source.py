@@ -1,4 +1,4 @@
-"""What the reader needs of anything that yields frames."""
+"""Interface of anything that yields frames to the reader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RawFrame:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a file states about itself; estimates except for the time base."""
+    """Statements of a file about itself; estimates except for the time base."""
 
     time_base: Fraction  # seconds per tick
     average_fps: Fraction

@@ -1,4 +1,4 @@
-"""Pictures in (any common still, always upright 8-bit RGB) and PNG out, through Pillow."""
+"""Still images in, always as upright 8-bit RGB, and PNG out, by Pillow."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyErro
 
 
 def load_still(path: str | os.PathLike[str], config: MediaConfig | None = None) -> np.ndarray:
-    """The picture in ``path``: uint8 ``(H, W, 3)`` RGB, 0..255, in sRGB, upright.
+    """The image in ``path``: uint8 ``(H, W, 3)`` RGB, 0..255, in sRGB, upright.
 
     EXIF orientation is applied, an embedded colour profile converted, 16-bit scaled to 8, CMYK and palettes
     converted, transparency put on a neutral grey, and of an animation the first frame is taken.
 
     Raises:
-        InputError: not a readable picture, damaged, or outside the size limits of ``MediaConfig``, which are
+        InputError: not a readable image, damaged, or outside the size limits of ``MediaConfig``, which are
             checked on the file's header before anything is decoded.
     """
     config = config or MediaConfig()
     path = check_input(path)
-    with open_picture(path, config) as picture:
-        return picture_array(path, picture, config)
+    with open_image(path, config) as image:
+        return image_array(path, image, config)
 
 
 def is_still(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a picture without motion. Reads headers only.
+    """Return True if ``path`` is an image without motion. Reads headers only.
 
     Raises:
         InputError: the file is missing, empty or may not be read.
@@ -52,7 +52,7 @@ def is_still(path: str | os.PathLike[str]) -> bool:
 
 
 def is_animation(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a moving GIF, WebP, PNG or AVIF. Reads headers only.
+    """Return True if ``path`` is a moving GIF, WebP, PNG or AVIF. Reads headers only.
 
     Raises:
         InputError: the file is missing, empty or may not be read.
@@ -61,11 +61,11 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
 
 
 def _animated(path: Path) -> bool | None:
-    """True or False for a picture, None for anything else."""
+    """True or False for an image, None for anything else."""
     with _no_bomb_warning():
         try:
-            with Image.open(path, formats=_known_formats()) as picture:
-                return picture.format in _ANIMATED_FORMATS and bool(getattr(picture, "is_animated", False))
+            with Image.open(path, formats=_known_formats()) as image:
+                return image.format in _ANIMATED_FORMATS and bool(getattr(image, "is_animated", False))
         except Image.DecompressionBombError:
             return False
         except DECODE_ERRORS:
@@ -87,29 +87,29 @@ def _no_bomb_warning() -> Iterator[None]:
 
 
 @contextmanager
-def open_picture(path: Path, config: MediaConfig) -> Iterator[Image.Image]:
+def open_image(path: Path, config: MediaConfig) -> Iterator[Image.Image]:
     """An undecoded Pillow image whose header is within the limits of ``config``; closed afterwards.
 
     Raises:
-        InputError: not a picture, or too large or small.
+        InputError: not an image, or too large or small.
     """
     with _no_bomb_warning():
         try:
-            picture = Image.open(path, formats=_known_formats())
+            image = Image.open(path, formats=_known_formats())
         except Image.DecompressionBombError:
             limit = config.max_image_pixels // 1_000_000
             raise InputError(f"{path}: has more than {limit} million pixels; shrink it first") from None
         except UnidentifiedImageError:
             raise InputError(f"{path}: {_not_a_picture(path)}") from None
         except DECODE_ERRORS as error:
-            raise InputError(f"{path}: is a damaged picture ({reason(error)}); export it again") from None
-    with picture:
-        check_size(path, picture.width, picture.height, config)
-        yield picture
+            raise InputError(f"{path}: is a damaged image ({reason(error)}); export it again") from None
+    with image:
+        check_size(path, image.width, image.height, config)
+        yield image
 
 
 def check_size(path: Path, width: int, height: int, config: MediaConfig) -> None:
-    """Refuse pictures and clips whose stated size in pixels is outside the limits of ``config``.
+    """Refuse images and clips whose stated size in pixels is outside the limits of ``config``.
 
     Raises:
         InputError: too many pixels, or a side too short to hold a face.
@@ -125,63 +125,63 @@ def _not_a_picture(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
-        return "HEIC pictures cannot be read; export it as JPEG or PNG"
-    return "is not a picture that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF file"
+        return "HEIC images cannot be read; export it as JPEG or PNG"
+    return "is not an image that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF file"
 
 
-def picture_array(path: Path, picture: Image.Image, config: MediaConfig) -> np.ndarray:
-    """Decode the current frame of ``picture`` to uint8 ``(H, W, 3)`` sRGB, upright, without transparency.
+def image_array(path: Path, image: Image.Image, config: MediaConfig) -> np.ndarray:
+    """Decode the current frame of ``image`` to uint8 ``(H, W, 3)`` sRGB, upright, without transparency.
 
     Raises:
         InputError: the pixels are damaged or of a kind that cannot be converted.
     """
     try:
-        picture.load()
-        return np.array(_rgb(_upright(picture), config.background_grey))
+        image.load()
+        return np.array(_rgb(_upright(image), config.background_grey))
     except DECODE_ERRORS as error:
         raise InputError(f"{path}: is damaged or cut off ({reason(error)}); export or copy it again") from None
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(picture)
+        return ImageOps.exif_transpose(image)
     except DECODE_ERRORS:  # unreadable EXIF says nothing about the orientation
-        return picture
+        return image
 
 
-def _rgb(picture: Image.Image, grey: int) -> Image.Image:
+def _rgb(image: Image.Image, grey: int) -> Image.Image:
     """Any mode to RGB in sRGB; transparency is put on a grey of that level."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _eight_bit(picture)
-    if picture.has_transparency_data:
-        picture = _to_srgb(picture.convert("RGBA"), picture.info.get("icc_profile"), "RGBA")
-        backdrop = Image.new("RGBA", picture.size, (grey, grey, grey, 255))
-        return Image.alpha_composite(backdrop, picture).convert("RGB")
-    if picture.mode not in ("RGB", "CMYK", "L"):
-        picture = picture.convert("RGB")
-    return _to_srgb(picture, picture.info.get("icc_profile"), "RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if image.has_transparency_data:
+        image = _to_srgb(image.convert("RGBA"), image.info.get("icc_profile"), "RGBA")
+        backdrop = Image.new("RGBA", image.size, (grey, grey, grey, 255))
+        return Image.alpha_composite(backdrop, image).convert("RGB")
+    if image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")
+    return _to_srgb(image, image.info.get("icc_profile"), "RGB")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
     """One channel of 16 or 32 bits to "L". Pillow's own conversion would clip at 255."""
-    values = np.asarray(picture).astype(np.float32)
-    if picture.mode == "F":
+    values = np.asarray(image).astype(np.float32)
+    if image.mode == "F":
         full_scale = 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
     else:  # "I" holds 8-bit values in some files, 16-bit ones in most
-        full_scale = 255.0 if picture.mode == "I" and values.max(initial=0.0) <= 255.0 else 65535.0
+        full_scale = 255.0 if image.mode == "I" and values.max(initial=0.0) <= 255.0 else 65535.0
     return Image.fromarray((np.nan_to_num(values / full_scale).clip(0.0, 1.0) * 255.0).round().astype(np.uint8))
 
 
-def _to_srgb(picture: Image.Image, profile: bytes | None, mode: str) -> Image.Image:
-    """Convert from the embedded ICC ``profile`` where it fits the picture, else by mode alone."""
+def _to_srgb(image: Image.Image, profile: bytes | None, mode: str) -> Image.Image:
+    """Convert from the embedded ICC ``profile`` where it fits the image, else by mode alone."""
     if profile:
         with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
             converted = ImageCms.profileToProfile(
-                picture, ImageCms.ImageCmsProfile(io.BytesIO(profile)), _srgb(), outputMode=mode
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), _srgb(), outputMode=mode
             )
             if converted is not None:
                 return converted
-    return picture.convert(mode)
+    return image.convert(mode)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The film: H.264 mp4 with exact times, written under another name until it is whole."""
+"""Video writer: H.264 mp4 with exact times, written under another name until it is whole."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _FILM_TICKS_PER_S = 90_000  # at least about this many, and a multiple of the ti
 class VideoWriter:
     """Writes frames as they come; a context manager.
 
-    Leaving the block normally puts the whole film at ``path``. Leaving it through an exception, Ctrl-C
+    Leaving the block normally puts the whole video at ``path``. Leaving it through an exception, Ctrl-C
     included, puts the frames written so far at ``partial_path`` (``out.partial.mp4``), playable, and adds a
     note that says so to the exception; without any frame nothing is left. A file already at ``path`` is
-    replaced only by a whole film.
+    replaced only by a whole video.
 
-    The film is yuv420p, tagged and converted as BT.709 limited range, with its index first (faststart).
+    The video is yuv420p, tagged and converted as BT.709 limited range, with its index first (faststart).
 
     Attributes:
-        path: where the film will be, links followed.
+        path: where the video will be, links followed.
         partial_path: where an unfinished one was left, else None.
         frames_written: frames so far.
         warnings: one line each about the sound.
@@ -72,14 +72,14 @@ class VideoWriter:
             crf: x264 quality, lower is better; ``MediaConfig.video_crf`` by default.
 
         Raises:
-            OutputError: the film cannot be written there, or the size is odd. Nothing is created before the
+            OutputError: the video cannot be written there, or the size is odd. Nothing is created before the
                 first frame.
         """
         self._config = config = config or MediaConfig()
         sources = [*inputs, audio_from.path] if audio_from else list(inputs)
         self.path = check_output(path, sources)
         if width < 2 or height < 2 or width % 2 or height % 2:
-            raise OutputError(f"{path}: a film of {width} x {height} cannot be made; both sides must be even")
+            raise OutputError(f"{path}: a video of {width} x {height} cannot be made; both sides must be even")
         self._temporary = temporary_beside(self.path)
         self._size = (width, height)
         self._time_base = Fraction(1, (time_base or Fraction(1, config.default_ticks_per_s)).denominator)
@@ -115,7 +115,7 @@ class VideoWriter:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should hear about the sound, one line each."""
+        """Warnings about the sound for the user, one line each."""
         return [] if self._audio is None else list(self._audio.warnings)
 
     # --- writing ---------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class VideoWriter:
 
         Args:
             image: uint8 ``(height, width, 3)`` RGB.
-            time: seconds from the start of the film, rounded to the time base; must increase.
+            time: seconds from the start of the video, rounded to the time base; must increase.
             duration: seconds on screen, which counts for the last frame; by default like the one before.
 
         Raises:
@@ -172,7 +172,7 @@ class VideoWriter:
 
     def _mux(self, frame: VideoFrame | None) -> None:
         # Ctrl-C takes effect between two Python instructions. As one chain of C calls, either all packets of
-        # this frame reach the film or the frame was never encoded; a lost packet would spoil a partial film.
+        # this frame reach the video or the frame was never encoded; a lost packet would spoil a partial video.
         deque(map(self._container.mux, map(self._stream.encode, (frame,))), maxlen=0)
 
     def _failure(self, error: BaseException) -> OutputError:
@@ -181,7 +181,7 @@ class VideoWriter:
     # --- the end ---------------------------------------------------------------------------------------
 
     def close(self) -> Path:
-        """Finish the film, sound included, and give it its name. Returns ``path``.
+        """Finish the video, sound included, and give it its name. Returns ``path``.
 
         Raises:
             OutputError: no frame was written, or the disk is full; nothing is left then.
@@ -190,7 +190,7 @@ class VideoWriter:
             return self.path
         if not self.frames_written:
             self._discard()
-            raise OutputError(f"{self.path}: no frame was produced, so there is no film; check the clip")
+            raise OutputError(f"{self.path}: no frame was produced, so there is no video; check the clip")
         try:
             if self._audio is not None:
                 self._audio.pump(None)
@@ -204,7 +204,7 @@ class VideoWriter:
         """Finish with the frames written so far, at ``out.partial.mp4``.
 
         Returns:
-            The playable film, or None where there is no frame or it could not be finished; then nothing is
+            The playable video, or None where there is no frame or it could not be finished; then nothing is
             left. After ``close`` it does nothing and returns ``partial_path``.
         """
         if self._closed:
@@ -256,7 +256,7 @@ class VideoWriter:
     def _leave_partial(self, error: BaseException) -> None:
         try:
             partial = self.close_partial()
-        except BaseException:  # a second Ctrl-C: give up the film, but leave nothing half-written
+        except BaseException:  # a second Ctrl-C: give up the video, but leave nothing half-written
             self._discard()
             raise
         if partial is not None:
@@ -264,7 +264,7 @@ class VideoWriter:
 
 
 def _open_mp4(path: Path, ticks_per_s: int) -> OutputContainer:
-    # The film's own clock, in which its length is kept: by default milliseconds, too coarse for most rates.
+    # The video's own clock, in which its length is kept: by default milliseconds, too coarse for most rates.
     clock = ticks_per_s * max(_FILM_TICKS_PER_S // ticks_per_s, 1)
     options = {"movflags": "+faststart", "movie_timescale": str(clock)}
     return av.open(f"file:{path}", mode="w", format="mp4", container_options=options)

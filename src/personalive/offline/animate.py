@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from personalive.offline.config import FilmSizeConfig
 from personalive.offline.contact_sheet import ContactSheet
 from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
 from personalive.offline.motion_file import MotionClip, fit_motion_clip, is_motion_file, load_motion_file
+from personalive.progress import Meter, Progress
 from personalive.runtime.load import AUTO, load_engine
 from personalive.runtime.memory import engine_oom_errors
 from personalive.runtime.registry import PrepareProgress
@@ -85,15 +85,6 @@ class AnimateOptions:
                 f"keyframe threshold {self.keyframe_threshold}: give a number from 0 up, or infinity for no keyframes"
             )
         _ = self.controls  # refuses what is out of range
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Progress of a video or recording."""
-
-    frames: int  # finished
-    total: int | None  # by the clip's header; None where it has none
-    fps: float  # finished frames per second since the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +246,7 @@ class _Video:
     ) -> AnimateReport:
         """Run the whole performance through the engine into the video."""
         driving, size = self.driving, self.size_px
-        begun, done, end = time.monotonic(), 0, Fraction(0)
+        meter, done, end = Meter(driving.expected), 0, Fraction(0)
         with VideoWriter(
             target,
             size * self.panels,
@@ -271,11 +262,11 @@ class _Video:
                     self.sheet.add(driver.image, result)
                 done, end = done + 1, sum(driver.time, Fraction(0))
                 if progress is not None and done % self.engine.chunk_frames == 0:
-                    progress(Progress(frames=done, total=driving.expected, fps=rate(done, begun)))
+                    progress(meter.at(done))
         if progress is not None:
-            progress(Progress(frames=done, total=done, fps=rate(done, begun)))
+            progress(replace(meter.at(done), total=done))
         sheet = self._save_sheet(inputs)
-        return self._report(target, done, float(end), begun, sheet, [*driving.warnings(), *writer.warnings])
+        return self._report(target, done, float(end), meter.seconds, sheet, [*driving.warnings(), *writer.warnings])
 
     def _results(self) -> Iterator[tuple[DrivingFrame, np.ndarray]]:
         """Every driving frame with the finished (S, S, 3) frame that it made, in order; padding is left out."""
@@ -321,7 +312,7 @@ class _Video:
         target: Path,
         frames: int,
         duration_s: float,
-        begun: float,
+        seconds: float,
         sheet: str | None,
         warnings: list[str],
     ) -> AnimateReport:
@@ -330,8 +321,8 @@ class _Video:
             output=str(target),
             frames=frames,
             duration_s=round(duration_s, 3),
-            fps=round(rate(frames, begun), 2),
-            seconds=round(time.monotonic() - begun, 2),
+            fps=round(frames / seconds, 2),
+            seconds=round(seconds, 2),
             image_size_px=engine.image_size,
             keyframes=self.keyframes,
             weights=engine.name,
@@ -351,8 +342,3 @@ class _Video:
 def _json_value(value: Any) -> Any:
     """Infinity, which turns keyframes off, as text: JSON has no number for it, and ``float`` reads it back."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def rate(frames: int, begun: float) -> float:
-    """Frames per second since ``begun`` (of ``time.monotonic``)."""
-    return frames / max(time.monotonic() - begun, 1e-9)

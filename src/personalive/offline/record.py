@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,10 +13,10 @@ from personalive.engine.engine import Engine
 from personalive.engine.state import Motion
 from personalive.errors import InputError
 from personalive.media import VideoReader, check_output, open_video
-from personalive.offline.animate import Progress, rate
 from personalive.offline.config import MotionFileConfig
 from personalive.offline.driving import ClipDriving, DrivingFrame
 from personalive.offline.motion_file import SUFFIX, MotionClip, engine_motion_digest, is_motion_file, save_motion_file
+from personalive.progress import Meter, Progress
 from personalive.runtime.load import AUTO, load_engine
 from personalive.runtime.memory import engine_oom_errors
 from personalive.runtime.registry import PrepareProgress
@@ -103,15 +102,15 @@ def record(
             progress=loading,
             preparing=preparing,
         )
-        begun = time.monotonic()
+        meter = Meter(reader.info.estimated_frames)
         with engine_oom_errors(engine):
             clip = _framed(reader, engine, chosen)
-            motion = _encode(clip, engine, str(driving), begun, progress)
+            motion = _encode(clip, engine, str(driving), meter, progress)
     save_motion_file(target, motion, [driving])
     return RecordReport(
         output=str(target),
         motion=motion,
-        seconds=round(time.monotonic() - begun, 2),
+        seconds=round(meter.seconds, 2),
         weights=engine.name,
         device=str(engine.device),
         dtype=str(engine.backend.precision).removeprefix("torch."),
@@ -133,7 +132,7 @@ def _framed(reader: VideoReader, engine: Engine, options: RecordOptions) -> Clip
 
 
 def _encode(
-    clip: ClipDriving, engine: Engine, name: str, begun: float, progress: Callable[[Progress], None] | None
+    clip: ClipDriving, engine: Engine, name: str, meter: Meter, progress: Callable[[Progress], None] | None
 ) -> MotionClip:
     """Encode in the windows of a video, so that replaying gives that video bit for bit."""
     limit = MotionFileConfig().max_frames
@@ -147,7 +146,7 @@ def _encode(
         if len(frames) > limit:
             raise InputError(f"{name}: has more than {limit} frames: record a part of it with --start and --end")
         if progress is not None:
-            progress(Progress(frames=len(frames), total=clip.expected, fps=rate(len(frames), begun)))
+            progress(meter.at(len(frames)))
     last = frames[-1]
     return MotionClip(
         motion=Motion.cat(parts),

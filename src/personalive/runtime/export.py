@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from personalive.checkpoints.write import whole_folder
+from personalive.checkpoints.files import whole_folder
 from personalive.engine.backend import Backend
 from personalive.errors import CheckpointError, DeviceError
 from personalive.runtime import onnx

@@ -22,7 +22,8 @@ from personalive.errors import DeviceError, InputError, PersonaLiveError
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock
 from personalive.live.worker import Worker
-from personalive.offline.animate import AnimateOptions, AnimateReport, Progress, animate
+from personalive.offline.animate import AnimateOptions, AnimateReport, animate
+from personalive.progress import Progress
 from personalive.server.config import ServerConfig
 
 _LOG = logging.getLogger(__name__)

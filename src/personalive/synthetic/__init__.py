@@ -1,4 +1,4 @@
-"""Procedural talking heads with ground truth: pictures, keypoints, pose, expression and masks."""
+"""Procedural talking heads with ground truth: images, keypoints, pose, expression and masks."""
 
 from personalive.synthetic.identity import HAIR_STYLES, IDENTITY_VECTOR_SIZE, Identity
 from personalive.synthetic.model import KEYPOINT_NAMES

@@ -1,4 +1,4 @@
-"""Who is rendered: every parameter of a synthetic person."""
+"""Identity of a synthetic person: every parameter of its looks."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ KEYPOINT_NAMES: tuple[str, ...] = (
     "jaw_left",
     "chin",
 )
-"""The 21 canonical keypoints; right is the character's own and lies left in a frontal picture. All are points
+"""The 21 canonical keypoints; right is the character's own and lies left in a frontal image. All are points
 of the neutral face's surface (``brow_*`` lie on the forehead above the brows, ``ear_*`` at the ears).
 ``eye_*`` are the fronts of the eyeballs. The seven drawn points lie on the surface. The corners of the mouth
 leave out the slight resting smile (1 pixel of 256), the outer corners of the eyes the lid's bulge over the

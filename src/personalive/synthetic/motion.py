@@ -1,4 +1,4 @@
-"""What changes from frame to frame: head pose and expression."""
+"""Motion of a synthetic head: pose and expression, which change from frame to frame."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Motion:
 
     Attributes:
         yaw_deg, pitch_deg, roll_deg: angles of ``R = (R_z(roll) R_y(yaw) R_x(pitch)).T``, in degrees.
-        scale: factor from canonical head space to picture coordinates in [-1, 1]; about 1.
-        tx, ty: shift in picture coordinates, + is right and down.
+        scale: factor from canonical head space to image coordinates in [-1, 1]; about 1.
+        tx, ty: shift in image coordinates, + is right and down.
         expression: (E,) float32 in the order of ``EXPRESSION_NAMES``.
     """
 
@@ -102,6 +102,6 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
 
 
 def project(points: np.ndarray, motion: Motion) -> np.ndarray:
-    """Canonical points (N, 3) to picture space: ``scale * (points @ R) + (tx, ty, 0)``, float64 (N, 3)."""
+    """Canonical points (N, 3) to image space: ``scale * (points @ R) + (tx, ty, 0)``, float64 (N, 3)."""
     R = rotation(motion.yaw_deg, motion.pitch_deg, motion.roll_deg)
     return motion.scale * (points.astype(np.float64) @ R) + np.array([motion.tx, motion.ty, 0.0])

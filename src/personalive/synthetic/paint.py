@@ -67,7 +67,7 @@ def _freckle(x, y):
 
 @njit(**_K)
 def lip_share(x, ym):
-    """How much a point (x, height along the mouth row) belongs to the lips, 0..1."""
+    """Share of the lips at a point (x, height along the mouth row), 0..1."""
     a = abs(x)
     if a > 0.27 or ym < 0.5 or ym > 0.76:
         return 0.0

@@ -25,7 +25,7 @@ KEY_DIR, FILL_DIR, RIM_DIR, HALF_DIR = 30, 33, 36, 39
     GAZE_Y,
     LIP_FULL,
 ) = range(42, 55)
-DOWN, RIGHT = 55, 58  # the head's axes in the picture, per frame
+DOWN, RIGHT = 55, 58  # the head's axes in the image, per frame
 SIZE = 64
 
 
@@ -78,12 +78,12 @@ def background(who: Identity, size_px: int) -> np.ndarray:
     y, x = np.mgrid[0:size_px, 0:size_px] / size_px
     angle = rng.uniform(0, 2 * np.pi)
     t = np.clip(0.5 + 0.75 * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle)), 0, 1)[..., None]
-    picture = linear(who.background) * (1 - t) + linear(who.background_second) * t
+    image = linear(who.background) * (1 - t) + linear(who.background_second) * t
     glow = np.exp(-(((x - 0.5) / 0.45) ** 2) - ((y - 0.42) / 0.45) ** 2)[..., None]
-    picture = picture * (0.72 + 0.5 * glow)
+    image = image * (0.72 + 0.5 * glow)
     for _ in range(9):
         cx, cy, r = rng.uniform(0, 1), rng.uniform(0, 0.9), rng.uniform(0.05, 0.14)
         tint = linear(rng.uniform(0.6, 1.0, 3)) * rng.uniform(0.05, 0.22) * who.bokeh
         disc = 1.0 / (1.0 + np.exp((np.hypot(x - cx, y - cy) - r) / 0.008))
-        picture = picture + disc[..., None] * tint
-    return np.clip(picture, 0, 1).astype(np.float32)
+        image = image + disc[..., None] * tint
+    return np.clip(image, 0, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A person and a motion to a picture with ground truth (ours)."""
+"""A person and a motion to an image with ground truth (ours)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BODY_FOLLOW = 0.75  # how far the shoulders follow the neck joint sideways
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Render:
-    """One frame with its ground truth; S is the picture's side in pixels.
+    """One frame with its ground truth; S is the image's side in pixels.
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
@@ -108,7 +108,7 @@ def posed_vertices(who: Identity, motion: Motion) -> np.ndarray:
 
 
 def _place(points: np.ndarray, model: HeadModel, motion: Motion) -> np.ndarray:
-    """Vertices in picture space: the head by ``project``, shoulders by a calmer pose, the neck between."""
+    """Vertices in image space: the head by ``project``, shoulders by a calmer pose, the neck between."""
     R = rotation(motion.yaw_deg, motion.pitch_deg, motion.roll_deg).astype(np.float32)
     shares = np.multiply((motion.yaw_deg, motion.pitch_deg, motion.roll_deg), _BODY_SHARE)
     R_body = rotation(*shares).astype(np.float32)
@@ -130,7 +130,7 @@ def render(who: Identity, motion: Motion, size_px: int = 256, supersample: int =
     Args:
         who: the person.
         motion: head pose and expression.
-        size_px: side of the square picture, 16..4096.
+        size_px: side of the square image, 16..4096.
         supersample: samples per pixel and axis, 1..4.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Compiled lighting: samples of the z-buffer to a picture and masks (ours).
+"""Compiled lighting: samples of the z-buffer to an image and masks (ours).
 
 numba's cache looks at this file alone: after a change in ``paint`` or ``palette``, touch this file.
 """

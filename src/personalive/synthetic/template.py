@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-HEAD_UNIT = 0.55  # canonical units per head unit: a head fills about 60 % of the picture height at scale 1
+HEAD_UNIT = 0.55  # canonical units per head unit: a head fills about 60 % of the image height at scale 1
 EYE_X, EYE_Z, EYE_R = 0.310, -0.468, 0.200  # eyeball centre (y = 0) and radius
 SLIT_EYE = 0.170  # half width of the eye opening
 MOUTH_Y, SLIT_MOUTH = 0.62, 0.245

@@ -17,8 +17,7 @@ from personalive.models.networks import Networks
 from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.extractor import extract_all
 from personalive.training.vae import encode_all
-from personalive.vision.canvas import face_box
-from personalive.vision.crop import crop_faces
+from personalive.vision.canvas import crop_faces, face_box
 from personalive.vision.keypoints import HeadPose, as_held_by, transform_keypoints
 from personalive.vision.warps import move_head
 

@@ -1,7 +1,8 @@
-"""The keypoint canvas for the pose guider and the face box for the motion encoder (weights).
+"""Keypoint canvas for the pose guider; face box and crop for the motion encoder (weights).
 
-Axis letters: F frames, K keypoints (21), P drawn keypoints (7), S picture side in pixels.
-Keypoints are those of ``transform_keypoints``: x and y from -1 to 1 across the picture.
+The host never sees a pixel of them. Axis letters: F frames, C channels, H W image height and width, K keypoints (21),
+P drawn keypoints (7), S side in pixels. Keypoints are those of ``transform_keypoints``: x and y from -1 to 1 across
+the image.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ def draw_canvas(keypoints: Tensor, size_px: int) -> Tensor:
 
 
 def face_box(keypoints: Tensor, size_px: int) -> Tensor:
-    """The square around the face, cut to the picture.
+    """The square around the face, cut to the image.
 
     Centre = mean of the seven truncated points; the side is measured from the centre up to the topmost one.
 
     Args:
         keypoints: (F, K, 3), the frame's own (not retargeted).
-        size_px: S, side of the picture.
+        size_px: S, side of the image.
 
     Returns:
         (F, 4) int64 boxes (x1, y1, x2, y2), each in 0..S-1; x2 and y2 are exclusive. A face outside the
-        picture gives an empty box, which ``crop_faces`` accepts.
+        image gives an empty box, which ``crop_faces`` accepts.
     """
     points = _pixels(keypoints, size_px).float()
     centre = points.mean(dim=1)
@@ -67,3 +68,50 @@ def _disc_pixels(centres: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
     inside = ((pixels >= 0) & (pixels < size_px)).all(dim=-1)
     index = pixels[..., 1] * size_px + pixels[..., 0]
     return torch.where(inside, index, 0), inside
+
+
+def crop_faces(frames: Tensor, boxes: Tensor, size_px: int) -> Tensor:
+    """Each frame's box, resized bilinearly (``align_corners=False``, no antialias; weights).
+
+    A box never has to be good: it is first moved into the image, and one that is empty (the face is
+    outside the image) becomes one pixel wide or high, so the result is a stretched edge of the frame
+    instead of an error.
+
+    Args:
+        frames: (F, C, H, W) floating point, any range.
+        boxes: (F, 4) integers (x1, y1, x2, y2), x2 and y2 exclusive.
+        size_px: S.
+
+    Returns:
+        (F, C, S, S), same dtype and range as ``frames``.
+    """
+    height, width = frames.shape[-2:]
+    across = _sampled(frames.float(), boxes[:, 0], boxes[:, 2], width, size_px)
+    down = _sampled(across.transpose(2, 3), boxes[:, 1], boxes[:, 3], height, size_px)
+    return down.transpose(2, 3).to(frames.dtype).contiguous()
+
+
+def _sampled(lines: Tensor, start: Tensor, stop: Tensor, length: int, count: int) -> Tensor:
+    """``count`` even samples between two places of each frame's lines, which are its last axis.
+
+    Args:
+        lines: (F, C, L, ``length``) float32.
+        start, stop: (F,) integers, the latter exclusive.
+
+    Returns:
+        (F, C, L, ``count``) float32.
+    """
+    start = start.clamp(min=0, max=length - 1)
+    stop = torch.maximum(stop.clamp(max=length), start + 1)
+    extent = (stop - start)[:, None]  # (F, 1) pixels, at least one
+    place = (torch.arange(count, device=lines.device) + 0.5) * (extent / count) - 0.5  # (F, S) pixel centres
+    place = place.clamp(min=0)
+    low = torch.minimum(place.long(), extent - 1)
+    high = torch.minimum(low + 1, extent - 1)
+    share = (place - low)[:, None, None]
+
+    def at(index: Tensor) -> Tensor:
+        index = (start[:, None] + index)[:, None, None]
+        return lines.gather(3, index.expand(-1, *lines.shape[1:3], -1))
+
+    return at(low) * (1 - share) + at(high) * share

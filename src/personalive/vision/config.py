@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class FramingConfig:
-    """How a square is chosen around a head. Shares are of the detected face box's larger side."""
+    """Choice of the square around a head. Shares are of the detected face box's larger side."""
 
     portrait_scale: float = 1.9  # side of the portrait's square: head room like a portrait photo
     driving_scale: float = 1.9  # same, for the driving clip: room for the head to move
     motion_margin: float = 1.1  # side of the driving square in extents of the measured motion, at least
     up_shift: float = 0.1  # the square's centre lies this far above the face's centre
     square_tolerance: float = 0.02  # sides that differ by no more than this share count as square
-    detect_side_px: int = 512  # pictures are shrunk to this longer side before detection
+    detect_side_px: int = 512  # images are shrunk to this longer side before detection
     min_score: float = 0.75  # YuNet confidence: faces tried had 0.92 and more, blurred noise up to 0.71
-    min_face_share: float = 0.04  # a face narrower than this share of the picture's longer side is ignored
+    min_face_share: float = 0.04  # a face narrower than this share of the image's longer side is ignored
     scene_cut_level: float = 0.35  # histogram distance (0..1) between frames that means a cut
     histogram_bins: int = 6  # per colour channel; of 4, 6 and 8 the one that tells cuts best from flicker
     same_face_overlap: float = 0.5  # a face that overlaps its last box this much means there was no cut
@@ -42,6 +42,6 @@ class HaarConfig:
         ("haarcascade_frontalface_default", 8),
     )
     detect_side_px: int = 320  # finds as much as 512 px did, in about 60 % of the time
-    min_face_share: float = 0.08  # smallest square searched for, of the picture's longer side
+    min_face_share: float = 0.08  # smallest square searched for, of the image's longer side
     face_width: float = 0.77  # of the cascade's square: what YuNet reports for the same face (measured)
     face_height: float = 1.1

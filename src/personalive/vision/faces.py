@@ -1,4 +1,4 @@
-"""Where the faces are: YuNet when its file is there, OpenCV's bundled Haar cascades otherwise (ours).
+"""Face detection: YuNet when its file is there, OpenCV's bundled Haar cascades otherwise (ours).
 
 Both report boxes in YuNet's convention (brow to chin, cheek to cheek), so that framing does not depend on
 the detector. A detector keeps native state: use one from one thread at a time.
@@ -19,19 +19,19 @@ import numpy as np
 from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError
 from personalive.vision.config import FramingConfig, HaarConfig
-from personalive.vision.resize import Picture, check_picture, shrink_to
+from personalive.vision.resize import ImageArray, check_image, shrink_to
 
 _SMALLEST_SIDE_PX = 16  # below this no face can be told, and the detectors' pyramids fail
 
-Point = tuple[float, float]  # (x, y) in picture pixels
+Point = tuple[float, float]  # (x, y) in image pixels
 
 
 @dataclass(frozen=True, slots=True)
 class FaceBox:
-    """A face in picture pixels: left ``x``, top ``y``, ``width``, ``height``; ``score`` in [0, 1].
+    """A face in image pixels: left ``x``, top ``y``, ``width``, ``height``; ``score`` in [0, 1].
 
     ``landmarks``: both eyes, the tip of the nose and both corners of the mouth, in each pair the one that is
-    further left in a frontal picture first; None from a detector that does not find them.
+    further left in a frontal image first; None from a detector that does not find them.
     """
 
     x: float
@@ -61,15 +61,15 @@ class FaceBox:
 
 
 class FaceDetector(Protocol):
-    """Anything that finds faces."""
+    """Interface of a face detector."""
 
     @property
     def name(self) -> str:
-        """What to call it in reports."""
+        """Name for reports."""
         ...
 
-    def detect(self, image: Picture) -> list[FaceBox]:
-        """Faces in an (H, W, 3) uint8 RGB picture, in its pixels, largest first."""
+    def detect(self, image: ImageArray) -> list[FaceBox]:
+        """Faces in an (H, W, 3) uint8 RGB image, in its pixels, largest first."""
         ...
 
 
@@ -97,7 +97,7 @@ class YuNetDetector:
                 "file to use the bundled Haar detector"
             ) from error
 
-    def detect(self, image: Picture) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         """See ``FaceDetector.detect``."""
         small, scale = _shrunk(image, self._config.detect_side_px)
         if small is None:
@@ -128,7 +128,7 @@ class HaarDetector:
         self._haar = haar or HaarConfig()
         self._cascades = [(_cascade(name), votes) for name, votes in self._haar.cascades]
 
-    def detect(self, image: Picture) -> list[FaceBox]:
+    def detect(self, image: ImageArray) -> list[FaceBox]:
         """See ``FaceDetector.detect``."""
         small, scale = _shrunk(image, self._haar.detect_side_px)
         if small is None:
@@ -170,8 +170,8 @@ def _cascade(name: str) -> cv2.CascadeClassifier:
     return cascade
 
 
-def _shrunk(image: Picture, side_px: int) -> tuple[Picture | None, tuple[float, float]]:
-    check_picture(image)
+def _shrunk(image: ImageArray, side_px: int) -> tuple[ImageArray | None, tuple[float, float]]:
+    check_image(image)
     small = shrink_to(image, side_px)
     if min(small.shape[:2]) < _SMALLEST_SIDE_PX:
         return None, (1.0, 1.0)
@@ -185,7 +185,7 @@ def _boxes(
     config: FramingConfig,
     landmarks: Sequence[np.ndarray] | None = None,
 ) -> list[FaceBox]:
-    """Scale to picture pixels, drop broken and too small faces, largest first."""
+    """Scale to image pixels, drop broken and too small faces, largest first."""
     smallest = config.min_face_share * max(shape[:2])
     points_of_each = [None] * len(found) if landmarks is None else [_points(face, scale) for face in landmarks]
     boxes = [
@@ -197,5 +197,5 @@ def _boxes(
 
 
 def _points(landmarks: np.ndarray, scale: Point) -> Any:
-    """Five points in picture pixels."""
+    """Five points in image pixels."""
     return tuple((float(x) * scale[0], float(y) * scale[1]) for x, y in landmarks)

@@ -17,9 +17,15 @@ import numpy as np
 from personalive.errors import FaceNotFoundError
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox, FaceDetector
-from personalive.vision.resize import Picture, Square, check_picture, crop_and_resize, crop_square
-from personalive.vision.squares import centre_square, face_square, inside_share, whole_square
-from personalive.vision.tracking import CutDetector, FaceFollower
+from personalive.vision.resize import ImageArray, Square, check_image, crop_and_resize, crop_square
+from personalive.vision.tracking import (
+    CutDetector,
+    FaceFollower,
+    centre_square,
+    face_square,
+    inside_share,
+    whole_square,
+)
 
 FramingMode = Literal["auto", "center", "none"]
 NoFace = Literal["hold", "neutral", "error"]
@@ -31,14 +37,14 @@ _FALLBACK_NOTE = "no face found: the largest centred square is used"
 class Framed:
     """A framed portrait: ``image`` (S, S, 3) uint8 in its own resolution, the square, the face, a remark."""
 
-    image: Picture
+    image: ImageArray
     box: Square
     face: FaceBox | None
     note: str
 
 
 def frame_portrait(
-    image: Picture,
+    image: ImageArray,
     detector: FaceDetector | None,
     mode: FramingMode = "auto",
     *,
@@ -48,19 +54,19 @@ def frame_portrait(
     """Crop a portrait (H, W, 3) uint8 to a square with head room, in its own resolution.
 
     Args:
-        image: the picture, RGB.
+        image: the image, RGB.
         detector: finds the face; only ``auto`` needs one.
         mode: ``auto`` around the largest face; ``center`` the largest centred square; ``none`` the whole
-            picture, which must be square already.
+            image, which must be square already.
         allow_center_fallback: with ``auto`` and no face, use the centre and say so in the note instead of
-            failing. For drawn heads, in which detectors see no face.
+            failing. For synthetic heads, in which detectors see no face.
         config: shares and limits.
 
     Raises:
         FaceNotFoundError: ``auto`` found no face.
-        InputError: ``none`` and not square, or not a uint8 RGB picture.
+        InputError: ``none`` and not square, or not a uint8 RGB image.
     """
-    check_picture(image)
+    check_image(image)
     settings = config or FramingConfig()
     if mode != "auto":
         square = whole_square(image.shape, settings) if mode == "none" else centre_square(image.shape)
@@ -72,7 +78,7 @@ def frame_portrait(
         return Framed(crop_square(image, square), square, faces[0], note)
     if not allow_center_fallback:
         raise FaceNotFoundError(
-            "no face found in the portrait: use a picture with a clear face, or --framing center to take "
+            "no face found in the portrait: use an image with a clear face, or --framing center to take "
             "its middle as it is"
         )
     square = centre_square(image.shape)
@@ -95,7 +101,7 @@ class FramedFrame:
     ``cut`` marks the first frame of a new shot, ``index`` counts the frames pushed from 0.
     """
 
-    image: Picture
+    image: ImageArray
     face_found: bool
     cut: bool
     neutral: bool
@@ -105,7 +111,7 @@ class FramedFrame:
 
 @dataclass(frozen=True, slots=True)
 class ShotSquare:
-    """The square used from frame ``first_frame`` on, in picture pixels."""
+    """The square used from frame ``first_frame`` on, in image pixels."""
 
     first_frame: int
     x: int
@@ -115,7 +121,7 @@ class ShotSquare:
 
 @dataclass(slots=True)
 class FramingReport:
-    """What happened while framing a clip. The first ``FramingConfig.reported_squares`` squares are kept."""
+    """Summary of framing a clip. The first ``FramingConfig.reported_squares`` squares are kept."""
 
     detector: str
     mode: FramingMode
@@ -132,7 +138,7 @@ class FramingReport:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    image: Picture
+    image: ImageArray
     index: int
     time: FrameTime | None
     face: FaceBox | None = None
@@ -145,12 +151,12 @@ class DrivingFramer:
     Frames come out late: by up to ``look_ahead_frames`` at the start of a shot, and at the start of the clip
     by as long as no face has been seen (counted, not kept). With ``live`` each push gives its frame at once.
 
-    A frame without a face gives, by ``no_face``: "hold" the last good picture (before the first face: the
+    A frame without a face gives, by ``no_face``: "hold" the last good image (before the first face: the
     first good one), "neutral" a frame that asks for the portrait's own pose, "error" FaceNotFoundError. Live
     frames before the first face are neutral. A clip needs a face within its first ``patience_frames``.
 
     With ``allow_center_fallback`` a stream whose first frames show no face (or one only here and there, as
-    in drawn heads) is framed by the centre throughout, and every frame drives; the report's note says so.
+    in synthetic heads) is framed by the centre throughout, and every frame drives; the report's note says so.
     """
 
     def __init__(
@@ -174,11 +180,11 @@ class DrivingFramer:
         self._chosen_side_px = 0.0  # the face's side when the square was chosen
         self._waiting: list[_Seen] = []  # the shot being measured
         self._leading: list[FrameTime | None] = []  # times of frames before the first face, still to come out
-        self._last_good: Picture | None = None
+        self._last_good: ImageArray | None = None
         self._unfit_frames = 0
         self._shots = 0
 
-    def push(self, image: Picture, time: FrameTime | None = None) -> list[FramedFrame]:
+    def push(self, image: ImageArray, time: FrameTime | None = None) -> list[FramedFrame]:
         """Take the next frame (H, W, 3) uint8 RGB; gives the frames that became ready, mostly exactly one.
 
         Args:
@@ -187,9 +193,9 @@ class DrivingFramer:
 
         Raises:
             FaceNotFoundError: ``no_face`` is "error" and there is none, or patience ran out.
-            InputError: not a uint8 RGB picture, or mode ``none`` and not square.
+            InputError: not a uint8 RGB image, or mode ``none`` and not square.
         """
-        check_picture(image)
+        check_image(image)
         seen = _Seen(image, self.report.frames, time)
         self.report.frames += 1
         if self._follower is None:
@@ -252,14 +258,14 @@ class DrivingFramer:
         framed = [self._emit(seen, cut=cut and seen is waiting[0]) for seen in waiting]
         return self._lead_in(framed[0].image) + framed
 
-    def _lead_in(self, picture: Picture) -> list[FramedFrame]:
+    def _lead_in(self, image: ImageArray) -> list[FramedFrame]:
         times, self._leading = self._leading, []
         self.report.frames_without_face += len(times)
         neutral = self._no_face == "neutral"
-        return [FramedFrame(picture, False, False, neutral, index, time) for index, time in enumerate(times)]
+        return [FramedFrame(image, False, False, neutral, index, time) for index, time in enumerate(times)]
 
     def _has_left(self, seen: _Seen) -> bool:
-        """Whether the face is back, or still there, but has not fitted the square for too long."""
+        """Return True if the face is back, or still there, but has not fitted the square for too long."""
         if self._square is None:
             return False
         if seen.face is not None and self._fits(seen.face, self._square, seen.image):
@@ -268,7 +274,7 @@ class DrivingFramer:
             self._unfit_frames += 1
         return seen.fresh and self._unfit_frames > self._config.leave_frames
 
-    def _fits(self, face: FaceBox, square: Square, image: Picture) -> bool:
+    def _fits(self, face: FaceBox, square: Square, image: ImageArray) -> bool:
         inside = inside_share(face, square, image.shape) >= self._config.min_inside_share
         return inside and self._chosen_side_px <= self._config.max_shrink * face.side_px
 
@@ -278,12 +284,12 @@ class DrivingFramer:
         square = self._square
         if seen.face is None or square is None or not self._can_drive(seen.face, square, seen.image):
             return self._without_face(seen, cut=cut)
-        picture = crop_and_resize(seen.image, square, self._size_px)
+        image = crop_and_resize(seen.image, square, self._size_px)
         if seen.fresh and self._unfit_frames == 0:  # seen here, not assumed, and all of it in the square
-            self._last_good = picture
-        return FramedFrame(picture, True, cut, False, seen.index, seen.time)
+            self._last_good = image
+        return FramedFrame(image, True, cut, False, seen.index, seen.time)
 
-    def _can_drive(self, face: FaceBox, square: Square, image: Picture) -> bool:
+    def _can_drive(self, face: FaceBox, square: Square, image: ImageArray) -> bool:
         return inside_share(face, square, image.shape) >= self._config.min_drive_share
 
     def _without_face(self, seen: _Seen, *, cut: bool) -> FramedFrame:
@@ -294,12 +300,12 @@ class DrivingFramer:
                 f"no face in driving frame {seen.index}{time}: use --no-face hold or --no-face neutral to go "
                 "on without one, or --framing center to skip face detection"
             )
-        picture = self._last_good
-        if picture is None:
+        image = self._last_good
+        if image is None:
             square = self._square or centre_square(seen.image.shape)
-            picture = crop_and_resize(seen.image, square, self._size_px)
+            image = crop_and_resize(seen.image, square, self._size_px)
         neutral = self._no_face == "neutral" or self._last_good is None
-        return FramedFrame(picture, False, cut, neutral, seen.index, seen.time)
+        return FramedFrame(image, False, cut, neutral, seen.index, seen.time)
 
     def _by_centre(self, seen: _Seen) -> FramedFrame:
         """Framed without looking for faces: every frame drives."""
@@ -316,7 +322,7 @@ class DrivingFramer:
     # --- bookkeeping --------------------------------------------------------------------------------------
 
     def _note_square(self, square: Square, first_frame: int) -> bool:
-        """Report a shot's square; whether it follows another shot."""
+        """Report a shot's square; return True if it follows another shot."""
         cut = self._shots > 0
         self._shots += 1
         self.report.cuts += cut

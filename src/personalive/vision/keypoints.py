@@ -1,6 +1,6 @@
 """Head poses and the 21 implicit keypoints they move. Pure tensor functions, all differentiable.
 
-Axis letters: B poses (frames), K keypoints (21). Keypoints live in a square picture whose x (right) and
+Axis letters: B poses (frames), K keypoints (21). Keypoints live in a square image whose x (right) and
 y (down) run from -1 to 1; z is depth and matters only to the rotation.
 """
 
@@ -22,7 +22,7 @@ class HeadPose:
     yaw: Tensor  # (B,) degrees, about y
     pitch: Tensor  # (B,) degrees, about x
     roll: Tensor  # (B,) degrees, about z
-    t: Tensor  # (B, 3) shift in half picture sides; z is carried but never used
+    t: Tensor  # (B, 3) shift in half image sides; z is carried but never used
     scale: Tensor  # (B, 1)
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class HeadPose:
         return self._map(Tensor.detach)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HeadPose:
-        """The same poses on another device, in another number format, or both."""
+        """The same poses on another device, in another dtype, or both."""
         return self._map(lambda value: value.to(device=device, dtype=dtype))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> HeadPose:
@@ -84,10 +84,10 @@ def _sin_cos(degrees: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def transform_keypoints(pose: HeadPose) -> Tensor:
-    """Where the keypoints are in the picture: scale · (kp · R), x and y shifted by t (weights).
+    """Positions of the keypoints in the image: scale · (kp · R), x and y shifted by t (weights).
 
     Returns:
-        (B, K, 3) in picture units (see the top of this file).
+        (B, K, 3) in image units (see the top of this file).
     """
     turned = pose.kp @ rotation_matrix(pose.pitch, pose.yaw, pose.roll)
     shift = torch.cat([pose.t[:, :2], torch.zeros_like(pose.t[:, 2:])], dim=1)

@@ -1,10 +1,10 @@
-"""The one resize policy: how pictures change size and how uint8 frames become tensors and back.
+"""The one resize policy: how images change size and how uint8 frames become tensors and back.
 
 Portraits go through PIL Lanczos and driving frames through plain bilinear interpolation, because the
-released weights were trained that way (weights). Framing of large pictures is ours: antialiased when
+released weights were trained that way (weights). Framing of large images is ours: antialiased when
 shrinking, cubic when enlarging. CLIP has its own preprocessing, with the CLIP encoder.
 
-Letters: F frames, H height, W width, S side of a square. All pictures are RGB.
+Letters: F frames, H height, W width, S side of a square. All images are RGB.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from torch.nn.functional import interpolate
 from personalive.device import to_device
 from personalive.errors import InputError
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+ImageArray = NDArray[np.uint8]  # (H, W, 3) RGB
 ValueRange = Literal["unit", "signed"]  # [0, 1] or [-1, 1]
 
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A square of whole pixels: left ``x``, top ``y`` and ``side_px``. It may reach outside its picture."""
+    """A square of whole pixels: left ``x``, top ``y`` and ``side_px``. It may reach outside its image."""
 
     x: int
     y: int
     side_px: int
 
 
-def check_picture(image: Picture) -> None:
+def check_image(image: ImageArray) -> None:
     """Refuse anything but a non-empty (H, W, 3) uint8 array.
 
     Raises:
@@ -44,17 +44,17 @@ def check_picture(image: Picture) -> None:
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise InputError(
-            f"a picture of shape {tuple(image.shape)} and dtype {image.dtype} cannot be used: "
-            "give an RGB picture of shape (height, width, 3) and dtype uint8"
+            f"an image of shape {tuple(image.shape)} and dtype {image.dtype} cannot be used: "
+            "give an RGB image of shape (height, width, 3) and dtype uint8"
         )
 
 
 # --- resizing ---------------------------------------------------------------------------------------------
 
 
-def resize_portrait(image: Picture, size_px: int) -> Picture:
+def resize_portrait(image: ImageArray, size_px: int) -> ImageArray:
     """Portrait (H, W, 3) uint8 to (size_px, size_px, 3) uint8 by PIL Lanczos (weights)."""
-    check_picture(image)
+    check_image(image)
     resized = Image.fromarray(np.ascontiguousarray(image)).resize((size_px, size_px), Image.Resampling.LANCZOS)
     return np.array(resized)
 
@@ -69,7 +69,7 @@ def resize_frames(frames: Tensor, size_px: int) -> Tensor:
     return interpolate(frames, size=(size_px, size_px), mode="bilinear", align_corners=False)
 
 
-def shrink_to(image: Picture, longest_px: int) -> Picture:
+def shrink_to(image: ImageArray, longest_px: int) -> ImageArray:
     """Shrink (H, W, 3) so that its longer side is ``longest_px``, antialiased; never enlarges."""
     height, width = image.shape[:2]
     scale = longest_px / max(height, width)
@@ -79,8 +79,8 @@ def shrink_to(image: Picture, longest_px: int) -> Picture:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # pyright: ignore[reportReturnType]
 
 
-def crop_square(image: Picture, square: Square) -> Picture:
-    """Cut ``square`` out of (H, W, 3) as (S, S, 3); what lies outside the picture repeats its edge."""
+def crop_square(image: ImageArray, square: Square) -> ImageArray:
+    """Cut ``square`` out of (H, W, 3) as (S, S, 3); what lies outside the image repeats its edge."""
     height, width = image.shape[:2]
     x, y, side = square.x, square.y, square.side_px
     if x >= 0 and y >= 0 and x + side <= width and y + side <= height:
@@ -90,7 +90,7 @@ def crop_square(image: Picture, square: Square) -> Picture:
     return image[rows[:, None], columns[None, :]]
 
 
-def crop_and_resize(image: Picture, square: Square, size_px: int) -> Picture:
+def crop_and_resize(image: ImageArray, square: Square, size_px: int) -> ImageArray:
     """Cut ``square`` out of (H, W, 3) and bring it to (size_px, size_px, 3), uint8.
 
     Area averaging when shrinking, cubic when enlarging; at the same size the pixels are untouched.
@@ -106,13 +106,13 @@ def crop_and_resize(image: Picture, square: Square, size_px: int) -> Picture:
 
 
 def frames_to_tensor(
-    frames: Picture,
+    frames: ImageArray,
     value_range: ValueRange,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Frames (F, H, W, 3) uint8, or one picture (H, W, 3), to a tensor (F, 3, H, W) in the given range.
+    """Frames (F, H, W, 3) uint8, or one image (H, W, 3), to a tensor (F, 3, H, W) in the given range.
 
     The bytes travel to the device before they become floats: a quarter of the traffic.
 
@@ -131,7 +131,7 @@ def frames_to_tensor(
     return scaled.to(dtype).contiguous()
 
 
-def tensor_to_frames(images: Tensor, value_range: ValueRange) -> Picture:
+def tensor_to_frames(images: Tensor, value_range: ValueRange) -> ImageArray:
     """Images (F, 3, H, W), any float dtype and device, to frames (F, H, W, 3) uint8: clamped and rounded."""
     unit = images.detach().to(torch.float32)
     unit = unit if value_range == "unit" else unit / 2 + 0.5

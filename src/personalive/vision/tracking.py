@@ -1,38 +1,136 @@
-"""Following one face through a shot, and noticing where a shot ends (ours). Constant memory, one pass."""
+"""The square around a face, the face followed through a shot, and the end of a shot (ours).
+
+Constant memory, one pass. All lengths are in image pixels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from personalive.errors import InputError
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox, FaceDetector
-from personalive.vision.resize import Picture
+from personalive.vision.resize import ImageArray, Square
 
-_HISTOGRAM_SIDE_PX = 96  # pictures are thinned to about this side before their colours are counted
+Extent = tuple[float, float, float, float]  # left, top, right, bottom
+Shape = tuple[int, ...]  # (H, W, ...) of an image
+
+
+def centre_square(shape: Shape) -> Square:
+    """The largest square in the middle of an image."""
+    height, width = shape[:2]
+    side = min(height, width)
+    return Square((width - side) // 2, (height - side) // 2, side)
+
+
+def whole_square(shape: Shape, config: FramingConfig) -> Square:
+    """The whole of an image that is square, give or take ``square_tolerance``.
+
+    Raises:
+        InputError: it is not square.
+    """
+    height, width = shape[:2]
+    if abs(height - width) > config.square_tolerance * max(height, width):
+        raise InputError(
+            f"an image of {width}x{height} px is not square, which --framing none needs: "
+            "use --framing auto (around the face) or --framing center"
+        )
+    return centre_square(shape)
+
+
+def face_square(faces: Sequence[FaceBox], shape: Shape, scale: float, config: FramingConfig) -> Square:
+    """One square for a face seen at one or several moments.
+
+    Its side is ``scale`` times the median face's larger side, or more where the face moves about. It holds
+    all of the visible face, leaves the image only where it cannot do so otherwise, and sits a little
+    higher than the face, for the hair.
+
+    Args:
+        faces: at least one box of the same face.
+        shape: (H, W, ...) of the image.
+        scale: side of the square in larger sides of the face.
+        config: the remaining shares.
+    """
+    height, width = shape[:2]
+    middle = FaceBox(*np.median([(f.x, f.y, f.width, f.height, f.score) for f in faces], axis=0).tolist())
+    visible = _hull([middle], shape)
+    cover = _hull(faces, shape)
+    wanted = max(scale * middle.side_px, config.motion_margin * _reach(cover))
+    side = max(round(min(wanted, height, width)), _reach(visible))
+    if _reach(cover) > side:  # it moves over more than a square in this image can hold
+        cover = visible
+    x, y = middle.centre
+    return Square(
+        _place(x, side, cover[0], cover[2], width),
+        _place(y - config.up_shift * middle.side_px, side, cover[1], cover[3], height),
+        side,
+    )
+
+
+def inside_share(face: FaceBox, square: Square, shape: Shape) -> float:
+    """Share of the face's visible area that lies in the square, in [0, 1]; 0 when none of it is visible."""
+    left, top, right, bottom = _visible(face, shape)
+    area = (right - left) * (bottom - top)
+    across = min(right, square.x + square.side_px) - max(left, square.x)
+    down = min(bottom, square.y + square.side_px) - max(top, square.y)
+    return min(max(across, 0.0) * max(down, 0.0) / area, 1.0) if area > 0 else 0.0
+
+
+def _visible(face: FaceBox, shape: Shape) -> Extent:
+    """The face's box within the image; a point on the border when it is outside."""
+    height, width = shape[:2]
+    left, right = np.clip((face.x, face.x + face.width), 0, width).tolist()
+    top, bottom = np.clip((face.y, face.y + face.height), 0, height).tolist()
+    return left, top, right, bottom
+
+
+def _hull(faces: Sequence[FaceBox], shape: Shape) -> tuple[int, int, int, int]:
+    """The whole pixels that the visible faces lie in: left, top, right, bottom."""
+    extents = [_visible(face, shape) for face in faces]
+    left, top = np.floor(np.min(extents, axis=0)[:2]).astype(int).tolist()
+    right, bottom = np.ceil(np.max(extents, axis=0)[2:]).astype(int).tolist()
+    return left, top, right, bottom
+
+
+def _reach(hull: tuple[int, int, int, int]) -> int:
+    return max(hull[2] - hull[0], hull[3] - hull[1], 1)
+
+
+def _place(middle: float, side: int, low: int, high: int, extent: int) -> int:
+    """Start of a side: near ``middle``, holding [low, high], inside [0, extent] if it fits there."""
+    start = min(max(round(middle - side / 2), high - side), low)
+    return min(max(start, min(0, extent - side)), max(0, extent - side))
+
+
+# --- following ------------------------------------------------------------------------------------------------------
+
+
+_HISTOGRAM_SIDE_PX = 96  # images are thinned to about this side before their colours are counted
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a frame shows: the followed face, whether it was found just here, whether a shot begins."""
+    """Findings in a frame."""
 
-    face: FaceBox | None
-    fresh: bool
-    cut: bool
+    face: FaceBox | None  # the followed one
+    fresh: bool  # detected in this very frame
+    cut: bool  # a shot begins here
 
 
 class CutDetector:
-    """Compares each picture's colours with those of the picture before."""
+    """Compares each image's colours with those of the image before."""
 
     def __init__(self, config: FramingConfig) -> None:
         self._config = config
         self._last: np.ndarray | None = None
         self._last_shape: tuple[int, ...] = ()
 
-    def push(self, image: Picture) -> tuple[bool, bool]:
-        """(suspected, certain): the colours changed abruptly; the picture changed its size."""
+    def push(self, image: ImageArray) -> tuple[bool, bool]:
+        """(suspected, certain): the colours changed abruptly; the image changed its size."""
         counts = self._histogram(image)
         suspected = certain = False
         if self._last is not None:
@@ -41,7 +139,7 @@ class CutDetector:
         self._last, self._last_shape = counts, image.shape
         return suspected, certain
 
-    def _histogram(self, image: Picture) -> np.ndarray:
+    def _histogram(self, image: ImageArray) -> np.ndarray:
         step = max(1, max(image.shape[:2]) // _HISTOGRAM_SIDE_PX)
         thin = np.ascontiguousarray(image[::step, ::step])
         bins = [self._config.histogram_bins] * 3
@@ -59,7 +157,7 @@ class FaceFollower:
         self._misses = 0  # searches in a row that did not find the followed face
         self._since_search = 0
 
-    def look(self, image: Picture, *, search: bool = False) -> Sighting:
+    def look(self, image: ImageArray, *, search: bool = False) -> Sighting:
         """Take the next frame (H, W, 3) uint8. ``search`` asks for a search whether one is due or not."""
         suspected, certain = self._cuts.push(image)
         self._since_search += 1

@@ -137,7 +137,7 @@ def test_nothing_in_a_set_names_a_place_on_this_machine(made: Made):
         assert str(made.videos).encode() not in path.read_bytes(), path.name
     report = (made.out / "report.md").read_text()
     assert "| h_broken.mp4 | 0 | 0 | 0 | 1 unreadable |" in report
-    assert "i_sound.mp4: has sound but no pictures" in report
+    assert "i_sound.mp4: has sound but no video" in report
     assert json.loads((made.out / "report.json").read_text())["set"]["clips"] == 6
 
 

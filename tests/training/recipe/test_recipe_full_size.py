@@ -14,10 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from personalive.checkpoints.build import build_part
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import parts_of
-from personalive.checkpoints.networks import unet_to_diffusers
+from personalive.checkpoints.networks import build_part, unet_to_diffusers
 from personalive.config import ModelConfig, PoseGuiderConfig
 from personalive.models.networks import Networks
 from personalive.models.unet import UNetConfig

@@ -33,7 +33,7 @@ from personalive.evaluation.metrics.pretrained import PretrainedNetworks
 from personalive.evaluation.metrics.synthetic import PROBES, estimate, head_angles, is_visible, true_value, varies
 from personalive.models.perceptual import Lpips
 from personalive.synthetic import Identity
-from personalive.vision.resize import Picture, frames_to_tensor
+from personalive.vision.resize import ImageArray, frames_to_tensor
 
 _CONFIG = EvaluationConfig()
 MotionPairs = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by metric: estimates and true values over the frames
@@ -42,7 +42,7 @@ MotionPairs = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by metric: estimate
 class Metric(Protocol):
     """Accumulator of one or more metrics of a case."""
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """Take the next driving frame and the image that a method made of it, (S, S, 3) uint8."""
         ...
 
@@ -52,7 +52,7 @@ class Metric(Protocol):
 
 
 def metrics_for(
-    case: Case, portrait: Picture, engine: Engine | None, networks: PretrainedNetworks, *, estimate_motion: bool
+    case: Case, portrait: ImageArray, engine: Engine | None, networks: PretrainedNetworks, *, estimate_motion: bool
 ) -> list[Metric]:
     """All metrics of a case that can be computed here.
 
@@ -87,7 +87,7 @@ class ImageMetrics:
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {}
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         if sample.truth is not None:
             for name, function in self._FUNCTIONS.items():
@@ -101,14 +101,14 @@ class ImageMetrics:
 class Stability:
     """Flicker, and drift over long runs."""
 
-    def __init__(self, portrait: Picture) -> None:
+    def __init__(self, portrait: ImageArray) -> None:
         self._portrait = portrait
-        self._last: list[Picture] = []
+        self._last: list[ImageArray] = []
         self._flickers: list[float] = []
         self._errors: list[float] = []
         self._colours: list[float] = []
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         if sample.truth is not None:
             self._errors.append(l1(output, sample.truth))
@@ -139,11 +139,11 @@ class AngleTracking:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._batch: list[Picture] = []
+        self._batch: list[ImageArray] = []
         self._found: list[tuple[float, float]] = []
         self._true: list[tuple[float, float]] = []
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         if sample.motion is None:
             return
@@ -177,7 +177,7 @@ class ExpressionTracking:
         self._person, self._seen = person, 0
         self._values: dict[str, list[tuple[float, float]]] = {name: [] for name in PROBES}
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         index, self._seen = self._seen, self._seen + 1
         if sample.motion is None or index % _CONFIG.estimate_every_frames:
@@ -207,7 +207,7 @@ class Perceptual:
         self._before: tuple[list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         target = sample.driver if sample.truth is None else sample.truth
         now = (self._features(output), self._features(target))
@@ -218,7 +218,7 @@ class Perceptual:
             self._steps.append((made, true))
         self._before = now
 
-    def _features(self, image: Picture) -> list[Tensor]:
+    def _features(self, image: ImageArray) -> list[Tensor]:
         return self._network.describe(frames_to_tensor(image, "signed", device=self._device))
 
     def compute(self) -> dict[str, float]:
@@ -233,11 +233,11 @@ class Perceptual:
 class IdentitySimilarity:
     """ID-SIM to the portrait. Frames in which no face is found do not count."""
 
-    def __init__(self, embedder: FaceEmbedder, portrait: Picture) -> None:
+    def __init__(self, embedder: FaceEmbedder, portrait: ImageArray) -> None:
         self._embedder, self._target = embedder, embedder.embed(portrait)
         self._values: list[float] = []
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         found = None if self._target is None else self._embedder.embed(output)
         if found is not None and self._target is not None:
@@ -255,7 +255,7 @@ class FaceParameters:
         self._network = network
         self._values: list[tuple[float, float]] = []
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """See ``Metric``."""
         made, driver = self._network.read(output), self._network.read(sample.driver)
         self._values.append((parameter_distance(made[0], driver[0]), parameter_distance(made[1], driver[1])))
@@ -272,11 +272,11 @@ class ClipFeatures:
 
     def __init__(self, network: I3d) -> None:
         self._network = network
-        self._frames: list[tuple[Picture, Picture]] = []
+        self._frames: list[tuple[ImageArray, ImageArray]] = []
         self.made: list[np.ndarray] = []
         self.true: list[np.ndarray] = []
 
-    def update(self, sample: Sample, output: Picture) -> None:
+    def update(self, sample: Sample, output: ImageArray) -> None:
         """Take the next frame of a case."""
         self._frames.append((output, sample.driver if sample.truth is None else sample.truth))
         if len(self._frames) == _CONFIG.fvd_clip_frames:

@@ -15,7 +15,7 @@ import numpy as np
 
 from personalive.errors import CheckpointError
 from personalive.vision.config import FramingConfig
-from personalive.vision.resize import Picture, Square, crop_and_resize
+from personalive.vision.resize import ImageArray, Square, crop_and_resize
 
 # ArcFace's five points in a 112 px face (Deng et al.): the eye and mouth corner on the image's left first
 ARCFACE_POINTS = np.array(
@@ -86,7 +86,7 @@ class FaceEmbedder:
         except cv2.error as error:
             raise CheckpointError(f"{yunet}: is not a readable YuNet file: download it again") from error
 
-    def embed(self, image: Picture) -> np.ndarray | None:
+    def embed(self, image: ImageArray) -> np.ndarray | None:
         """(H, W, 3) uint8 -> (D,) float32, or None where no face is found."""
         points = self._points(image)
         if points is None:
@@ -94,7 +94,7 @@ class FaceEmbedder:
         face = aligned(image, points)
         return self._network((face.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 127.5)[0].ravel()
 
-    def _points(self, image: Picture) -> np.ndarray | None:
+    def _points(self, image: ImageArray) -> np.ndarray | None:
         self._detector.setInputSize((image.shape[1], image.shape[0]))
         _, rows = self._detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if rows is None:
@@ -109,7 +109,7 @@ class Smirk:
     def __init__(self, path: Path) -> None:
         self._network = OnnxNetwork(path, ("expression_params", "pose_params"))
 
-    def read(self, image: Picture) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, image: ImageArray) -> tuple[np.ndarray, np.ndarray]:
         """(S, S, 3) uint8 -> expression and pose parameters, each 1-D."""
         small = _resized(image, SMIRK_SIDE_PX).transpose(2, 0, 1)[None].astype(np.float32) / 255
         expression, pose = self._network(small)
@@ -122,13 +122,13 @@ class I3d:
     def __init__(self, path: Path) -> None:
         self._network = OnnxNetwork(path)
 
-    def describe(self, clip: list[Picture]) -> np.ndarray:
+    def describe(self, clip: list[ImageArray]) -> np.ndarray:
         """T images (S, S, 3) uint8 -> (D,) features."""
         pixels = np.stack([_resized(image, I3D_SIDE_PX) for image in clip]).transpose(3, 0, 1, 2)[None]
         return self._network(pixels.astype(np.float32) / 127.5 - 1)[0].ravel()
 
 
-def aligned(image: Picture, points: np.ndarray) -> Picture:
+def aligned(image: ImageArray, points: np.ndarray) -> ImageArray:
     """Turn, scale and shift a image so that its five points (5, 2) come to ArcFace's; (112, 112, 3) uint8."""
     matrix = similarity(points, ARCFACE_POINTS)
     side = (ARCFACE_SIDE_PX, ARCFACE_SIDE_PX)
@@ -147,5 +147,5 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def _resized(image: Picture, side_px: int) -> Picture:
+def _resized(image: ImageArray, side_px: int) -> ImageArray:
     return crop_and_resize(image, Square(0, 0, image.shape[0]), side_px)

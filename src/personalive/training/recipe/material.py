@@ -22,8 +22,7 @@ from personalive.training.recipe.augment import augment_faces
 from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.settings import AugmentConfig
 from personalive.training.sets import Clip, Pair
-from personalive.vision.canvas import draw_canvas, face_box
-from personalive.vision.crop import crop_faces
+from personalive.vision.canvas import crop_faces, draw_canvas, face_box
 from personalive.vision.keypoints import HeadPose, as_held_by, retarget, transform_keypoints
 from personalive.vision.resize import frames_to_tensor
 from personalive.vision.warps import move_head

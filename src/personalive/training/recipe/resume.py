@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personalive.checkpoints.files import TensorInfo, read_tensors
-from personalive.checkpoints.write import whole_folder, write_safetensors
+from personalive.checkpoints.files import TensorInfo, read_tensors, whole_folder, write_safetensors
 from personalive.errors import CheckpointError
 from personalive.training.recipe.optimiser import Average, Player, optimiser_tensors, restore_optimiser
 

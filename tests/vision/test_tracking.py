@@ -9,7 +9,7 @@ from personalive.errors import InputError
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceBox
 from personalive.vision.resize import Square, crop_square
-from personalive.vision.squares import centre_square, face_square, inside_share, whole_square
+from personalive.vision.tracking import centre_square, face_square, inside_share, whole_square
 
 CONFIG = FramingConfig()
 
@@ -37,25 +37,25 @@ def test_a_square_holds_all_of_the_visible_face(shape: tuple[int, int], face: Fa
 
 
 @given(shape=shapes, seen=st.lists(faces, min_size=1, max_size=12))
-def test_a_square_leaves_the_picture_only_if_it_must(shape: tuple[int, int], seen: list[FaceBox]) -> None:
+def test_a_square_leaves_the_image_only_if_it_must(shape: tuple[int, int], seen: list[FaceBox]) -> None:
     square = face_square(seen, shape, 1.9, CONFIG)
     for start, extent in ((square.x, shape[1]), (square.y, shape[0])):
         if square.side_px <= extent:
             assert 0 <= start <= extent - square.side_px
-        else:  # as much of the picture as there is
+        else:  # as much of the image as there is
             assert extent - square.side_px <= start <= 0
     assert square.side_px <= max(shape)
-    picture = np.zeros((*shape, 3), np.uint8)
-    assert crop_square(picture, square).shape == (square.side_px, square.side_px, 3)
+    image = np.zeros((*shape, 3), np.uint8)
+    assert crop_square(image, square).shape == (square.side_px, square.side_px, 3)
 
 
-def test_a_roomy_picture_gives_the_documented_square() -> None:
+def test_a_roomy_image_gives_the_documented_square() -> None:
     face = FaceBox(400, 300, 80, 100, 1)
     square = face_square([face], (1000, 1000), 2.0, FramingConfig(up_shift=0.1))
     assert square == Square(440 - 100, 350 - 10 - 100, 200)
 
 
-def test_a_face_that_fills_a_square_picture_keeps_the_whole_picture() -> None:
+def test_a_face_that_fills_a_square_image_keeps_the_whole_image() -> None:
     assert face_square([FaceBox(120, 90, 250, 320, 1)], (512, 512), 1.9, CONFIG) == Square(0, 0, 512)
 
 
@@ -104,7 +104,7 @@ def test_the_centre_square_is_the_largest_and_central(shape: tuple[int, int]) ->
     assert abs(2 * square.y + square.side_px - shape[0]) <= 1
 
 
-def test_only_square_pictures_are_taken_whole() -> None:
+def test_only_square_images_are_taken_whole() -> None:
     assert whole_square((512, 512), CONFIG) == Square(0, 0, 512)
     assert whole_square((512, 508), CONFIG).side_px == 508
     with pytest.raises(InputError, match=r"640x480 px is not square.*--framing center"):
