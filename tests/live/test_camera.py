@@ -17,13 +17,14 @@ from PIL import Image
 
 from personalive.cli.main import main
 from support.clips import read_film, write_clip
+from support.small_engine import noise_pictures
 from support.small_model import SMALL_SIZE_PX, write_small_model
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory, pictures: np.ndarray) -> Path:
-    """A folder with weights, portrait.png and clip.mp4."""
-    folder = tmp_path_factory.mktemp("camera")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with weights, portrait.png and clip.mp4."""
+    folder, pictures = tmp_path_factory.mktemp("camera"), noise_pictures(8, 7)
     write_small_model(folder / "weights")
     Image.fromarray(pictures[0]).save(folder / "portrait.png")
     write_clip(folder / "clip.mp4", [pictures[i % 8] for i in range(30)], range(30))

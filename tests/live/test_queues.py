@@ -205,13 +205,13 @@ def test_what_a_client_reads_is_never_older_than_a_few_of_its_own_frames(reads_e
     under_way, network, lags, next_read_s = AckWindow(LiveConfig()), [], [], 0.0
     for frame in range(2_000):
         now = frame / 25
-        if under_way.may_grow:
+        if under_way.has_room:
             network.append((frame, now))
             under_way.sent(frame, now)
         if now >= next_read_s and network:
             index, sent_s = network.pop(0)
             lags.append(now - sent_s)
-            under_way.answered(index, now)
+            under_way.acknowledged(index, now)
             next_read_s = now + reads_every_s
     assert len(lags) > 70 / max(reads_every_s, 1 / 25) * 0.9
     assert max(lags) <= oldest_s
@@ -222,8 +222,8 @@ def test_a_client_far_away_that_answers_in_time_gets_every_frame():
     for frame in range(500):
         now = frame / 25
         while answers and answers[0][1] <= now:
-            under_way.answered(*answers.pop(0))
-        if under_way.may_grow:
+            under_way.acknowledged(*answers.pop(0))
+        if under_way.has_room:
             under_way.sent(frame, now)
             answers.append((frame, now + 0.25))
         else:

@@ -53,7 +53,7 @@ def client(server: LiveServer, bystander: tuple[LiveClient, Socket], pictures: n
     folder = session_of(server, client).folder
     yield client
     assert not folder.exists() or not list(folder.iterdir())
-    client.ask("DELETE")
+    client.request("DELETE")
     assert not folder.exists()
     bystander[1].drive(itertools.cycle(turned(pictures[1], 7)), 4)
     assert not errors_of(bystander[1])
@@ -96,8 +96,8 @@ PORTRAITS = {
 
 @pytest.mark.parametrize("name", PORTRAITS)
 def test_portraits_that_cannot_be_used(client, name):
-    expect_error(client.ask("PUT", "/portrait", content=PORTRAITS[name]), "unusable_input", 422)
-    assert client.ask("GET").json()["generation"] == 1  # the one before stays on stage
+    expect_error(client.request("PUT", "/portrait", content=PORTRAITS[name]), "unusable_input", 422)
+    assert client.request("GET").json()["generation"] == 1  # the one before stays on stage
 
 
 def clip(tmp_path: Path) -> bytes:
@@ -115,21 +115,21 @@ def test_clips_that_cannot_be_used(client, name, tmp_path):
         "list of files": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
         "sound of nothing": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24),
     }[name]
-    message = expect_error(client.ask("PUT", "/clip", content=body), "unusable_input", 422)
+    message = expect_error(client.request("PUT", "/clip", content=body), "unusable_input", 422)
     assert "passwd" not in message
-    assert client.ask("GET").json()["driver"] == "camera"
+    assert client.request("GET").json()["driver"] == "camera"
 
 
 def test_a_template_that_is_none(client):
-    expect_error(client.ask("PUT", "/template", content=b"\xff" * 100), "unusable_input", 422)
+    expect_error(client.request("PUT", "/template", content=b"\xff" * 100), "unusable_input", 422)
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("portrait", LIMITS.portrait_bytes), ("clip", LIMITS.clip_bytes)])
 def test_uploads_that_are_empty_or_too_large(client, kind, limit):
-    expect_error(client.ask("PUT", f"/{kind}", content=b""), "bad_request", 400)
-    expect_error(client.ask("PUT", f"/{kind}", content=bytes(limit + 1)), "too_large", 413)
+    expect_error(client.request("PUT", f"/{kind}", content=b""), "bad_request", 400)
+    expect_error(client.request("PUT", f"/{kind}", content=bytes(limit + 1)), "too_large", 413)
     chunks = itertools.repeat(bytes(10_000), limit // 10_000 + 1)  # without its length
-    expect_error(client.ask("PUT", f"/{kind}", content=chunks), "too_large", 413)
+    expect_error(client.request("PUT", f"/{kind}", content=chunks), "too_large", 413)
 
 
 def test_an_upload_that_is_cut_off(server, client):
@@ -194,7 +194,7 @@ def test_a_message_that_is_larger_than_any_frame_closes_the_socket(client):
     with pytest.raises(ConnectionClosed) as closed:
         socket.receive_until(lambda: False)
     assert closed.value.rcvd.code == 1009
-    assert client.ask("GET").status_code == 200
+    assert client.request("GET").status_code == 200
 
 
 def test_who_never_learns_is_let_go(client):
@@ -208,7 +208,7 @@ def test_who_never_learns_is_let_go(client):
         socket.receive_until(lambda: False)
     assert closed.value.rcvd.code == 4400
     assert len(errors_of(socket)) <= 20
-    assert client.ask("GET").status_code == 200
+    assert client.request("GET").status_code == 200
 
 
 DAMAGED = {
@@ -230,7 +230,7 @@ def test_damaged_driving_frames_are_bridged(client, pictures, name):
         socket.connection.send(frame(number, DAMAGED[name](data) if number % 3 == 1 else data, 30_000 * number))
         socket.drain(time.monotonic() + 0.01)
     socket.receive_until(lambda: len([h for h, _ in socket.frames if h.sequence]) >= 4)
-    assert client.ask("GET").status_code == 200
+    assert client.request("GET").status_code == 200
     for refused in errors_of(socket):
         check_error(refused, "unusable_input")
     socket.close()
@@ -262,8 +262,8 @@ def test_without_the_token_no_session(server, client, token):
 )
 def test_every_address_of_a_session_takes_its_own_key_alone(client, bystander, method, path, named):
     for key in ("wrong", "secret", client.opened["view_key"], bystander[0].opened["key"]):
-        expect_error(client.ask(method, path, key=key, **named), "wrong_token", 401)
-    assert client.ask("GET").json()["playing"] is True
+        expect_error(client.request(method, path, key=key, **named), "wrong_token", 401)
+    assert client.request("GET").json()["playing"] is True
 
 
 @pytest.mark.parametrize(("which", "role"), [("wrong", "driver"), ("wrong", "viewer"), ("view", "driver")])
@@ -278,7 +278,7 @@ def test_sockets_take_the_right_key_alone(client, which, role):
 
 def test_pages_of_other_origins_are_refused(server, client):
     evil = {"Origin": "https://evil.example"}
-    expect_error(client.ask("GET", headers=evil), "wrong_origin", 403)
+    expect_error(client.request("GET", headers=evil), "wrong_origin", 403)
     expect_error(server.http.get("/", headers=evil), "wrong_origin", 403)
     socket = client.connect(additional_headers=evil)
     with pytest.raises(ConnectionClosed):
@@ -317,8 +317,8 @@ def test_names_lead_nowhere_else(server, client, path):
 
 
 def test_the_gallery_of_a_session_has_its_own_names_alone(client):
-    expect_error(client.ask("PUT", "/portrait?gallery=../driving"), "not_found", 404)
-    expect_error(client.ask("PUT", "/portrait?gallery=performance"), "unusable_input", 422)
+    expect_error(client.request("PUT", "/portrait?gallery=../driving"), "not_found", 404)
+    expect_error(client.request("PUT", "/portrait?gallery=performance"), "unusable_input", 422)
 
 
 @pytest.mark.parametrize(
@@ -339,10 +339,10 @@ def test_the_gallery_of_a_session_has_its_own_names_alone(client):
     ],
 )
 def test_bodies_that_are_not_understood(client, method, path, body):
-    before = client.ask("GET").json()
+    before = client.request("GET").json()
     headers = {"Content-Type": "application/json"}
-    expect_error(client.ask(method, path, content=body, headers=headers), "bad_request", 400)
-    assert client.ask("GET").json() == before
+    expect_error(client.request(method, path, content=body, headers=headers), "bad_request", 400)
+    assert client.request("GET").json() == before
 
 
 @pytest.mark.parametrize(

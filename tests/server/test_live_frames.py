@@ -91,7 +91,7 @@ BUNDLES = [  # capture times in ticks; picks of them; whose number each frame ca
 
 def test_two_sessions_at_once_each_get_what_the_engine_alone_makes_of_their_frames(engine, pictures):
     """Bit for bit, whatever the camera's rate: neither the server nor the other session leaves a trace."""
-    unbounded = LiveConfig(late_share=1e9, viewer_frames=1000, unanswered_frames=1000)
+    unbounded = LiveConfig(late_share=1e9, viewer_frames=1000, unacknowledged_frames=1000)
     with running(lambda: engine, live=unbounded, server=generous()) as server:
         clients, sockets, shadows, drivers = [], [], [], []
         for place in range(2):

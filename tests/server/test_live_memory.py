@@ -79,7 +79,7 @@ def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before_on_stage(
         armed.clear()
         assert expect_error(answer, "internal", 500) == LINE
         check_error(answer.json(), "internal")
-        assert client.ask("GET").json()["generation"] == 1
+        assert client.request("GET").json()["generation"] == 1
         client.connect().drive(itertools.cycle(turned(pictures[2], 7)), 8)
 
 

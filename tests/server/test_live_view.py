@@ -58,7 +58,7 @@ def test_one_key_shows_the_newest_session_that_was_opened_with_it(server: LiveSe
         watching.send_frame(pictures[2])
         watching.receive_until(lambda w=watching: errors_of(w))
         assert "viewer" in check_error(errors_of(watching)[0], "bad_request")
-        client.ask("DELETE").raise_for_status()
+        client.request("DELETE").raise_for_status()
         watching.receive_until(lambda w=watching: w.message("ended"))
         seen.append(client.opened["id"])
     assert seen[0] != seen[1]
@@ -70,29 +70,29 @@ def test_a_key_without_a_session_shows_nothing(server: LiveServer, key):
     socket = viewer(server, key)
     socket.receive_until(lambda: errors_of(socket))
     assert "no session" in check_error(errors_of(socket)[0], "not_found")
-    client.ask("DELETE")
+    client.request("DELETE")
 
 
 def test_the_view_key_opens_nothing_else(server: LiveServer):
     client = server.open(view_key=KEY)
-    expect_error(client.ask("GET", key=KEY), "wrong_token", 401)
-    client.ask("DELETE")
+    expect_error(client.request("GET", key=KEY), "wrong_token", 401)
+    client.request("DELETE")
 
 
 def test_a_pause_holds_at_once_though_frames_wait_for_their_time(server: LiveServer, pictures, camera):
     client = server.open()
     client.put_portrait(pictures[0]).raise_for_status()
-    client.ask("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
+    client.request("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
     socket = client.connect()
     socket.drive(camera, 30)  # by now many more are made and wait
-    client.ask("PATCH", json={"playing": False}).raise_for_status()
+    client.request("PATCH", json={"playing": False}).raise_for_status()
     exchange(socket, 1)
     before = len(socket.frames)
     until_stats(socket, 4)
     assert len(socket.frames) == before
-    client.ask("PATCH", json={"playing": True}).raise_for_status()
+    client.request("PATCH", json={"playing": True}).raise_for_status()
     socket.drive(camera, 4)
-    client.ask("DELETE")
+    client.request("DELETE")
 
 
 # --- controls -------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def stage(server: LiveServer, pictures):
     client = server.open(seed=5)
     client.put_portrait(pictures[0]).raise_for_status()
     yield client
-    client.ask("DELETE")
+    client.request("DELETE")
 
 
 def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, stage, engine, camera, monkeypatch):
@@ -115,10 +115,10 @@ def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, sta
 
     monkeypatch.setattr(engine, "step", stepping)
     socket = stage.connect()
-    assert stage.ask("GET", "/controls").json()["seed"] == 5
+    assert stage.request("GET", "/controls").json()["seed"] == 5
     send_at_once(server, stage, socket, [next(camera)], [1])
     wait_until(lambda: 5 in seeds)
-    assert stage.ask("PATCH", "/controls", json={"seed": 7}).json()["seed"] == 7
+    assert stage.request("PATCH", "/controls", json={"seed": 7}).json()["seed"] == 7
     send_at_once(server, stage, socket, [next(camera)], [1_000_000])
     wait_until(lambda: 7 in seeds)
     assert set(seeds) == {5, 7}
@@ -128,13 +128,15 @@ def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes
     server: LiveServer, stage, camera, monkeypatch
 ):
     monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", 1.1)
-    before = stage.ask("GET", "/controls").json()
-    message = expect_error(stage.ask("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400)
+    before = stage.request("GET", "/controls").json()
+    message = expect_error(
+        stage.request("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400
+    )
     assert "leave mouth at 1" in message
-    assert stage.ask("GET", "/controls").json() == before
+    assert stage.request("GET", "/controls").json() == before
     stage.connect().drive(camera, 8)
     monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", -1.0)
-    assert stage.ask("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
+    assert stage.request("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
     assert session_of(server, stage).controls.mouth == 0.5
 
 

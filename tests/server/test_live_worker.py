@@ -59,7 +59,7 @@ def test_an_unexpected_fault_ends_the_session_it_met_and_no_other(engine, pictur
         reason = socket.message("ended")["reason"]
         check_error({"error": {"kind": "internal", "message": reason}}, "internal")
         assert "something" not in reason
-        expect_error(client.ask("GET"), "not_found", 404)
+        expect_error(client.request("GET"), "not_found", 404)
         other.drive(camera, 20)
         assert server.http.get("/api/status").json()["state"] == "ready"
     assert "a session failed" in caplog.text
@@ -80,8 +80,8 @@ def test_a_fault_while_a_portrait_is_put_on_stage_is_typed(engine, pictures, mon
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is what we do
 def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pictures, monkeypatch):
     """Told meanwhile, with their portraits afterwards; a newer generation, and indices that go on."""
-    read, armed = breaking(engine.read, SystemExit())
-    monkeypatch.setattr(engine, "read", read)
+    read, armed = breaking(engine.encode_motion, SystemExit())
+    monkeypatch.setattr(engine, "encode_motion", read)
     with running(lambda: engine, server=generous()) as server:
         (client, socket), (_, other) = opened(server, pictures[0]), opened(server, pictures[1])
         camera = itertools.cycle(turned(pictures[2], 7))
@@ -95,8 +95,8 @@ def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pict
                 lambda s=one: "restarted" in (s.message("state") or {"state": {"message": ""}})["state"]["message"]
             )
             one.receive_until(lambda s=one: s.message("state")["state"]["message"] == "")
-        assert client.ask("GET").json()["generation"] == 2
-        assert client.ask("GET").json()["portrait"] is True
+        assert client.request("GET").json()["generation"] == 2
+        assert client.request("GET").json()["portrait"] is True
         since = len(socket.frames)
         socket.drive(camera, 20)
         assert {header.generation for header, _ in socket.frames[since + 8 :]} == {2}
@@ -220,7 +220,7 @@ def test_a_viewer_that_reads_slowly_sees_fewer_frames_and_not_old_ones(engine, p
             now_us = time.monotonic_ns() / 1e3
             delays_ms += [tuple((now_us - frames[-1][0].capture_us) / 1e3 for frames in (slow.frames, quick.frames))]
         deaf.drain(time.monotonic() + 0.2)
-        assert len(deaf.frames) <= LiveConfig().unanswered_frames
+        assert len(deaf.frames) <= LiveConfig().unacknowledged_frames
         lags = [slow_ms - quick_ms for slow_ms, quick_ms in delays_ms if slow_ms < 1e9]
         shown = [header.index for header, _ in quick.frames]
         assert shown[-1] - slow.frames[-1][0].index <= 16 * 10  # eight on their way, each ten frames long, twice over

@@ -11,9 +11,9 @@ class LiveConfig:
 
     inbox_frames: int = 24  # driving frames not yet taken in: what a 30 fps camera sends in 0.8 s
     viewer_frames: int = 8  # finished frames not yet sent to one viewer: two chunks
-    unanswered_frames: int = 8  # sent over a WebSocket and not yet acknowledged
-    answer_s: float = 0.5  # a client that answers later is a slow one
-    late_unanswered_frames: int = 2  # and gets no more than so many ahead
+    unacknowledged_frames: int = 8  # sent over a WebSocket and not yet acknowledged
+    acknowledge_s: float = 0.5  # a client that answers later is a slow one
+    slow_unacknowledged_frames: int = 2  # and gets no more than so many ahead
     camera_gain: float = 2.0  # frames made per camera frame, at most: more shortens the window's time
     assumed_camera_fps: float = 30.0  # until the frames' own clock is known
     rate_memory: float = 0.9  # share of the last estimate kept at each new frame or chunk

@@ -1,4 +1,4 @@
-"""All that a person may turn while a session runs: the engine's controls, and those of the live path."""
+"""Controls that may change while a session runs: the engine's, and those of live streams alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from personalive.config import KeyframeConfig
-from personalive.engine.controls import RANGES, ControlLimits, Controls, check_number
+from personalive.engine.controls import RANGES, Controls, check_number
 from personalive.errors import InputError
 
 _SEEDS = 2**63
-_LIMITS = ControlLimits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveControlLimits:
+    """Ranges of ``LiveControls``."""
+
+    max_driving_fps: float = 60.0
+    max_delay_ms: float = 3000.0
+
+
+_LIMITS = LiveControlLimits()
 _LIVE_RANGES = {
     "driving_fps": (1.0, _LIMITS.max_driving_fps),
     "keyframe_threshold": (0.0, 1e6),
@@ -22,18 +32,18 @@ _LIVE_RANGES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveControls(Controls):
-    """``Controls`` and what only a live stream has (docs/protocol.md).
+    """``Controls`` and those that only a live stream has (docs/protocol.md).
 
     Raises:
         InputError: a value outside its range.
     """
 
-    seed: int = 0  # of the noise that enters from now on
+    seed: int = 0  # of the noise of frames that enter from now on
     mirror: bool = False  # the driver's left and right exchanged
-    driving_fps: float | None = None  # frames made per second; None: as many as help
+    driving_fps: float | None = None  # frames generated per second; None: as many as help
     keyframes: bool = True
     keyframe_threshold: float = KeyframeConfig.threshold
-    delay_ms: float = 0.0  # frames are shown no sooner than this after their driving frame came in
+    delay_ms: float = 0.0  # least time from a driving frame's arrival to its result's display
 
     def __post_init__(self) -> None:
         Controls.__post_init__(self)
@@ -47,7 +57,7 @@ class LiveControls(Controls):
                 raise InputError(f"{name} {getattr(self, name)!r}: give true or false")
 
     def changed(self, values: Mapping[str, Any]) -> LiveControls:
-        """These with some values changed.
+        """Return a copy with some values changed.
 
         Raises:
             InputError: an unknown name, or a value outside its range.
@@ -59,7 +69,7 @@ class LiveControls(Controls):
 
     @property
     def threshold(self) -> float:
-        """Of keyframes, as the engine wants it."""
+        """Keyframe threshold for the engine: infinite where keyframes are off."""
         return self.keyframe_threshold if self.keyframes else math.inf
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from personalive.live.config import LiveConfig
 from personalive.live.frames import DrivingFrame, FinishedFrame
+
+_MESSAGES = 32  # that a listener may be behind
 
 
 class DrivingQueue:
@@ -58,11 +61,11 @@ class AckWindow:
 
     def __init__(self, config: LiveConfig) -> None:
         self._config = config
-        self._limit = config.late_unanswered_frames
+        self._limit = config.slow_unacknowledged_frames
         self._sent: deque[tuple[int, float]] = deque()  # index and when, oldest first
 
     @property
-    def may_grow(self) -> bool:
+    def has_room(self) -> bool:
         """Whether one more may be sent."""
         return len(self._sent) < self._limit
 
@@ -70,13 +73,15 @@ class AckWindow:
         """A frame has left."""
         self._sent.append((index, now))
 
-    def answered(self, index: float, now: float) -> None:
+    def acknowledged(self, index: float, now: float) -> None:
         """The client has seen a frame, and so those before it too."""
         while self._sent and self._sent[0][0] <= index:
             _, then = self._sent.popleft()
-            late = now - then > self._config.answer_s
+            late = now - then > self._config.acknowledge_s
             self._limit = (
-                self._config.late_unanswered_frames if late else min(self._limit + 1, self._config.unanswered_frames)
+                self._config.slow_unacknowledged_frames
+                if late
+                else min(self._limit + 1, self._config.unacknowledged_frames)
             )
 
 
@@ -144,3 +149,35 @@ class Viewer:
     def _wake(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._arrived.set)
+
+
+class Listener:
+    """Text messages to one client. Filled from any thread, emptied on the event loop.
+
+    A newer state or newer stats take the place of older ones.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._messages: deque[Mapping[str, Any]] = deque(maxlen=_MESSAGES)
+        self._arrived = asyncio.Event()
+
+    def put(self, message: Mapping[str, Any]) -> None:
+        """Add a message. Any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._add, message)
+
+    async def get(self) -> Mapping[str, Any]:
+        """Wait for the next message."""
+        while not self._messages:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._messages.popleft()
+
+    def _add(self, message: Mapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind in ("state", "stats"):
+            for old in [old for old in self._messages if old["type"] == kind]:
+                self._messages.remove(old)
+        self._messages.append(message)
+        self._arrived.set()

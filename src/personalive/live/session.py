@@ -18,13 +18,12 @@ from personalive.live.controls import LiveControls
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock, DrivingFrame, FinishedFrame
 from personalive.live.metrics import SessionMetrics
-from personalive.live.queues import DrivingQueue, Viewer
+from personalive.live.queues import DrivingQueue, Listener, Viewer
 from personalive.live.stream import LiveStream
 
 Driver = Literal["camera", "clip", "template"]
 Order = tuple[Callable[[LiveStream], Any], Future]
 _KEY_BYTES = 18
-_NOTES = 32  # messages that a listener may be behind
 
 
 class Player(Protocol):
@@ -48,35 +47,6 @@ class Player(Protocol):
     def discard(self) -> None:
         """Another one has taken its place: what it played from may go."""
         ...
-
-
-class Listener:
-    """Text messages for one socket; a newer state takes the place of an older one."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._notes: deque[Mapping[str, Any]] = deque(maxlen=_NOTES)
-        self._arrived = asyncio.Event()
-
-    def put(self, message: Mapping[str, Any]) -> None:
-        """Any thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._add, message)
-
-    async def get(self) -> Mapping[str, Any]:
-        """The next message."""
-        while not self._notes:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._notes.popleft()
-
-    def _add(self, message: Mapping[str, Any]) -> None:
-        kind = message["type"]
-        if kind in ("state", "stats"):
-            for old in [note for note in self._notes if note["type"] == kind]:
-                self._notes.remove(old)
-        self._notes.append(message)
-        self._arrived.set()
 
 
 class Session:
@@ -130,7 +100,7 @@ class Session:
             self.inbox.put(frame)
             self.wake()
 
-    def meet_camera(self) -> None:
+    def restart_camera(self) -> None:
         """A driver's socket sends its first frame: its clock may be another than that of the socket before."""
         if self.driver == "camera":
             self.inbox.restart()
@@ -248,14 +218,14 @@ class Session:
 
     # --- from the worker's thread -------------------------------------------------------------------------
 
-    def next_order(self) -> Order | None:
+    def next_request(self) -> Order | None:
         """What the worker is asked to do, oldest first."""
         with self._lock:
             return self._orders.popleft() if self._orders else None
 
     @property
     def has_orders(self) -> bool:
-        """Whether ``next_order`` would give one."""
+        """Whether ``next_request`` would give one."""
         return bool(self._orders)
 
     def take_neutral(self) -> bool:

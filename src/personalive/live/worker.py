@@ -269,7 +269,7 @@ class Worker:
         return True
 
     def _run_order(self, seat: _Seat) -> None:
-        order = seat.session.next_order()
+        order = seat.session.next_request()
         if order is None:
             return
         run, future = order
