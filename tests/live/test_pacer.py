@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.live.config import LiveConfig
-from personalive.live.stream import Pacer
+from personalive.live.pacer import Pacer
 
 COUNT = 4
 CONFIG = LiveConfig()

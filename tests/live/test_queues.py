@@ -82,7 +82,7 @@ def test_a_viewer_forgets_frames_of_older_portraits_alone():
     async def watch():
         viewer = Viewer(asyncio.get_running_loop())
         viewer.put([finished(0, generation=1), finished(1, generation=2), finished(2, generation=3)], limit=8)
-        viewer.forget(2)
+        viewer.drop_before(2)
         return [(await viewer.get(FakeClock())).header.index for _ in range(2)]
 
     assert asyncio.run(watch()) == [1, 2]

@@ -268,7 +268,7 @@ def test_fifty_clients_that_are_torn_away_leave_nothing(engine, pictures):
                     socket.send_frame(next(camera))
                 socket.receive_until(lambda s=socket: s.frames)
                 socket.tear()
-            wait_until(lambda: not len(desk) and not server.worker._seats)
+            wait_until(lambda: not len(desk) and not len(server.worker._scheduler))
             wait_until(lambda: not list(desk._folder.iterdir()))
 
         cycle(10)
