@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from personalive.live import players as clips
-from personalive.live.config import LiveConfig
-from personalive.live.players import ClipPlayer
-from personalive.live.session import Session
 from support.live_checks import (
     check_error,
     errors_of,
@@ -127,7 +121,7 @@ def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, sta
 def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
     server: LiveServer, stage, camera, monkeypatch
 ):
-    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", 1.1)
+    monkeypatch.setattr("personalive.runtime.directions.DirectionConfig.min_agreement", 1.1)
     before = stage.request("GET", "/controls").json()
     message = expect_error(
         stage.request("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400
@@ -135,47 +129,6 @@ def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes
     assert "leave mouth at 1" in message
     assert stage.request("GET", "/controls").json() == before
     stage.connect().drive(camera, 8)
-    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", -1.0)
+    monkeypatch.setattr("personalive.runtime.directions.DirectionConfig.min_agreement", -1.0)
     assert stage.request("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
     assert session_of(server, stage).controls.mouth == 0.5
-
-
-# --- clips ----------------------------------------------------------------------------------------------------
-
-
-def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
-    pushed, waits, now = [], [], [0.0]
-
-    class Still:
-        average_fps, duration_s = Fraction(25), None
-        info = property(lambda self: self)
-        image, time, duration = np.zeros((64, 64, 3), np.uint8), Fraction(0), Fraction(0)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-
-        def __iter__(self):
-            return iter([self])
-
-    class FakeSession:
-        playing, ended, config = True, None, LiveConfig()
-        clock = staticmethod(lambda: now[0])
-
-        def push(self, frame: Any, driver: str) -> None:
-            pushed.append(frame.capture_us)
-
-    monkeypatch.setattr(clips, "open_video", lambda path: Still())
-    player = ClipPlayer(Path("still.mp4"), cast(Session, FakeSession()), loop=True)
-
-    def wait(seconds: float) -> bool:
-        waits.append(seconds)
-        now[0] += seconds
-        return False
-
-    monkeypatch.setattr(player._stop, "wait", wait)
-    for _ in range(3):
-        assert player._play_once()
-    assert pushed == [0, 40_000, 80_000]
-    assert sum(waits) == pytest.approx(0.12)

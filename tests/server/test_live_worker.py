@@ -1,4 +1,4 @@
-"""What goes wrong on the worker's thread, who hears of it, and that everyone gets a turn."""
+"""Failures of the worker: what is restarted, who is informed, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -176,36 +176,11 @@ def test_three_failures_within_a_minute_are_enough(apart_s, state, caplog):
     assert "the worker stopped" in caplog.text
 
 
-# --- turns ----------------------------------------------------------------------------------------------------
-
-
-def test_hungry_sessions_get_turns_alike(engine, pictures, monkeypatch):
-    """Three that always have new frames, one of them with ten times as many."""
-    limits = LiveConfig(camera_gain=1e6)  # due again at once
-    with running(lambda: engine, live=limits, server=generous()) as server:
-        sessions = [opened(server, pictures[place]) for place in range(3)]
-        owners = [session_of(server, client) for client, _ in sessions]
-        made = dict.fromkeys(owners, 0)
-        publish = type(owners[0]).publish
-
-        def counting(session: Any, frames: Any, rate: float) -> None:
-            made[session] += 1
-            publish(session, frames, rate)
-
-        monkeypatch.setattr(type(owners[0]), "publish", counting)
-        cameras = [itertools.cycle(turned(pictures[place + 3], 7)) for place in range(3)]
-        end = time.monotonic() + 30
-        while sum(made.values()) < 45:
-            assert time.monotonic() < end
-            for place, (_, socket) in enumerate(sessions):
-                for _ in range(10 if place == 0 else 1):
-                    socket.send_frame(next(cameras[place]))
-            sessions[0][1].drain(time.monotonic() + 0.01)
-    assert max(made.values()) <= 1.2 * min(made.values())
+# --- slow viewers ---------------------------------------------------------------------------------------------
 
 
 def test_a_viewer_that_reads_slowly_sees_fewer_frames_and_not_old_ones(engine, pictures):
-    """One reads all, one a tenth of that, one never answers: only the last two lose frames."""
+    """One reads all, one a fifth of that, one never answers: only the last two lose frames."""
     with running(lambda: engine, live=LiveConfig(stats_interval_s=0.1), server=generous()) as server:
         client, quick = opened(server, pictures[0])
         camera = itertools.cycle(turned(pictures[2], 7))
@@ -214,7 +189,7 @@ def test_a_viewer_that_reads_slowly_sees_fewer_frames_and_not_old_ones(engine, p
         delays_ms: list[tuple[float, float]] = []
         quick.drive(camera, 40)
         while len(delays_ms) < 20:
-            quick.drive(camera, 10)
+            quick.drive(camera, 5)
             before = len(slow.frames)
             slow.receive_until(lambda n=before: len(slow.frames) > n)
             now_us = time.monotonic_ns() / 1e3
@@ -223,7 +198,7 @@ def test_a_viewer_that_reads_slowly_sees_fewer_frames_and_not_old_ones(engine, p
         assert len(deaf.frames) <= LiveConfig().unacknowledged_frames
         lags = [slow_ms - quick_ms for slow_ms, quick_ms in delays_ms if slow_ms < 1e9]
         shown = [header.index for header, _ in quick.frames]
-        assert shown[-1] - slow.frames[-1][0].index <= 16 * 10  # eight on their way, each ten frames long, twice over
+        assert shown[-1] - slow.frames[-1][0].index <= 16 * 5  # eight on their way, each five frames long, twice over
         assert len(lags) == len(delays_ms)
         skipped = [b.index - a.index for (a, _), (b, _) in itertools.pairwise(slow.frames)]
         assert max(skipped) > 1
@@ -244,7 +219,7 @@ def own_threads() -> int:
     return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
 
 
-def test_fifty_clients_that_are_torn_away_leave_nothing(engine, pictures):
+def test_clients_that_are_torn_away_leave_nothing(engine, pictures):
     with running(lambda: engine, live=LiveConfig(idle_s=0.05), server=generous(max_sessions=64)) as server:
         desk = server.app.state.desk
         camera = itertools.cycle(turned(pictures[2], 7))
@@ -275,9 +250,9 @@ def test_fifty_clients_that_are_torn_away_leave_nothing(engine, pictures):
         gc.collect()
         wait_until(lambda: count_tasks() <= 6)
         threads, tasks_before, before_mb = own_threads(), count_tasks(), resident_mb()
-        cycle(50)
+        cycle(25)
         gc.collect()
         wait_until(lambda: count_tasks() <= tasks_before)
         wait_until(lambda: own_threads() <= threads)
-        assert resident_mb() - before_mb < 30  # 0.6 MB for each client
+        assert resident_mb() - before_mb < 15  # 0.6 MB for each client
         assert json.loads(server.http.get("/api/status").text)["sessions"]["open"] == 0

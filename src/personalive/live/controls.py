@@ -12,22 +12,7 @@ from personalive.engine.controls import RANGES, Controls, check_number
 from personalive.errors import InputError
 
 _SEEDS = 2**63
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveControlLimits:
-    """Ranges of ``LiveControls``."""
-
-    max_driving_fps: float = 60.0
-    max_delay_ms: float = 3000.0
-
-
-_LIMITS = LiveControlLimits()
-_LIVE_RANGES = {
-    "driving_fps": (1.0, _LIMITS.max_driving_fps),
-    "keyframe_threshold": (0.0, 1e6),
-    "delay_ms": (0.0, _LIMITS.max_delay_ms),
-}
+_LIVE_RANGES = {"driving_fps": (1.0, 60.0), "keyframe_threshold": (0.0, 1e6), "delay_ms": (0.0, 3000.0)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +59,7 @@ class LiveControls(Controls):
 
 
 def control_ranges() -> dict[str, dict[str, Any]]:
-    """Default of each control, with ``min`` and ``max`` of numbers, as ``GET /api/status`` has them."""
+    """Return the default of each control, with ``min`` and ``max`` of numbers, as in ``GET /api/status``."""
     numbers = RANGES | _LIVE_RANGES | {"seed": (0, _SEEDS - 1)}
     ranges = {name: {"min": low, "max": high} for name, (low, high) in numbers.items()}
     return {name: {"default": value, **ranges.get(name, {})} for name, value in asdict(LiveControls()).items()}
