@@ -53,10 +53,10 @@ def test_a_clip_drives_a_video_for_so_long(
     out = capsys.readouterr().out
     assert "frames" in out
     assert "behind the driver" in out
-    film = read_film(target)
-    assert film.images.shape[1:] == (96, 96, 3)
-    assert 1.0 < float(film.times[-1]) < 6.0
-    assert np.abs(film.images[-1].astype(int) - film.images[-6]).max() > 0
+    video = read_film(target)
+    assert video.images.shape[1:] == (96, 96, 3)
+    assert 1.0 < float(video.times[-1]) < 6.0
+    assert np.abs(video.images[-1].astype(int) - video.images[-6]).max() > 0
 
 
 def test_ctrl_c_leaves_a_complete_video(material: Path, tmp_path: Path):

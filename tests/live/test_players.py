@@ -1,4 +1,4 @@
-"""Players of clips, with a clock of the test's own."""
+"""Players of clips, with a fake clock."""
 
 from __future__ import annotations
 

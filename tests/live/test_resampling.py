@@ -1,4 +1,4 @@
-"""Which driving frames a chunk is made from: the driver's own speed, whatever the two rates."""
+"""Resampling of driving frames: the driver's own speed, whatever the two rates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def whole(*numbers: int) -> list[Pick]:
 
 
 def shown(picks: list[Pick], last: float, times: list[float]) -> list[float]:
-    """The driver's time that each pick shows."""
+    """Return the driver's time that each pick shows."""
     known = [last, *times]
     return [known[p.low] + p.weight * (known[p.high] - known[p.low]) for p in picks]
 
@@ -30,9 +30,9 @@ def test_a_chunk_is_full_ends_with_the_newest_frame_and_never_goes_back(times, c
     assert len(picks) == count
     assert shown(picks, 0.0, times)[-1] == times[-1]
     assert picks[-1].nearest == len(times)
-    told = shown(picks, 0.0, times)
-    assert all(later >= earlier - 1e-9 for earlier, later in pairwise(told))
-    assert told[0] >= 0.0
+    driver_times = shown(picks, 0.0, times)
+    assert all(later >= earlier - 1e-9 for earlier, later in pairwise(driver_times))
+    assert driver_times[0] >= 0.0
     assert all(0 <= p.low <= p.high <= len(times) and p.high - p.low <= 1 and 0 <= p.weight <= 1 for p in picks)
 
 

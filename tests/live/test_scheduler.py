@@ -1,4 +1,4 @@
-"""Turns of the sessions on a worker, with streams and a clock of the test's own."""
+"""Scheduling of sessions on a worker, with fake streams and a fake clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device memory that runs out under the live server: who hears of it, in which words, and who goes on."""
+"""Device memory that runs out under the live server: the message, who gets it, and who goes on."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], threading.Event]:
 
 
 @pytest.mark.parametrize("name", ["project", "denoise", "decode"])
-def test_want_of_memory_before_anyone_is_served_is_the_workers_message(engine, short, name):
+def test_lack_of_memory_before_the_first_session_is_the_workers_message(engine, short, name):
     short(name).set()
     with running(lambda: engine, server=generous()) as server:
-        told = server.http.get("/api/status").json()
-        assert (told["state"], told["message"]) == ("failed", LINE)
+        status = server.http.get("/api/status").json()
+        assert (status["state"], status["message"]) == ("failed", LINE)
         assert LINE in expect_error(server.http.post("/api/sessions", json={}), "not_ready", 503)
 
 
@@ -65,11 +65,11 @@ def test_a_session_for_which_there_is_no_memory_ends_with_the_line_and_others_go
         armed.clear()
         assert socket.message("ended") == {"type": "ended", "reason": LINE}
         other.drive(camera, 20)
-        told = server.http.get("/api/status").json()
-        assert (told["state"], told["message"]) == ("ready", LINE)
+        status = server.http.get("/api/status").json()
+        assert (status["state"], status["message"]) == ("ready", LINE)
 
 
-def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before_on_stage(engine, pictures, short):
+def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before(engine, pictures, short):
     armed = short("project")
     with running(lambda: engine, server=generous()) as server:
         client = server.open()

@@ -1,4 +1,4 @@
-"""A whole session against a real server: its stages, who drives, and how it ends."""
+"""A whole session against a real server: its stages, its drivers, and how it ends."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from personalive.live.config import LiveConfig
-from support.live_checks import check_error, exchange, expect_error, generous, session_of
-from support.live_checks import errors_of as errors
-from support.live_checks import until_stats as two_looks
+from support.live_checks import check_error, errors_of, exchange, expect_error, generous, session_of, until_stats
 from support.live_server import LiveServer, running, wait_until
 
 # --- stage ----------------------------------------------------------------------------------------------------
 
 
-def test_the_stage_is_told_from_empty_to_live(server, pictures, camera):
+def test_the_state_goes_from_empty_to_live(server, pictures, camera):
     client = server.open()
     socket = client.connect()
     socket.receive_until(lambda: socket.message("state"))
@@ -38,11 +36,11 @@ def test_the_stage_is_told_from_empty_to_live(server, pictures, camera):
 def test_while_paused_no_frame_comes_and_then_it_goes_on(client, socket, camera):
     socket.drive(camera, 16)
     assert client.request("PATCH", json={"playing": False}).json()["stage"] == "paused"
-    two_looks(socket, 4)  # a chunk that was under way is out
+    until_stats(socket, 4)  # a chunk that was under way is out
     before = len(socket.frames)
     for _ in range(8):
         socket.send_frame(next(camera))
-    two_looks(socket, 4)
+    until_stats(socket, 4)
     assert len(socket.frames) == before
     assert client.request("PATCH", json={"playing": True}).json()["playing"] is True
     socket.drive(camera, 8)
@@ -78,7 +76,7 @@ def test_a_new_portrait_shows(client, socket, pictures, camera):
     assert np.any(swapped != socket.frames[0][1])
 
 
-def test_a_picture_may_come_in_any_common_shape(client, pictures):
+def test_a_portrait_may_have_any_common_shape(client, pictures):
     """Portraits are framed here, not by the client."""
     wide = np.ascontiguousarray(np.tile(pictures[3], (2, 3, 1)))
     assert client.put_portrait(wide).status_code == 200
@@ -100,12 +98,12 @@ def test_the_gallery_has_a_portrait_and_a_clip_that_work(client, server):
 def test_camera_then_clip_then_camera(client, socket, camera):
     """Frames of a clip carry no number; those of the camera do. One drives at a time."""
     socket.drive(camera, 14)
-    told = client.request("PUT", "/clip?gallery=performance").json()
-    assert told["duration_s"] > 1
-    assert told["fps"] > 1
+    clip = client.request("PUT", "/clip?gallery=performance").json()
+    assert clip["duration_s"] > 1
+    assert clip["fps"] > 1
     assert client.request("GET").json()["driver"] == "clip"
     since = len(socket.frames)
-    socket.drive(camera, 40)  # goes on sending, and nobody listens
+    socket.drive(camera, 40)  # goes on sending, and is ignored
     while not (driven := list(itertools.dropwhile(lambda h: h.sequence, (h for h, _ in socket.frames[since:])))):
         socket.drive(camera, 8)  # what the camera had in flight comes out first
     socket.drive(camera, 20)
@@ -138,15 +136,15 @@ def test_only_the_newest_clip_is_kept(server, client):
     assert len([thread for thread in threading.enumerate() if thread.name == "personalive-player"]) == 1
 
 
-def test_a_clip_that_breaks_while_it_plays_is_told_without_our_paths(server, client, socket):
+def test_a_clip_that_breaks_while_it_plays_is_an_error_without_paths(server, client, socket):
     answer = client.request("PUT", "/clip?gallery=performance")
     answer.raise_for_status()
     session = session_of(server, client)
     for path in session.folder.iterdir():
         path.unlink()
     client.request("PATCH", json={"driver": "clip"}).raise_for_status()  # from its beginning
-    socket.receive_until(lambda: errors(socket))
-    assert "clip" in check_error(errors(socket)[0], "unusable_input")
+    socket.receive_until(lambda: errors_of(socket))
+    assert "clip" in check_error(errors_of(socket)[0], "unusable_input")
 
 
 def test_a_reconnected_socket_goes_on(client, socket, camera):
@@ -197,7 +195,7 @@ def test_an_ended_session_says_so_and_leaves_nothing(server, pictures):
     assert not folders(server)
 
 
-def test_a_session_that_nobody_is_at_ends_and_one_with_a_socket_stays(engine):
+def test_a_session_without_connections_ends_and_one_with_a_socket_stays(engine):
     with running(lambda: engine, live=LiveConfig(idle_s=0.2), server=generous()) as server:
         kept = server.open()
         socket = kept.connect()
@@ -226,7 +224,7 @@ def test_a_full_server_gives_places_in_line_and_keeps_their_order(engine):
         assert "ticket" not in refused.json()["error"]
         assert server.http.get("/api/status").json()["sessions"] == {"open": 1, "limit": 1, "waiting": 2}
         assert holder.request("DELETE").status_code == 204
-        for asked in ({"ticket": tickets[1]}, {}):  # not their turn
+        for asked in ({"ticket": tickets[1]}, {}):  # not the first in line
             expect_error(server.http.post("/api/sessions", json=asked), "server_full", 503)
         first = server.open(ticket=tickets[0])
         answer = server.http.post("/api/sessions", json={"ticket": tickets[1]})

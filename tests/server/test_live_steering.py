@@ -16,7 +16,7 @@ from support.live_server import jpeg, wait_until
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"expresion": 1}, "expresion"),
         ({"expression": 2.1}, "expression"),
@@ -27,15 +27,15 @@ from support.live_server import jpeg, wait_until
         ("expression", "JSON object"),
     ],
 )
-def test_controls_outside_their_range_are_refused_and_nothing_changes(client, values, told):
+def test_controls_outside_their_range_are_refused_and_nothing_changes(client, values, message):
     before = client.request("GET", "/controls").json()
-    assert told in expect_error(client.request("PATCH", "/controls", json=values), "bad_request", 400)
+    assert message in expect_error(client.request("PATCH", "/controls", json=values), "bad_request", 400)
     assert client.request("GET", "/controls").json() == before
 
 
 @pytest.fixture
 def calls(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """What the engine is given from now on."""
+    """Record the arguments of the engine's calls."""
     seen: dict[str, list[Any]] = {"encode_motion": [], "step": []}
     read, step = engine.encode_motion, engine.step
 

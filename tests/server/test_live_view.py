@@ -93,14 +93,14 @@ def test_a_pause_holds_at_once_though_frames_wait_for_their_time(server: LiveSer
 
 
 @pytest.fixture
-def stage(server: LiveServer, pictures):
+def seeded(server: LiveServer, pictures):
     client = server.open(seed=5)
     client.put_portrait(pictures[0]).raise_for_status()
     yield client
     client.request("DELETE")
 
 
-def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, stage, engine, camera, monkeypatch):
+def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, seeded, engine, camera, monkeypatch):
     seeds, step = [], engine.step
 
     def stepping(state: Any, *window: Any, **named: Any) -> Any:
@@ -108,27 +108,27 @@ def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, sta
         return step(state, *window, **named)
 
     monkeypatch.setattr(engine, "step", stepping)
-    socket = stage.connect()
-    assert stage.request("GET", "/controls").json()["seed"] == 5
-    send_at_once(server, stage, socket, [next(camera)], [1])
+    socket = seeded.connect()
+    assert seeded.request("GET", "/controls").json()["seed"] == 5
+    send_at_once(server, seeded, socket, [next(camera)], [1])
     wait_until(lambda: 5 in seeds)
-    assert stage.request("PATCH", "/controls", json={"seed": 7}).json()["seed"] == 7
-    send_at_once(server, stage, socket, [next(camera)], [1_000_000])
+    assert seeded.request("PATCH", "/controls", json={"seed": 7}).json()["seed"] == 7
+    send_at_once(server, seeded, socket, [next(camera)], [1_000_000])
     wait_until(lambda: 7 in seeds)
     assert set(seeds) == {5, 7}
 
 
 def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
-    server: LiveServer, stage, camera, monkeypatch
+    server: LiveServer, seeded, camera, monkeypatch
 ):
-    monkeypatch.setattr("personalive.runtime.directions.DirectionConfig.min_agreement", 1.1)
-    before = stage.request("GET", "/controls").json()
+    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", 1.1)
+    before = seeded.request("GET", "/controls").json()
     message = expect_error(
-        stage.request("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400
+        seeded.request("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400
     )
     assert "leave mouth at 1" in message
-    assert stage.request("GET", "/controls").json() == before
-    stage.connect().drive(camera, 8)
-    monkeypatch.setattr("personalive.runtime.directions.DirectionConfig.min_agreement", -1.0)
-    assert stage.request("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
-    assert session_of(server, stage).controls.mouth == 0.5
+    assert seeded.request("GET", "/controls").json() == before
+    seeded.connect().drive(camera, 8)
+    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", -1.0)
+    assert seeded.request("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
+    assert session_of(server, seeded).controls.mouth == 0.5

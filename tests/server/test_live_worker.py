@@ -65,7 +65,7 @@ def test_an_unexpected_fault_ends_the_session_it_met_and_no_other(engine, pictur
     assert "a session failed" in caplog.text
 
 
-def test_a_fault_while_a_portrait_is_put_on_stage_is_typed(engine, pictures, monkeypatch, caplog):
+def test_an_unexpected_fault_with_a_portrait_is_typed(engine, pictures, monkeypatch, caplog):
     start, armed = breaking(engine.start, RuntimeError("something at /tmp/secret"))
     monkeypatch.setattr(engine, "start", start)
     with running(lambda: engine, server=generous()) as server:
@@ -77,9 +77,9 @@ def test_a_fault_while_a_portrait_is_put_on_stage_is_typed(engine, pictures, mon
     assert "a session failed" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is what we do
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the test kills it
 def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pictures, monkeypatch):
-    """Told meanwhile, with their portraits afterwards; a newer generation, and indices that go on."""
+    """They get a message meanwhile, and their portraits afterwards: a newer generation, and indices that go on."""
     read, armed = breaking(engine.encode_motion, SystemExit())
     monkeypatch.setattr(engine, "encode_motion", read)
     with running(lambda: engine, server=generous()) as server:
@@ -105,7 +105,7 @@ def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pict
         other.drive(camera, 20)
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_not_tried_again():
+def test_a_model_that_cannot_be_loaded_is_reported_and_not_tried_again():
     tries = []
 
     def load() -> Engine:
@@ -113,21 +113,21 @@ def test_a_model_that_cannot_be_loaded_is_told_and_not_tried_again():
         raise CheckpointError("unet.safetensors: is cut off; download it again")
 
     with running(load, server=generous()) as server:
-        told = server.http.get("/api/status").json()
-        assert (told["state"], told["message"]) == ("failed", "unet.safetensors: is cut off; download it again")
-        assert told["model"] is None
+        status = server.http.get("/api/status").json()
+        assert (status["state"], status["message"]) == ("failed", "unet.safetensors: is cut off; download it again")
+        assert status["model"] is None
         message = expect_error(server.http.post("/api/sessions", json={}), "not_ready", 503)
         assert "cut off" in message
         server.worker.check()
         assert len(tries) == 1
 
 
-def test_while_the_model_loads_nobody_is_let_in(engine):
+def test_while_the_model_loads_no_session_is_opened(engine):
     go, read = threading.Event(), threading.Event()
 
-    def load(told) -> Engine:
-        told(0.75)
-        told(0.25, "preparing it, once")
+    def load(on_progress) -> Engine:
+        on_progress(0.75)
+        on_progress(0.25, "preparing it, once")
         read.set()
         go.wait(30)
         return engine
