@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from websockets.sync.client import connect
 
+from personalive.engine.directions import Directions
+from personalive.engine.engine import Engine
 from support.live_checks import (
     check_error,
     errors_of,
@@ -119,16 +122,24 @@ def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, see
 
 
 def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
-    server: LiveServer, seeded, camera, monkeypatch
+    server: LiveServer, seeded, engine: Engine, pictures, camera, monkeypatch
 ):
-    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", 1.1)
+    def agree(share: float) -> None:
+        """Let the engine find directions on which people agree by so much."""
+        directions = Directions(torch.eye(2, values), {"mouth": share, "eyes": share})
+        monkeypatch.setitem(vars(engine.conditioner), "directions", directions)
+
+    values = engine.encode_motion(pictures[:1]).tokens[0, 0].numel()
+    agree(0.4)
     before = seeded.request("GET", "/controls").json()
     message = expect_error(
         seeded.request("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400
     )
     assert "leave mouth at 1" in message
     assert seeded.request("GET", "/controls").json() == before
-    seeded.connect().drive(camera, 8)
-    monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", -1.0)
+    socket = seeded.connect()
+    socket.drive(camera, 8)
+    agree(0.9)
     assert seeded.request("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
     assert session_of(server, seeded).controls.mouth == 0.5
+    socket.drive(camera, 8)
