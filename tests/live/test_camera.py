@@ -1,4 +1,4 @@
-"""`personalive camera` as a process: a clip drives, a film or a stream comes out, and it ends cleanly."""
+"""`personalive camera`: a clip drives, a video or a stream comes out, and it ends cleanly."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ import pytest
 from PIL import Image
 
 from personalive.cli.main import main
+from personalive.engine.engine import Engine
 from support.clips import read_film, write_clip
+from support.small_engine import noise_pictures
 from support.small_model import SMALL_SIZE_PX, write_small_model
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory, pictures: np.ndarray) -> Path:
-    """A folder with weights, portrait.png and clip.mp4."""
-    folder = tmp_path_factory.mktemp("camera")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with weights, portrait.png and clip.mp4."""
+    folder, pictures = tmp_path_factory.mktemp("camera"), noise_pictures(8, 7)
     write_small_model(folder / "weights")
     Image.fromarray(pictures[0]).save(folder / "portrait.png")
     write_clip(folder / "clip.mp4", [pictures[i % 8] for i in range(30)], range(30))
@@ -31,37 +33,41 @@ def material(tmp_path_factory: pytest.TempPathFactory, pictures: np.ndarray) -> 
 
 
 @pytest.fixture
-def camera(material: Path) -> Callable[..., subprocess.Popen]:
-    """``camera(*arguments)``: the process; the small model sees no faces, so pictures are taken by their middle."""
+def run_here(material: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``run_here(*arguments)``: exit code of the command in this process; the model crops to the centre."""
+    monkeypatch.setattr("personalive.live.worker.TINY", str(material / "weights"))
+
+    def run(*arguments: str) -> int:
+        model = ["--weights", str(material / "weights"), "--device", "cpu"]
+        return main(["camera", str(material / "portrait.png"), *model, *arguments])
+
+    return run
+
+
+def test_a_clip_drives_a_video_for_so_long(
+    material: Path, run_here: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    target = tmp_path / "video.mp4"
+    clip = str(material / "clip.mp4")
+    assert run_here("--from", clip, "--to", str(target), "--seconds", "1.5", "--size", "96") == 0
+    out = capsys.readouterr().out
+    assert "frames" in out
+    assert "behind the driver" in out
+    video = read_film(target)
+    assert video.images.shape[1:] == (96, 96, 3)
+    assert 1.0 < float(video.times[-1]) < 6.0
+    assert np.abs(video.images[-1].astype(int) - video.images[-6]).max() > 0
+
+
+def test_ctrl_c_leaves_a_complete_video(material: Path, tmp_path: Path):
+    target = tmp_path / "video.mp4"
     code = (
         f"import sys; from personalive.live import worker; worker.TINY = {str(material / 'weights')!r}\n"
         "from personalive.cli.main import main; sys.exit(main())"
     )
-
-    def start(*arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-c", code, "camera", str(material / "portrait.png")]
-        command += ["--weights", str(material / "weights"), "--device", "cpu", *arguments]
-        return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    return start
-
-
-def test_a_clip_drives_a_film_for_so_long(material: Path, camera: Callable, tmp_path: Path):
-    target = tmp_path / "film.mp4"
-    process = camera("--from", str(material / "clip.mp4"), "--to", str(target), "--seconds", "1.5", "--size", "96")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "frames" in out
-    assert "behind the driver" in out
-    film = read_film(target)
-    assert film.images.shape[1:] == (96, 96, 3)
-    assert 1.0 < float(film.times[-1]) < 6.0
-    assert np.abs(film.images[-1].astype(int) - film.images[-6]).max() > 0
-
-
-def test_ctrl_c_leaves_a_whole_film(material: Path, camera: Callable, tmp_path: Path):
-    target = tmp_path / "film.mp4"
-    process = camera("--from", str(material / "clip.mp4"), "--to", str(target))
+    command = [sys.executable, "-c", code, "camera", str(material / "portrait.png"), "--device", "cpu"]
+    command += ["--weights", str(material / "weights"), "--from", str(material / "clip.mp4"), "--to", str(target)]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr is not None
     while "per second" not in process.stderr.readline():  # plain progress lines begin when frames do
         assert process.poll() is None
@@ -70,10 +76,10 @@ def test_ctrl_c_leaves_a_whole_film(material: Path, camera: Callable, tmp_path: 
     assert process.returncode == 0, err
     assert "sent" in out
     assert len(read_film(target).images) > 3
-    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
-def test_a_stream_arrives_at_its_receiver(material: Path, camera: Callable):
+def test_a_stream_arrives_at_its_receiver(material: Path, run_here: Callable[..., int]):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -85,41 +91,38 @@ def test_a_stream_arrives_at_its_receiver(material: Path, camera: Callable):
 
     receiver = threading.Thread(target=receive)
     receiver.start()
-    process = camera(
-        "--from", str(material / "clip.mp4"), "--to", f"tcp://127.0.0.1:{port}", "--seconds", "2", "--mirror"
-    )
-    _, err = process.communicate(timeout=120)
+    target = f"tcp://127.0.0.1:{port}"
+    assert run_here("--from", str(material / "clip.mp4"), "--to", target, "--seconds", "2", "--mirror") == 0
     receiver.join(60)
-    assert process.returncode == 0, err
     assert len(got) > 8
     assert got[0].shape == (SMALL_SIZE_PX, SMALL_SIZE_PX, 3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        (["--from", "/nowhere.mp4", "--to", "film.mp4"], "no such file"),
-        (["--from", "7", "--to", "film.mp4"], "is the camera there, and free?"),
+        (["--from", "/nowhere.mp4", "--to", "video.mp4"], "no such file"),
+        (["--from", "7", "--to", "video.mp4"], "is the camera there, and free?"),
         (["--from", "CLIP", "--to", "http://localhost/x"], "send to rtmp://"),
         (["--from", "CLIP", "--to", "rtmp://127.0.0.1:9/live/secret"], "is the receiver running"),
-        (["--from", "CLIP", "--to", "film.avi"], "should end in .mp4"),
+        (["--from", "CLIP", "--to", "video.avi"], "should end in .mp4"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(
+def test_unusable_arguments_end_in_one_line(
     material: Path,
+    run_here: Callable[..., int],
+    engine: Engine,
     arguments: list[str],
-    says: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("personalive.live.worker.TINY", str(material / "weights"))  # a model of drawn heads
-    given = [str(material / "clip.mp4") if part == "CLIP" else part for part in arguments]
-    weights = ["--weights", str(material / "weights"), "--device", "cpu"]
-    assert main(["camera", str(material / "portrait.png"), *weights, *given]) == 1
+    monkeypatch.setattr("personalive.live.worker.load_engine", lambda *_, **__: engine)  # loaded already
+    assert run_here(*(str(material / "clip.mp4") if part == "CLIP" else part for part in arguments)) == 1
     error = capsys.readouterr().err
-    assert says in error
+    assert message in error
     assert len(error.strip().splitlines()) == 1
     assert "secret" not in error
     assert list(tmp_path.iterdir()) == []

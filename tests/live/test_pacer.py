@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.live.config import LiveConfig
-from personalive.live.stream import Pacer
+from personalive.live.pacer import Pacer
 
 COUNT = 4
 CONFIG = LiveConfig()
@@ -34,7 +34,7 @@ def test_no_frame_is_early_and_none_is_held_for_a_chunk_longer_than_it_must(call
         assert shown[0] >= done
         assert all(later - earlier == pytest.approx(period, abs=1e-9) for earlier, later in pairwise(shown))
         assert shown[0] - done <= period * COUNT / 2 + 1e-9
-        for place, time in enumerate(shown):  # its own turn within the chunk, and less than a chunk besides
+        for place, time in enumerate(shown):  # its own place within the chunk, and less than a chunk besides
             assert time - done - place * period < period * COUNT
         now = done + elsewhere
 

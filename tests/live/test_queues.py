@@ -24,7 +24,7 @@ def finished(index: int, show_at_s: float = 0.0, generation: int = 1) -> Finishe
 
 
 class FakeClock:
-    """Stands still until told."""
+    """Clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -37,8 +37,8 @@ class FakeClock:
 
 
 @given(st.integers(1, 6), st.lists(st.one_of(st.integers(0, 20), st.none()), max_size=40))
-def test_an_inbox_gives_the_newest_of_what_never_fell(limit, moves):
-    """Whatever comes (numbers are capture times; None empties the box), against a plain list."""
+def test_a_driving_queue_gives_the_newest_of_rising_frames(limit, moves):
+    """Whatever comes (numbers are capture times; None empties the queue), against a plain list."""
     inbox, kept, newest, refused = DrivingQueue(limit), [], -1, 0
     for number, capture_us in enumerate(moves):
         if capture_us is None:
@@ -57,7 +57,7 @@ def test_an_inbox_gives_the_newest_of_what_never_fell(limit, moves):
     assert [frame.sequence for frame in inbox.take()] == kept
 
 
-def test_an_inbox_forgets_a_driver_and_its_clock():
+def test_a_driving_queue_forgets_a_driver_and_its_clock():
     inbox = DrivingQueue(4)
     inbox.put(driving(1, 1000))
     inbox.restart()
@@ -82,7 +82,7 @@ def test_a_viewer_forgets_frames_of_older_portraits_alone():
     async def watch():
         viewer = Viewer(asyncio.get_running_loop())
         viewer.put([finished(0, generation=1), finished(1, generation=2), finished(2, generation=3)], limit=8)
-        viewer.forget(2)
+        viewer.drop_before(2)
         return [(await viewer.get(FakeClock())).header.index for _ in range(2)]
 
     assert asyncio.run(watch()) == [1, 2]
@@ -126,7 +126,7 @@ def test_a_frame_that_is_dropped_while_it_waits_is_not_shown():
     assert asyncio.run(watch()) == 1
 
 
-def test_a_frame_from_another_thread_wakes_who_waits():
+def test_a_frame_from_another_thread_wakes_a_waiting_get():
     async def watch():
         viewer = Viewer(asyncio.get_running_loop())
         getting = asyncio.create_task(viewer.get(FakeClock()))
@@ -137,7 +137,7 @@ def test_a_frame_from_another_thread_wakes_who_waits():
     assert asyncio.run(watch()) == 4
 
 
-def test_closing_wakes_who_waits_and_gives_nothing_more():
+def test_closing_wakes_a_waiting_get_and_gives_nothing_more():
     async def watch():
         viewer, full = (Viewer(asyncio.get_running_loop()) for _ in range(2))
         full.put([finished(0, show_at_s=1e9)], limit=8)
@@ -150,7 +150,7 @@ def test_closing_wakes_who_waits_and_gives_nothing_more():
     assert asyncio.run(watch()) == ([None, None], None)
 
 
-def test_who_is_cancelled_just_as_the_viewer_closes_does_end():
+def test_a_get_that_is_cancelled_just_as_the_viewer_closes_does_end():
     """Else its socket would never be let go."""
 
     async def watch():
@@ -175,7 +175,7 @@ def test_who_is_cancelled_just_as_the_viewer_closes_does_end():
     assert asyncio.run(watch())
 
 
-def test_frames_that_come_after_the_loop_has_ended_hurt_nobody():
+def test_frames_that_come_after_the_loop_has_ended_are_ignored():
     async def make():
         return Viewer(asyncio.get_running_loop())
 
@@ -185,7 +185,7 @@ def test_frames_that_come_after_the_loop_has_ended_hurt_nobody():
     assert viewer.closed
 
 
-def test_a_picture_is_encoded_once_for_all_who_see_it():
+def test_an_image_is_encoded_once_for_all_viewers():
     frame, calls = finished(0), []
 
     def encode(image: np.ndarray) -> bytes:
@@ -196,35 +196,35 @@ def test_a_picture_is_encoded_once_for_all_who_see_it():
     assert len(calls) == 1
 
 
-# --- frames under way -----------------------------------------------------------------------------------------
+# --- unacknowledged frames -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("reads_every_s", "oldest_s"), [(0.04, 0.6), (0.4, 1.7), (1.0, 3.1)])
-def test_what_a_client_reads_is_never_older_than_a_few_of_its_own_frames(reads_every_s: float, oldest_s: float):
+def test_frames_that_a_client_reads_are_a_few_of_its_own_frames_old(reads_every_s: float, oldest_s: float):
     """A server of 25 frames a second; the network keeps all that was sent until the client reads it."""
-    under_way, network, lags, next_read_s = AckWindow(LiveConfig()), [], [], 0.0
+    window, network, lags, next_read_s = AckWindow(LiveConfig()), [], [], 0.0
     for frame in range(2_000):
         now = frame / 25
-        if under_way.may_grow:
+        if window.has_room:
             network.append((frame, now))
-            under_way.sent(frame, now)
+            window.sent(frame, now)
         if now >= next_read_s and network:
             index, sent_s = network.pop(0)
             lags.append(now - sent_s)
-            under_way.answered(index, now)
+            window.acknowledged(index, now)
             next_read_s = now + reads_every_s
     assert len(lags) > 70 / max(reads_every_s, 1 / 25) * 0.9
     assert max(lags) <= oldest_s
 
 
 def test_a_client_far_away_that_answers_in_time_gets_every_frame():
-    under_way, answers, skipped = AckWindow(LiveConfig()), [], 0
+    window, answers, skipped = AckWindow(LiveConfig()), [], 0
     for frame in range(500):
         now = frame / 25
         while answers and answers[0][1] <= now:
-            under_way.answered(*answers.pop(0))
-        if under_way.may_grow:
-            under_way.sent(frame, now)
+            window.acknowledged(*answers.pop(0))
+        if window.has_room:
+            window.sent(frame, now)
             answers.append((frame, now + 0.25))
         else:
             skipped += frame > 50

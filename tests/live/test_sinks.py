@@ -13,7 +13,7 @@ from personalive.live.sinks import VIRTUAL, open_sink
 
 
 class FakeCamera:
-    """Keeps what it is sent."""
+    """Camera that keeps the frames it is sent."""
 
     made: FakeCamera
 
@@ -32,10 +32,10 @@ class FakeCamera:
 
 def test_frames_reach_the_virtual_camera_upright_and_whole(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=FakeCamera))
-    outlet = open_sink(VIRTUAL, 96)
+    sink = open_sink(VIRTUAL, 96)
     frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
-    outlet.send(frame[::-1][::-1], 0.0)
-    outlet.close()
+    sink.send(frame[::-1][::-1], 0.0)
+    sink.close()
     assert np.array_equal(FakeCamera.made.sent[0], frame)
     assert not FakeCamera.made.open
 

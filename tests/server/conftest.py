@@ -42,7 +42,7 @@ def client(server: LiveServer, pictures: np.ndarray) -> Iterator[LiveClient]:
         "generation": 1,
     }
     yield client
-    client.ask("DELETE")
+    client.request("DELETE")
 
 
 @pytest.fixture

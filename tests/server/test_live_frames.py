@@ -1,4 +1,4 @@
-"""What comes back from a real server: the driver's frames, bit for bit, what viewers see, and the figures."""
+"""Frames and stats from a real server: the driver's frames, bit for bit, and the same for viewers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from personalive.engine.engine import Engine
 from personalive.engine.state import Motion
 from personalive.live.config import LiveConfig
 from personalive.server.config import ServerConfig
-from support.live_checks import check_error, generous, send_at_once, turned
-from support.live_checks import errors_of as errors
-from support.live_checks import until_stats as two_looks
+from support.live_checks import check_error, errors_of, generous, send_at_once, turned, until_stats
 from support.live_server import jpeg, running
 
-# --- to the driver --------------------------------------------------------------------------------------------
+# --- frames to the driver -----------------------------------------------------------------------------------------
 
 
 def test_frames_come_in_order_at_the_models_size_and_move(socket, camera):
@@ -41,7 +39,7 @@ def test_frames_come_in_order_at_the_models_size_and_move(socket, camera):
 
 @dataclass
 class Shadow:
-    """What the engine alone makes of the same picks: bundles of new frames, by number from 1, 0 the last before."""
+    """Frames that the engine alone makes of the same picks. Numbers count new frames from 1; 0 is the last before."""
 
     engine: Engine
     state: Any
@@ -91,7 +89,7 @@ BUNDLES = [  # capture times in ticks; picks of them; whose number each frame ca
 
 def test_two_sessions_at_once_each_get_what_the_engine_alone_makes_of_their_frames(engine, pictures):
     """Bit for bit, whatever the camera's rate: neither the server nor the other session leaves a trace."""
-    unbounded = LiveConfig(late_share=1e9, viewer_frames=1000, unanswered_frames=1000)
+    unbounded = LiveConfig(late_share=1e9, viewer_frames=1000, unacknowledged_frames=1000)
     with running(lambda: engine, live=unbounded, server=generous()) as server:
         clients, sockets, shadows, drivers = [], [], [], []
         for place in range(2):
@@ -132,23 +130,23 @@ def test_a_viewer_sees_and_changes_nothing(client, socket, camera):
     for one, other in shown:
         np.testing.assert_array_equal(one, other)
     viewer.send_frame(next(camera))
-    viewer.receive_until(lambda: errors(viewer))
-    assert "viewer" in check_error(errors(viewer)[0], "bad_request")
+    viewer.receive_until(lambda: errors_of(viewer))
+    assert "viewer" in check_error(errors_of(viewer)[0], "bad_request")
     viewer.close()
 
 
-def test_who_wants_no_frames_gets_messages_alone(client, socket, camera):
+def test_a_socket_without_frames_gets_messages_alone(client, socket, camera):
     quiet = client.connect(query="?frames=false")
     socket.drive(camera, 20)
-    two_looks(quiet)
+    until_stats(quiet)
     assert quiet.message("stats")["stats"]["frames_per_s"] > 0
     assert not quiet.frames
     quiet.close()
 
 
-def test_stats_tell_where_the_time_went(client, socket, camera):
+def test_stats_have_rates_and_latencies(client, socket, camera):
     socket.drive(camera, 30)
-    two_looks(socket)
+    until_stats(socket)
     stats = socket.message("stats")["stats"]
     assert stats["step_ms"] > 0
     assert stats["camera_fps"] > 0

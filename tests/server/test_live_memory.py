@@ -1,4 +1,4 @@
-"""Device memory that runs out under the live server: who hears of it, in which words, and who goes on."""
+"""Device memory that runs out under the live server: the message, who gets it, and who goes on."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], threading.Event]:
 
 
 @pytest.mark.parametrize("name", ["project", "denoise", "decode"])
-def test_want_of_memory_before_anyone_is_served_is_the_workers_message(engine, short, name):
+def test_lack_of_memory_before_the_first_session_is_the_workers_message(engine, short, name):
     short(name).set()
     with running(lambda: engine, server=generous()) as server:
-        told = server.http.get("/api/status").json()
-        assert (told["state"], told["message"]) == ("failed", LINE)
+        status = server.http.get("/api/status").json()
+        assert (status["state"], status["message"]) == ("failed", LINE)
         assert LINE in expect_error(server.http.post("/api/sessions", json={}), "not_ready", 503)
 
 
@@ -65,11 +65,11 @@ def test_a_session_for_which_there_is_no_memory_ends_with_the_line_and_others_go
         armed.clear()
         assert socket.message("ended") == {"type": "ended", "reason": LINE}
         other.drive(camera, 20)
-        told = server.http.get("/api/status").json()
-        assert (told["state"], told["message"]) == ("ready", LINE)
+        status = server.http.get("/api/status").json()
+        assert (status["state"], status["message"]) == ("ready", LINE)
 
 
-def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before_on_stage(engine, pictures, short):
+def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before(engine, pictures, short):
     armed = short("project")
     with running(lambda: engine, server=generous()) as server:
         client = server.open()
@@ -79,31 +79,42 @@ def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before_on_stage(
         armed.clear()
         assert expect_error(answer, "internal", 500) == LINE
         check_error(answer.json(), "internal")
-        assert client.ask("GET").json()["generation"] == 1
+        assert client.request("GET").json()["generation"] == 1
         client.connect().drive(itertools.cycle(turned(pictures[2], 7)), 8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, pictures: np.ndarray) -> Path:
+    """Folder with weights, portrait.png and clip.mp4."""
+    folder = tmp_path_factory.mktemp("camera")
+    write_small_model(folder / "weights")
+    Image.fromarray(pictures[0]).save(folder / "portrait.png")
+    write_clip(folder / "clip.mp4", list(pictures), range(8))
+    return folder
+
+
+def camera(files: Path, target: Path, *options: str) -> int:
+    """Exit code of ``personalive camera`` with these files."""
+    driver = ("--from", str(files / "clip.mp4"), "--to", str(target), "--weights", str(files / "weights"))
+    return main(["camera", str(files / "portrait.png"), *driver, "--device", "cpu", *options])
 
 
 @pytest.mark.parametrize("name", ["loading", "encode", "denoise", "decode"])
 def test_a_camera_ends_in_one_line(
     name: str,
-    pictures: np.ndarray,
+    files: Path,
     short: Callable[[str], threading.Event],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    weights = write_small_model(tmp_path / "weights")
-    Image.fromarray(pictures[0]).save(tmp_path / "portrait.png")
-    write_clip(tmp_path / "clip.mp4", list(pictures), range(8))
-    monkeypatch.setattr("personalive.live.worker.TINY", str(weights))  # a model of drawn heads
+    monkeypatch.setattr("personalive.live.worker.TINY", str(files / "weights"))  # a model of synthetic heads
     if name == "loading":
         monkeypatch.setattr("personalive.runtime.load.load_networks", _without_memory)
     else:
         short(name).set()
-    target = tmp_path / "film.mp4"
-    files = (str(tmp_path / "portrait.png"), "--from", str(tmp_path / "clip.mp4"), "--to", str(target))
-    model = ("--weights", str(weights), "--device", "cpu", "--dtype", "bfloat16", "--vram", "12")
-    assert main(["camera", *files, "--seconds", "5", *model]) == 1
+    target = tmp_path / "video.mp4"
+    assert camera(files, target, "--seconds", "5", "--dtype", "bfloat16", "--vram", "12") == 1
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines() == ["error: cpu: not enough memory for this model: use --vram 8"]
@@ -111,26 +122,21 @@ def test_a_camera_ends_in_one_line(
 
 
 def test_a_camera_that_finds_no_memory_later_ends_in_the_same_line(
-    pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    """After it was ready: the film under way is whole."""
-    weights = write_small_model(tmp_path / "weights")
-    Image.fromarray(pictures[0]).save(tmp_path / "portrait.png")
-    write_clip(tmp_path / "clip.mp4", list(pictures), range(8))
-    monkeypatch.setattr("personalive.live.worker.TINY", str(weights))
+    """After it was ready: the video written so far is complete."""
+    monkeypatch.setattr("personalive.live.worker.TINY", str(files / "weights"))
     decode, calls = Backend.decode, itertools.count()
 
     def call(*args: Any) -> Any:
         return _without_memory() if next(calls) > 12 else decode(*args)
 
     monkeypatch.setattr(Backend, "decode", call)
-    files = (str(tmp_path / "portrait.png"), "--from", str(tmp_path / "clip.mp4"), "--to", str(tmp_path / "f.mp4"))
-    model = ("--weights", str(weights), "--device", "cpu", "--dtype", "float32", "--vram", "8")
-    assert main(["camera", *files, *model]) == 1
+    assert camera(files, tmp_path / "video.mp4", "--dtype", "float32", "--vram", "8") == 1
     *progress, last = capfd.readouterr().err.splitlines()
     assert all(line.startswith("live: ") for line in progress)
     assert last == "error: cpu: not enough memory for this model: use --dtype bfloat16 or --weights tiny"
-    assert {path.name for path in tmp_path.iterdir()} == {"weights", "portrait.png", "clip.mp4", "f.mp4"}
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
 def _without_memory(*_: Any, **__: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A whole session against a real server: its stages, who drives, and how it ends."""
+"""A whole session against a real server: its stages, its drivers, and how it ends."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from personalive.live.config import LiveConfig
-from support.live_checks import check_error, exchange, expect_error, generous, session_of
-from support.live_checks import errors_of as errors
-from support.live_checks import until_stats as two_looks
+from support.live_checks import check_error, errors_of, exchange, expect_error, generous, session_of, until_stats
 from support.live_server import LiveServer, running, wait_until
 
 # --- stage ----------------------------------------------------------------------------------------------------
 
 
-def test_the_stage_is_told_from_empty_to_live(server, pictures, camera):
+def test_the_state_goes_from_empty_to_live(server, pictures, camera):
     client = server.open()
     socket = client.connect()
     socket.receive_until(lambda: socket.message("state"))
@@ -30,21 +28,21 @@ def test_the_stage_is_told_from_empty_to_live(server, pictures, camera):
     socket.receive_until(lambda: socket.message("state")["state"]["stage"] == "waiting")
     socket.drive(camera, 1)
     socket.receive_until(lambda: socket.message("state")["state"]["stage"] == "live")
-    assert client.ask("GET").json() == socket.message("state")["state"]
-    assert client.ask("GET").json()["face"] is True
-    client.ask("DELETE")
+    assert client.request("GET").json() == socket.message("state")["state"]
+    assert client.request("GET").json()["face"] is True
+    client.request("DELETE")
 
 
 def test_while_paused_no_frame_comes_and_then_it_goes_on(client, socket, camera):
     socket.drive(camera, 16)
-    assert client.ask("PATCH", json={"playing": False}).json()["stage"] == "paused"
-    two_looks(socket, 4)  # a chunk that was under way is out
+    assert client.request("PATCH", json={"playing": False}).json()["stage"] == "paused"
+    until_stats(socket, 4)  # a chunk that was under way is out
     before = len(socket.frames)
     for _ in range(8):
         socket.send_frame(next(camera))
-    two_looks(socket, 4)
+    until_stats(socket, 4)
     assert len(socket.frames) == before
-    assert client.ask("PATCH", json={"playing": True}).json()["playing"] is True
+    assert client.request("PATCH", json={"playing": True}).json()["playing"] is True
     socket.drive(camera, 8)
     indices = [header.index for header, _ in socket.frames]
     assert indices[before] >= indices[before - 1] + 1
@@ -52,19 +50,19 @@ def test_while_paused_no_frame_comes_and_then_it_goes_on(client, socket, camera)
 
 def test_after_a_swap_is_answered_the_old_portrait_is_gone(client, socket, pictures, camera):
     """Also from the queues: here many frames wait for their time."""
-    client.ask("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
+    client.request("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
     socket.drive(camera, 30)
     answer = client.put_portrait(pictures[4])
     assert answer.json()["generation"] == 2
     exchange(socket, 1)
     before = len(socket.frames)
-    client.ask("PATCH", "/controls", json={"delay_ms": 0}).raise_for_status()
+    client.request("PATCH", "/controls", json={"delay_ms": 0}).raise_for_status()
     socket.drive(camera, 30)
     generations = [header.generation for header, _ in socket.frames]
     assert generations == sorted(generations)
     assert generations[before:].count(1) <= 1  # on its way when the answer was
     assert generations[-1] == 2
-    assert client.ask("GET").json()["generation"] == 2
+    assert client.request("GET").json()["generation"] == 2
 
 
 def test_a_new_portrait_shows(client, socket, pictures, camera):
@@ -78,7 +76,7 @@ def test_a_new_portrait_shows(client, socket, pictures, camera):
     assert np.any(swapped != socket.frames[0][1])
 
 
-def test_a_picture_may_come_in_any_common_shape(client, pictures):
+def test_a_portrait_may_have_any_common_shape(client, pictures):
     """Portraits are framed here, not by the client."""
     wide = np.ascontiguousarray(np.tile(pictures[3], (2, 3, 1)))
     assert client.put_portrait(wide).status_code == 200
@@ -90,8 +88,8 @@ def test_the_gallery_has_a_portrait_and_a_clip_that_work(client, server):
     for name, kind in shown.items():
         media = server.http.get(f"/api/gallery/{name}")
         assert media.headers["content-type"].startswith("image/" if kind == "portrait" else "video/")
-        assert client.ask("PUT", f"/{kind}?gallery={name}").status_code == 200
-    assert client.ask("GET").json()["generation"] == 2
+        assert client.request("PUT", f"/{kind}?gallery={name}").status_code == 200
+    assert client.request("GET").json()["generation"] == 2
 
 
 # --- drivers --------------------------------------------------------------------------------------------------
@@ -100,53 +98,53 @@ def test_the_gallery_has_a_portrait_and_a_clip_that_work(client, server):
 def test_camera_then_clip_then_camera(client, socket, camera):
     """Frames of a clip carry no number; those of the camera do. One drives at a time."""
     socket.drive(camera, 14)
-    told = client.ask("PUT", "/clip?gallery=performance").json()
-    assert told["duration_s"] > 1
-    assert told["fps"] > 1
-    assert client.ask("GET").json()["driver"] == "clip"
+    clip = client.request("PUT", "/clip?gallery=performance").json()
+    assert clip["duration_s"] > 1
+    assert clip["fps"] > 1
+    assert client.request("GET").json()["driver"] == "clip"
     since = len(socket.frames)
-    socket.drive(camera, 40)  # goes on sending, and nobody listens
+    socket.drive(camera, 40)  # goes on sending, and is ignored
     while not (driven := list(itertools.dropwhile(lambda h: h.sequence, (h for h, _ in socket.frames[since:])))):
         socket.drive(camera, 8)  # what the camera had in flight comes out first
     socket.drive(camera, 20)
     driven += [header for header, _ in socket.frames[-20:]]
     assert all(h.sequence == h.capture_us == 0 and h.times.window_ms > 0 for h in driven)
-    assert client.ask("PATCH", json={"driver": "camera"}).json()["driver"] == "camera"
+    assert client.request("PATCH", json={"driver": "camera"}).json()["driver"] == "camera"
     sent = socket.send_frame(next(camera))
     socket.drive(camera, 40)
     assert socket.frames[-1][0].sequence > sent
 
 
 def test_a_clip_can_be_played_again_and_only_where_there_is_one(client, socket):
-    message = expect_error(client.ask("PATCH", json={"driver": "clip"}), "bad_request", 400)
+    message = expect_error(client.request("PATCH", json={"driver": "clip"}), "bad_request", 400)
     assert "clip" in message
-    client.ask("PUT", "/clip?gallery=performance").raise_for_status()
-    client.ask("PATCH", json={"driver": "camera"}).raise_for_status()
+    client.request("PUT", "/clip?gallery=performance").raise_for_status()
+    client.request("PATCH", json={"driver": "camera"}).raise_for_status()
     since = len(socket.frames)
-    assert client.ask("PATCH", json={"driver": "clip", "loop": False}).json()["driver"] == "clip"
+    assert client.request("PATCH", json={"driver": "clip", "loop": False}).json()["driver"] == "clip"
     socket.receive_until(lambda: len(socket.frames) >= since + 20)
-    expect_error(client.ask("PATCH", json={"driver": "template"}), "bad_request", 400)
+    expect_error(client.request("PATCH", json={"driver": "template"}), "bad_request", 400)
 
 
 def test_only_the_newest_clip_is_kept(server, client):
     """However many are sent, also two at once."""
     folder = session_of(server, client).folder
     with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda _: client.ask("PUT", "/clip?gallery=performance").status_code, range(6)))
+        answers = list(pool.map(lambda _: client.request("PUT", "/clip?gallery=performance").status_code, range(6)))
     assert answers == [200] * 6
     assert len(list(folder.iterdir())) == 1
     assert len([thread for thread in threading.enumerate() if thread.name == "personalive-player"]) == 1
 
 
-def test_a_clip_that_breaks_while_it_plays_is_told_without_our_paths(server, client, socket):
-    ask = client.ask("PUT", "/clip?gallery=performance")
-    ask.raise_for_status()
+def test_a_clip_that_breaks_while_it_plays_is_an_error_without_paths(server, client, socket):
+    answer = client.request("PUT", "/clip?gallery=performance")
+    answer.raise_for_status()
     session = session_of(server, client)
     for path in session.folder.iterdir():
         path.unlink()
-    client.ask("PATCH", json={"driver": "clip"}).raise_for_status()  # from its beginning
-    socket.receive_until(lambda: errors(socket))
-    assert "clip" in check_error(errors(socket)[0], "unusable_input")
+    client.request("PATCH", json={"driver": "clip"}).raise_for_status()  # from its beginning
+    socket.receive_until(lambda: errors_of(socket))
+    assert "clip" in check_error(errors_of(socket)[0], "unusable_input")
 
 
 def test_a_reconnected_socket_goes_on(client, socket, camera):
@@ -182,30 +180,30 @@ def folders(server: LiveServer) -> list[Path]:
 def test_an_ended_session_says_so_and_leaves_nothing(server, pictures):
     client = server.open()
     client.put_portrait(pictures[0])
-    client.ask("PUT", "/clip?gallery=performance").raise_for_status()
+    client.request("PUT", "/clip?gallery=performance").raise_for_status()
     assert any(any(folder.iterdir()) for folder in folders(server))
     sockets = [client.connect(), client.connect(client.opened["view_key"], "?role=viewer")]
-    assert client.ask("DELETE").status_code == 204
+    assert client.request("DELETE").status_code == 204
     for socket in sockets:
         with pytest.raises(ConnectionClosed) as closed:
             socket.receive_until(lambda: False)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4410
         assert socket.message("ended") == {"type": "ended", "reason": "ended by its owner"}
-    expect_error(client.ask("GET"), "not_found", 404)
-    expect_error(client.ask("DELETE"), "not_found", 404)
+    expect_error(client.request("GET"), "not_found", 404)
+    expect_error(client.request("DELETE"), "not_found", 404)
     assert not folders(server)
 
 
-def test_a_session_that_nobody_is_at_ends_and_one_with_a_socket_stays(engine):
+def test_a_session_without_connections_ends_and_one_with_a_socket_stays(engine):
     with running(lambda: engine, live=LiveConfig(idle_s=0.2), server=generous()) as server:
         kept = server.open()
         socket = kept.connect()
         left = server.open()
-        wait_until(lambda: left.ask("GET").status_code == 404)
-        assert kept.ask("GET").status_code == 200
+        wait_until(lambda: left.request("GET").status_code == 404)
+        assert kept.request("GET").status_code == 200
         socket.close()
-        wait_until(lambda: kept.ask("GET").status_code == 404)
+        wait_until(lambda: kept.request("GET").status_code == 404)
         wait_until(lambda: not folders(server))
 
 
@@ -225,13 +223,13 @@ def test_a_full_server_gives_places_in_line_and_keeps_their_order(engine):
         expect_error(refused, "server_full", 503)
         assert "ticket" not in refused.json()["error"]
         assert server.http.get("/api/status").json()["sessions"] == {"open": 1, "limit": 1, "waiting": 2}
-        assert holder.ask("DELETE").status_code == 204
-        for asked in ({"ticket": tickets[1]}, {}):  # not their turn
+        assert holder.request("DELETE").status_code == 204
+        for asked in ({"ticket": tickets[1]}, {}):  # not the first in line
             expect_error(server.http.post("/api/sessions", json=asked), "server_full", 503)
         first = server.open(ticket=tickets[0])
         answer = server.http.post("/api/sessions", json={"ticket": tickets[1]})
         assert (answer.json()["error"]["ticket"], answer.json()["error"]["position"]) == (tickets[1], 1)
-        first.ask("DELETE")
+        first.request("DELETE")
         server.open(ticket=tickets[1])
 
 

@@ -16,7 +16,7 @@ from support.live_server import jpeg, wait_until
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"expresion": 1}, "expresion"),
         ({"expression": 2.1}, "expression"),
@@ -27,34 +27,36 @@ from support.live_server import jpeg, wait_until
         ("expression", "JSON object"),
     ],
 )
-def test_controls_outside_their_range_are_refused_and_nothing_changes(client, values, told):
-    before = client.ask("GET", "/controls").json()
-    assert told in expect_error(client.ask("PATCH", "/controls", json=values), "bad_request", 400)
-    assert client.ask("GET", "/controls").json() == before
+def test_controls_outside_their_range_are_refused_and_nothing_changes(client, values, message):
+    before = client.request("GET", "/controls").json()
+    assert message in expect_error(client.request("PATCH", "/controls", json=values), "bad_request", 400)
+    assert client.request("GET", "/controls").json() == before
 
 
 @pytest.fixture
 def calls(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """What the engine is given from now on."""
-    seen: dict[str, list[Any]] = {"read": [], "step": []}
-    read, step = engine.read, engine.step
+    """Record the arguments of the engine's calls."""
+    seen: dict[str, list[Any]] = {"encode_motion": [], "step": []}
+    read, step = engine.encode_motion, engine.step
 
     def reading(frames: np.ndarray) -> Motion:
-        seen["read"].append(frames)
+        seen["encode_motion"].append(frames)
         return read(frames)
 
     def stepping(state: Any, window: Any, noise: Any = None, **named: Any) -> Any:
         seen["step"].append({"threshold": state.keyframe_threshold, **named})
         return step(state, window, noise, **named)
 
-    monkeypatch.setattr(engine, "read", reading)
+    monkeypatch.setattr(engine, "encode_motion", reading)
     monkeypatch.setattr(engine, "step", stepping)
     return seen
 
 
 def test_controls_reach_the_engine_with_the_next_chunk(server, client, socket, camera, calls):
     values = {"expression": 0.5, "head_motion": 1.5, "pose": "relative", "smoothing": 0.25, "keyframes": False}
-    assert client.ask("PATCH", "/controls", json=values).json() | values == client.ask("GET", "/controls").json()
+    assert (
+        client.request("PATCH", "/controls", json=values).json() | values == client.request("GET", "/controls").json()
+    )
     send_at_once(server, client, socket, [next(camera)], [1])
     wait_until(lambda: calls["step"])
     used = calls["step"][0]["controls"]
@@ -62,7 +64,7 @@ def test_controls_reach_the_engine_with_the_next_chunk(server, client, socket, c
     assert calls["step"][0]["threshold"] == np.inf
     socket.receive_until(
         lambda: any(
-            m["type"] == "state" and m["state"]["controls"] == client.ask("GET", "/controls").json()
+            m["type"] == "state" and m["state"]["controls"] == client.request("GET", "/controls").json()
             for m in socket.messages
         )
     )
@@ -72,23 +74,23 @@ def test_a_mirrored_driver_is_read_mirrored(server, client, socket, camera, call
     picture = next(camera)
     seen = simplejpeg.decode_jpeg(jpeg(picture), fastdct=True)
     send_at_once(server, client, socket, [picture], [1])
-    wait_until(lambda: calls["read"])
-    client.ask("PATCH", "/controls", json={"mirror": True}).raise_for_status()
+    wait_until(lambda: calls["encode_motion"])
+    client.request("PATCH", "/controls", json={"mirror": True}).raise_for_status()
     send_at_once(server, client, socket, [picture], [2])
-    wait_until(lambda: len(calls["read"]) > 1)
-    np.testing.assert_array_equal(calls["read"][0][0], seen)
-    np.testing.assert_array_equal(calls["read"][1][0], seen[:, ::-1])
+    wait_until(lambda: len(calls["encode_motion"]) > 1)
+    np.testing.assert_array_equal(calls["encode_motion"][0][0], seen)
+    np.testing.assert_array_equal(calls["encode_motion"][1][0], seen[:, ::-1])
 
 
 def test_the_next_frame_becomes_neutral_once_when_asked_for(server, client, socket, camera, calls):
     for number in range(1, 4):
         with held(server, client):
             if number == 2:
-                assert client.ask("POST", "/neutral").status_code == 204
+                assert client.request("POST", "/neutral").status_code == 204
         send_at_once(server, client, socket, [next(camera)], [number])
-        wait_until(lambda n=number: len(calls["read"]) == n)
+        wait_until(lambda n=number: len(calls["encode_motion"]) == n)
     send_at_once(server, client, socket, [next(camera)], [4])
-    wait_until(lambda: len(calls["read"]) == 4)
+    wait_until(lambda: len(calls["encode_motion"]) == 4)
     cuts = [call["cut"] for call in calls["step"]]
     assert cuts.count(0) == 1
     assert set(cuts) == {0, None}
@@ -97,7 +99,7 @@ def test_the_next_frame_becomes_neutral_once_when_asked_for(server, client, sock
 
 def test_delayed_frames_come_no_sooner(client, socket, camera):
     delay_ms = 1500
-    client.ask("PATCH", "/controls", json={"delay_ms": delay_ms}).raise_for_status()
+    client.request("PATCH", "/controls", json={"delay_ms": delay_ms}).raise_for_status()
     late_ms = []
     while len(late_ms) < 10:
         before = len(socket.frames)

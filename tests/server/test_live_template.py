@@ -1,4 +1,4 @@
-"""A live performance kept, replayed live and offline, and refused where it does not fit."""
+"""Motion recorded live, replayed live and offline, and refused where it does not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.clips import read_film
 from support.live_server import LiveServer, png
 
 
-def test_what_was_recorded_live_drives_again_live_and_in_films(
+def test_motion_recorded_live_drives_again_live_and_in_videos(
     server: LiveServer, engine: Engine, pictures: np.ndarray, tmp_path: Path
 ):
     client = server.open()
@@ -22,42 +22,42 @@ def test_what_was_recorded_live_drives_again_live_and_in_films(
     socket = client.connect()
     driver = itertools.cycle(pictures)
     socket.drive(driver, 8)
-    assert client.ask("POST", "/template", json={"recording": True}).json()["recording"] is True
-    socket.drive(driver, 32)
-    client.ask("POST", "/template", json={"recording": False})
-    answer = client.ask("GET", "/template")
+    assert client.request("POST", "/template", json={"recording": True}).json()["recording"] is True
+    socket.drive(driver, 20)
+    client.request("POST", "/template", json={"recording": False})
+    answer = client.request("GET", "/template")
     assert answer.status_code == 200, answer.text
     path = tmp_path / "performance.safetensors"
     path.write_bytes(answer.content)
 
-    template = load_motion_file(path, engine)
-    assert 20 <= len(template) <= 60
-    assert template.times_s[0] == 0
-    assert (np.diff(template.times_s) > 0).all()
-    angles = template.motion.poses.yaw
+    clip = load_motion_file(path, engine)
+    assert 12 <= len(clip) <= 40
+    assert clip.times_s[0] == 0
+    assert (np.diff(clip.times_s) > 0).all()
+    angles = clip.motion.poses.yaw
     assert float(angles.std()) > 0  # the driver moved
 
-    told = client.ask("PUT", "/template?loop=true", content=path.read_bytes()).json()
-    assert told["duration_s"] > 0
+    played = client.request("PUT", "/template?loop=true", content=path.read_bytes()).json()
+    assert played["duration_s"] > 0
     before = len(socket.frames)
     socket.receive_until(lambda: sum(h.sequence == 0 for h, _ in socket.frames[before:]) >= 16)
     shown = [image for header, image in socket.frames[before:] if header.sequence == 0]
     assert not np.array_equal(shown[-1], shown[-9])
-    assert client.ask("GET").json()["driver"] == "template"
+    assert client.request("GET").json()["driver"] == "template"
 
     (tmp_path / "portrait.png").write_bytes(png(pictures[0]))
-    report = animate(tmp_path / "portrait.png", path, tmp_path / "film.mp4", engine=engine, center_fallback=True)
-    assert report.frames == len(template) == len(read_film(tmp_path / "film.mp4").images)
+    report = animate(tmp_path / "portrait.png", path, tmp_path / "video.mp4", engine=engine, center_fallback=True)
+    assert report.frames == len(clip) == len(read_film(tmp_path / "video.mp4").images)
     socket.close()
 
 
-def test_templates_that_are_none_are_refused_and_leave_nothing(server: LiveServer):
+def test_files_that_are_no_motion_files_are_refused_and_leave_nothing(server: LiveServer):
     client = server.open()
-    assert client.ask("GET", "/template").json()["error"]["kind"] == "unusable_input"
-    answer = client.ask("PUT", "/template", content=b"pickle me")
+    assert client.request("GET", "/template").json()["error"]["kind"] == "unusable_input"
+    answer = client.request("PUT", "/template", content=b"pickle me")
     assert answer.status_code == 422
     assert answer.json()["error"]["message"].startswith("the template: ")
-    assert client.ask("PATCH", json={"driver": "template"}).json()["error"]["message"] == (
+    assert client.request("PATCH", json={"driver": "template"}).json()["error"]["message"] == (
         "no template yet: send one first"
     )
     session = server.app.state.desk.find(client.opened["id"])

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from websockets.sync.client import connect
 
-from personalive.live import players as clips
-from personalive.live.config import LiveConfig
-from personalive.live.players import ClipPlayer
-from personalive.live.session import Session
+from personalive.engine.directions import Directions
+from personalive.engine.engine import Engine
 from support.live_checks import (
     check_error,
     errors_of,
@@ -58,7 +55,7 @@ def test_one_key_shows_the_newest_session_that_was_opened_with_it(server: LiveSe
         watching.send_frame(pictures[2])
         watching.receive_until(lambda w=watching: errors_of(w))
         assert "viewer" in check_error(errors_of(watching)[0], "bad_request")
-        client.ask("DELETE").raise_for_status()
+        client.request("DELETE").raise_for_status()
         watching.receive_until(lambda w=watching: w.message("ended"))
         seen.append(client.opened["id"])
     assert seen[0] != seen[1]
@@ -70,43 +67,43 @@ def test_a_key_without_a_session_shows_nothing(server: LiveServer, key):
     socket = viewer(server, key)
     socket.receive_until(lambda: errors_of(socket))
     assert "no session" in check_error(errors_of(socket)[0], "not_found")
-    client.ask("DELETE")
+    client.request("DELETE")
 
 
 def test_the_view_key_opens_nothing_else(server: LiveServer):
     client = server.open(view_key=KEY)
-    expect_error(client.ask("GET", key=KEY), "wrong_token", 401)
-    client.ask("DELETE")
+    expect_error(client.request("GET", key=KEY), "wrong_token", 401)
+    client.request("DELETE")
 
 
 def test_a_pause_holds_at_once_though_frames_wait_for_their_time(server: LiveServer, pictures, camera):
     client = server.open()
     client.put_portrait(pictures[0]).raise_for_status()
-    client.ask("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
+    client.request("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
     socket = client.connect()
     socket.drive(camera, 30)  # by now many more are made and wait
-    client.ask("PATCH", json={"playing": False}).raise_for_status()
+    client.request("PATCH", json={"playing": False}).raise_for_status()
     exchange(socket, 1)
     before = len(socket.frames)
     until_stats(socket, 4)
     assert len(socket.frames) == before
-    client.ask("PATCH", json={"playing": True}).raise_for_status()
+    client.request("PATCH", json={"playing": True}).raise_for_status()
     socket.drive(camera, 4)
-    client.ask("DELETE")
+    client.request("DELETE")
 
 
 # --- controls -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def stage(server: LiveServer, pictures):
+def seeded(server: LiveServer, pictures):
     client = server.open(seed=5)
     client.put_portrait(pictures[0]).raise_for_status()
     yield client
-    client.ask("DELETE")
+    client.request("DELETE")
 
 
-def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, stage, engine, camera, monkeypatch):
+def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, seeded, engine, camera, monkeypatch):
     seeds, step = [], engine.step
 
     def stepping(state: Any, *window: Any, **named: Any) -> Any:
@@ -114,66 +111,35 @@ def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, sta
         return step(state, *window, **named)
 
     monkeypatch.setattr(engine, "step", stepping)
-    socket = stage.connect()
-    assert stage.ask("GET", "/controls").json()["seed"] == 5
-    send_at_once(server, stage, socket, [next(camera)], [1])
+    socket = seeded.connect()
+    assert seeded.request("GET", "/controls").json()["seed"] == 5
+    send_at_once(server, seeded, socket, [next(camera)], [1])
     wait_until(lambda: 5 in seeds)
-    assert stage.ask("PATCH", "/controls", json={"seed": 7}).json()["seed"] == 7
-    send_at_once(server, stage, socket, [next(camera)], [1_000_000])
+    assert seeded.request("PATCH", "/controls", json={"seed": 7}).json()["seed"] == 7
+    send_at_once(server, seeded, socket, [next(camera)], [1_000_000])
     wait_until(lambda: 7 in seeds)
     assert set(seeds) == {5, 7}
 
 
 def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
-    server: LiveServer, stage, camera, monkeypatch
+    server: LiveServer, seeded, engine: Engine, pictures, camera, monkeypatch
 ):
-    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", 1.1)
-    before = stage.ask("GET", "/controls").json()
-    message = expect_error(stage.ask("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400)
+    def agree(share: float) -> None:
+        """Let the engine find directions on which people agree by so much."""
+        directions = Directions(torch.eye(2, values), {"mouth": share, "eyes": share})
+        monkeypatch.setitem(vars(engine.conditioner), "directions", directions)
+
+    values = engine.encode_motion(pictures[:1]).tokens[0, 0].numel()
+    agree(0.4)
+    before = seeded.request("GET", "/controls").json()
+    message = expect_error(
+        seeded.request("PATCH", "/controls", json={"mouth": 0.5, "mirror": True}), "bad_request", 400
+    )
     assert "leave mouth at 1" in message
-    assert stage.ask("GET", "/controls").json() == before
-    stage.connect().drive(camera, 8)
-    monkeypatch.setattr("personalive.engine.directions.DirectionConfig.min_agreement", -1.0)
-    assert stage.ask("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
-    assert session_of(server, stage).controls.mouth == 0.5
-
-
-# --- clips ----------------------------------------------------------------------------------------------------
-
-
-def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
-    pushed, waits, now = [], [], [0.0]
-
-    class Still:
-        average_fps, duration_s = Fraction(25), None
-        info = property(lambda self: self)
-        image, time, duration = np.zeros((64, 64, 3), np.uint8), Fraction(0), Fraction(0)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-
-        def __iter__(self):
-            return iter([self])
-
-    class FakeSession:
-        playing, ended, config = True, None, LiveConfig()
-        clock = staticmethod(lambda: now[0])
-
-        def push(self, frame: Any, driver: str) -> None:
-            pushed.append(frame.capture_us)
-
-    monkeypatch.setattr(clips, "open_video", lambda path: Still())
-    player = ClipPlayer(Path("still.mp4"), cast(Session, FakeSession()), loop=True)
-
-    def wait(seconds: float) -> bool:
-        waits.append(seconds)
-        now[0] += seconds
-        return False
-
-    monkeypatch.setattr(player._stop, "wait", wait)
-    for _ in range(3):
-        assert player._play_once()
-    assert pushed == [0, 40_000, 80_000]
-    assert sum(waits) == pytest.approx(0.12)
+    assert seeded.request("GET", "/controls").json() == before
+    socket = seeded.connect()
+    socket.drive(camera, 8)
+    agree(0.9)
+    assert seeded.request("PATCH", "/controls", json={"mouth": 0.5, "eyes": 0.0}).json()["eyes"] == 0.0
+    assert session_of(server, seeded).controls.mouth == 0.5
+    socket.drive(camera, 8)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from personalive.live.errors import RefusedError
-from personalive.live.session import Listener
+from personalive.live.queues import Listener
 from personalive.live.worker import Worker
 from personalive.server.config import ServerConfig
 from personalive.server.sessions import SessionRegistry
@@ -30,7 +30,9 @@ def at_a_desk(tmp_path: Path, work: Callable[[SessionRegistry, FakeClock], Await
 
     async def run() -> Any:
         clock = FakeClock()
-        worker = SimpleNamespace(state="ready", message="", session_limit=1, seat=lambda _: None, check=lambda: None)
+        worker = SimpleNamespace(
+            state="ready", message="", session_limit=1, add_session=lambda _: None, check=lambda: None
+        )
         desk = SessionRegistry(cast(Worker, worker), tmp_path, server=ServerConfig(**settings), clock=clock)
         return await work(desk, clock)
 
@@ -123,7 +125,7 @@ def test_of_two_drivers_that_begin_at_once_one_plays(tmp_path):
         session, players = desk.open(None), [FakePlayer() for _ in range(3)]
 
         def obey() -> None:
-            while (order := session.next_order()) is not None:
+            while (order := session.next_request()) is not None:
                 order[1].set_result(None)
 
         session.wake = obey

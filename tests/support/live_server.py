@@ -105,14 +105,14 @@ class LiveClient:
         self.server, self.opened = server, opened
         self.path = f"/api/sessions/{opened['id']}"
 
-    def ask(self, method: str, path: str = "", *, key: str | None = None, **named: Any) -> httpx2.Response:
+    def request(self, method: str, path: str = "", *, key: str | None = None, **named: Any) -> httpx2.Response:
         """A request at the session's own address."""
         headers = {"Authorization": f"Bearer {key or self.opened['key']}", **named.pop("headers", {})}
         return self.server.http.request(method, self.path + path, headers=headers, **named)
 
     def put_portrait(self, picture: np.ndarray) -> httpx2.Response:
         """Upload a picture."""
-        return self.run_on_worker("PUT", "/portrait", content=png(picture))
+        return self.request("PUT", "/portrait", content=png(picture))
 
     def connect(self, key: str | None = None, query: str = "", **named: Any) -> Socket:
         """A socket of the session."""

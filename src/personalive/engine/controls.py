@@ -16,8 +16,6 @@ class ControlLimits:
 
     max_strength: float = 2.0  # of expression and head motion; beyond, faces fall apart
     max_smoothing: float = 0.95  # a half-life of 13 frames
-    max_driving_fps: float = 60.0
-    max_delay_ms: float = 3000.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""One live session without a server: a camera or clip drives a portrait, the result goes to an outlet."""
+"""Live session without a server: a camera, clip or motion file drives a portrait, and the result goes to a sink."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from personalive.errors import DeviceError, InputError, PersonaLiveError
-from personalive.live.config import LiveConfig, SinkConfig
+from personalive.live.config import LiveConfig
 from personalive.live.controls import LiveControls
 from personalive.live.frames import FinishedFrame
 from personalive.live.players import ClipPlayer, MotionPlayer
@@ -27,171 +27,167 @@ from personalive.media import load_still
 from personalive.offline.motion_file import is_motion_file, load_motion_file
 from personalive.vision.resize import Square, crop_and_resize
 
-_LOOK_S = 0.2
-_RECENT = 100
+_POLL_S = 0.2
+_DELAYS = 100  # of the last frames, for their median
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraOptions:
-    """What drives whom, and where to."""
+    """Portrait, driver and sink of a session."""
 
     portrait: Path
-    source: str  # number of a camera, an address, a clip or a template
+    source: str  # number of a camera, an address, a clip or a motion file
     target: str  # see ``open_sink``
-    size_px: int | None = None  # side of the pictures that are sent; None: the model's
-    seconds: float | None = None  # end after so long
+    size_px: int | None = None  # side of the images that are sent; None: the model's
+    seconds: float | None = None  # duration; None: until interrupted
     controls: LiveControls = field(default_factory=LiveControls)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraProgress:
-    """How it goes."""
+    """Frames sent so far, and their rate and delay."""
 
-    frames: int  # sent
+    frames: int
     seconds: float
     fps: float
-    delay_ms: float | None  # from the driving frame's arrival to its being sent, median of the last frames
+    delay_ms: float | None  # from a driving frame's arrival to its result's sending, median of the last frames
 
 
 def run_camera(
     worker: Worker,
     options: CameraOptions,
-    say: Callable[[CameraProgress], None],
-    loading: Callable[[str, float], None] | None = None,
+    on_progress: Callable[[CameraProgress], None],
+    on_loading: Callable[[str, float], None] | None = None,
 ) -> CameraProgress:
-    """Run until ``seconds`` are over, the source ends, or an interruption; what was sent is whole in any case.
+    """Run until ``seconds`` are over, the source ends, or Ctrl-C; a file is complete in any case.
 
     Args:
-        say: told how it goes, after every picture.
-        loading: told what is being done until the model is there, and the share of it that is done.
+        on_progress: called after every frame.
+        on_loading: called with the work and its progress, 0 to 1, until the model is loaded.
 
     Raises:
-        PersonaLiveError: inputs that cannot be used, an outlet that is gone, a model that does not load.
+        PersonaLiveError: unusable inputs, a sink that is gone, a model that does not load.
     """
-    local = _Local(worker, options, load_still(options.portrait), say, loading)
-    with suppress(KeyboardInterrupt):  # how one ends it
-        asyncio.run(local.run())
-    return local.progress()
+    run = _CameraRun(worker, options, load_still(options.portrait), on_progress, on_loading)
+    with suppress(KeyboardInterrupt):  # the usual end
+        asyncio.run(run.run())
+    return run.progress()
 
 
-class _Local:
+class _CameraRun:
     def __init__(
         self,
         worker: Worker,
         options: CameraOptions,
-        picture: np.ndarray,
-        say: Callable[[CameraProgress], None],
-        loading: Callable[[str, float], None] | None,
+        portrait: np.ndarray,
+        on_progress: Callable[[CameraProgress], None],
+        on_loading: Callable[[str, float], None] | None,
     ) -> None:
-        self._worker, self._options, self._picture = worker, options, picture
-        self._say, self._loading = say, loading
-        self._frames, self._begun_s = 0, 0.0
-        self._delays: deque[float] = deque(maxlen=_RECENT)
+        self._worker, self._options, self._portrait = worker, options, portrait
+        self._on_progress, self._on_loading = on_progress, on_loading
+        self._frames, self._started_s = 0, 0.0
+        self._delays: deque[float] = deque(maxlen=_DELAYS)
 
     async def run(self) -> None:
-        """From loading to the last frame."""
+        """Load the model and run the session."""
         self._worker.start()
         try:
-            await self._loaded()
+            await self._wait_for_model()
             with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
                 session = Session(
-                    folder=Path(folder),
-                    loop=asyncio.get_running_loop(),
-                    clock=time.monotonic,
-                    config=LiveConfig(),
+                    folder=Path(folder), loop=asyncio.get_running_loop(), clock=time.monotonic, config=LiveConfig()
                 )
                 session.controls = self._options.controls
                 self._worker.add_session(session)
                 try:
-                    await self._perform(session)
+                    await self._run_session(session)
                 finally:
                     session.end("over")
         finally:
             await asyncio.to_thread(self._worker.stop)
 
-    async def _loaded(self) -> None:
+    async def _wait_for_model(self) -> None:
         while self._worker.state == "loading":
             self._worker.check()
-            if self._loading is not None and (share := self._worker.progress) is not None:
-                self._loading(self._worker.message, share)
-            await asyncio.sleep(_LOOK_S)
+            if self._on_loading is not None and (share := self._worker.progress) is not None:
+                self._on_loading(self._worker.message, share)
+            await asyncio.sleep(_POLL_S)
         if self._worker.state != "ready":
             raise DeviceError(self._worker.message)
 
-    async def _perform(self, session: Session) -> None:
+    async def _run_session(self, session: Session) -> None:
         engine = self._worker.engine
         assert engine is not None
-        await session.run_on_worker(lambda stream: stream.set_portrait(self._picture, session.controls.seed))
-        source = await self._source(session)
+        await session.run_on_worker(lambda stream: stream.set_portrait(self._portrait, session.controls.seed))
+        source = await self._open_source(session)
         size_px = self._options.size_px or engine.image_size
-        outlet = open_sink(self._options.target, size_px, SinkConfig())
+        sink = open_sink(self._options.target, size_px)
         try:
             source.start()
-            await self._send(session, source, outlet, size_px)
+            await self._send_frames(session, source, sink, size_px)
         finally:
             source.stop()
-            await asyncio.to_thread(outlet.close)
+            await asyncio.to_thread(sink.close)
 
-    async def _source(self, session: Session) -> LiveSource | ClipPlayer | MotionPlayer:
+    async def _open_source(self, session: Session) -> LiveSource | ClipPlayer | MotionPlayer:
         source = self._options.source
         if is_camera(source) or "://" in source:
             return await asyncio.to_thread(LiveSource, source, session)
         path = Path(source)
         if is_motion_file(path):
-            template = load_motion_file(path)
-            player = MotionPlayer(
-                await session.run_on_worker(lambda stream: stream.fit_motion(template)), session, loop=True
-            )
+            clip = load_motion_file(path)
+            fitted = await session.run_on_worker(lambda stream: stream.fit_motion(clip))
+            player = MotionPlayer(fitted, session, loop=True)
         else:
             player = ClipPlayer(path, session, loop=True)
         session.driver = player.driver
         return player
 
-    async def _send(self, session: Session, source: object, outlet: Sink, size_px: int) -> None:
+    async def _send_frames(self, session: Session, source: object, sink: Sink, size_px: int) -> None:
         viewer = session.add_viewer()
         next_frame = asyncio.ensure_future(viewer.get(session.clock))
-        self._begun_s = session.clock()
+        self._started_s = session.clock()
         try:
-            while not self._over(session, source):
+            while not self._is_over(session, source):
                 self._worker.check()
-                done, _ = await asyncio.wait([next_frame], timeout=_LOOK_S)
+                done, _ = await asyncio.wait([next_frame], timeout=_POLL_S)
                 if not done:
                     continue
                 frame = next_frame.result()
                 if frame is None:
                     raise InputError(session.ended or "the stream ended")
                 next_frame = asyncio.ensure_future(viewer.get(session.clock))
-                await asyncio.to_thread(self._put, frame, outlet, size_px, session.clock())
+                await asyncio.to_thread(self._send, frame, sink, size_px, session.clock())
         finally:
             next_frame.cancel()
             session.remove_viewer(viewer)
 
-    def _put(self, frame: FinishedFrame, outlet: Sink, size_px: int, now: float) -> None:
+    def _send(self, frame: FinishedFrame, sink: Sink, size_px: int, now: float) -> None:
         if not self._frames:
-            self._begun_s = now
+            self._started_s = now
         image = crop_and_resize(frame.image, Square(0, 0, frame.image.shape[0]), size_px)
-        outlet.send(image, now - self._begun_s)
+        sink.send(image, now - self._started_s)
         times = frame.header.times
         self._frames += 1
         if times.window_ms:
             self._delays.append(times.queue_ms + times.window_ms + times.compute_ms + 1e3 * (now - frame.done_s))
-        self._say(self.progress())
+        self._on_progress(self.progress())
 
-    def _over(self, session: Session, source: object) -> bool:
-        """Whether it is enough.
+    def _is_over(self, session: Session, source: object) -> bool:
+        """Return True after ``seconds``.
 
         Raises:
             PersonaLiveError: the source has ended by itself.
         """
-        if self._options.seconds is not None and session.clock() - self._begun_s >= self._options.seconds:
+        if self._options.seconds is not None and session.clock() - self._started_s >= self._options.seconds:
             return self._frames > 0
         if isinstance(source, LiveSource) and source.ended is not None:
-            raise PersonaLiveError(f"{self._options.source}: no more pictures come from it ({source.ended})")
+            raise PersonaLiveError(f"{self._options.source}: no more frames come from it ({source.ended})")
         return False
 
     def progress(self) -> CameraProgress:
-        """How it went so far."""
-        seconds = time.monotonic() - self._begun_s if self._frames else 0.0
+        """Return the progress so far."""
+        seconds = time.monotonic() - self._started_s if self._frames else 0.0
         return CameraProgress(
             frames=self._frames,
             seconds=seconds,

@@ -1,4 +1,4 @@
-"""All that a person may turn while a session runs: the engine's controls, and those of the live path."""
+"""Controls that may change while a session runs: the engine's, and those of live streams alone."""
 
 from __future__ import annotations
 
@@ -8,32 +8,27 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from personalive.config import KeyframeConfig
-from personalive.engine.controls import RANGES, ControlLimits, Controls, check_number
+from personalive.engine.controls import RANGES, Controls, check_number
 from personalive.errors import InputError
 
 _SEEDS = 2**63
-_LIMITS = ControlLimits()
-_LIVE_RANGES = {
-    "driving_fps": (1.0, _LIMITS.max_driving_fps),
-    "keyframe_threshold": (0.0, 1e6),
-    "delay_ms": (0.0, _LIMITS.max_delay_ms),
-}
+_LIVE_RANGES = {"driving_fps": (1.0, 60.0), "keyframe_threshold": (0.0, 1e6), "delay_ms": (0.0, 3000.0)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveControls(Controls):
-    """``Controls`` and what only a live stream has (docs/protocol.md).
+    """``Controls`` and those that only a live stream has (docs/protocol.md).
 
     Raises:
         InputError: a value outside its range.
     """
 
-    seed: int = 0  # of the noise that enters from now on
+    seed: int = 0  # of the noise of frames that enter from now on
     mirror: bool = False  # the driver's left and right exchanged
-    driving_fps: float | None = None  # frames made per second; None: as many as help
+    driving_fps: float | None = None  # frames generated per second; None: as many as help
     keyframes: bool = True
     keyframe_threshold: float = KeyframeConfig.threshold
-    delay_ms: float = 0.0  # frames are shown no sooner than this after their driving frame came in
+    delay_ms: float = 0.0  # least time from a driving frame's arrival to its result's display
 
     def __post_init__(self) -> None:
         Controls.__post_init__(self)
@@ -47,7 +42,7 @@ class LiveControls(Controls):
                 raise InputError(f"{name} {getattr(self, name)!r}: give true or false")
 
     def changed(self, values: Mapping[str, Any]) -> LiveControls:
-        """These with some values changed.
+        """Return a copy with some values changed.
 
         Raises:
             InputError: an unknown name, or a value outside its range.
@@ -59,12 +54,12 @@ class LiveControls(Controls):
 
     @property
     def threshold(self) -> float:
-        """Of keyframes, as the engine wants it."""
+        """Keyframe threshold for the engine: infinite where keyframes are off."""
         return self.keyframe_threshold if self.keyframes else math.inf
 
 
 def control_ranges() -> dict[str, dict[str, Any]]:
-    """Default of each control, with ``min`` and ``max`` of numbers, as ``GET /api/status`` has them."""
+    """Return the default of each control, with ``min`` and ``max`` of numbers, as in ``GET /api/status``."""
     numbers = RANGES | _LIVE_RANGES | {"seed": (0, _SEEDS - 1)}
     ranges = {name: {"min": low, "max": high} for name, (low, high) in numbers.items()}
     return {name: {"default": value, **ranges.get(name, {})} for name, value in asdict(LiveControls()).items()}

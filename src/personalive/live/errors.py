@@ -1,31 +1,32 @@
-"""Why a request is refused: kinds that clients can tell apart, each with its HTTP status (docs/protocol.md)."""
+"""Refused requests, by kinds that clients can tell apart (docs/protocol.md)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from personalive.errors import PersonaLiveError
 
-STATUS = {
-    "bad_request": 400,
-    "wrong_token": 401,
-    "wrong_origin": 403,
-    "not_found": 404,
-    "too_large": 413,
-    "unusable_input": 422,
-    "rate_limited": 429,
-    "internal": 500,
-    "server_full": 503,
-    "not_ready": 503,
-}
+ErrorKind = Literal[
+    "bad_request",
+    "wrong_token",
+    "wrong_origin",
+    "not_found",
+    "too_large",
+    "unusable_input",
+    "rate_limited",
+    "internal",
+    "server_full",
+    "not_ready",
+]
 
 
 class RefusedError(PersonaLiveError):
-    """A request that is not served. ``str`` is one line for a person; ``more`` goes into the answer beside it."""
+    """Request that is not served. ``str`` is one line for a person, ``more`` further fields of the answer."""
 
-    def __init__(self, kind: str, message: str, **more: Any) -> None:
+    def __init__(self, kind: ErrorKind, message: str, **more: Any) -> None:
         super().__init__(message)
-        self.kind, self.status, self.more = kind, STATUS[kind], more
+        self.kind: ErrorKind = kind
+        self.more = more
 
     def body(self) -> dict[str, Any]:
         """``{"error": {...}}`` as clients get it."""

@@ -1,4 +1,4 @@
-"""Frames on their way through a live session, with their times."""
+"""Frames of a live session, with their times."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ Clock = Callable[[], float]  # monotonic seconds
 
 @dataclass(frozen=True, slots=True)
 class DrivingFrame:
-    """One frame that drives, not yet decoded: most are never needed."""
+    """Driving frame, not yet decoded: many are never needed."""
 
-    sequence: int  # as its sender counts; 0 where nobody asks
+    sequence: int  # the sender's number; 0 for clips and motion files
     capture_us: int  # by the sender's clock; orders the frames and times them
     received_s: float  # by this machine's monotonic clock
-    content: Callable[[], np.ndarray] | Motion  # gives (H, W, 3) uint8 RGB; or one frame of a template
+    content: Callable[[], np.ndarray] | Motion  # returns (H, W, 3) uint8 RGB; or one frame of a motion file
 
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Where a finished frame's time went, milliseconds."""
+    """Latency of a finished frame by stage, milliseconds."""
 
-    queue_ms: float  # from the driving frame's arrival to the call that took it in
+    queue_ms: float  # from the driving frame's arrival to the call that it entered in
     window_ms: float  # from there to the start of the call that finished it
-    compute_ms: float  # that call
-    pace_ms: float  # from its end until the frame was sent
+    compute_ms: float  # of that call
+    pace_ms: float  # from its end until the frame is sent
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedHeader:
-    """What precedes the JPEG of a finished frame."""
+    """Header of a finished frame."""
 
     sequence: int  # of the driving frame that it shows; 0 for the ease-in
     capture_us: int
@@ -46,7 +46,7 @@ class FinishedHeader:
 
 @dataclass(slots=True, eq=False)
 class FinishedFrame:
-    """A frame to show. ``show_at_s`` is on the monotonic clock."""
+    """Frame to show. ``show_at_s`` is on the monotonic clock."""
 
     header: FinishedHeader
     image: np.ndarray  # (S, S, 3) uint8
@@ -56,7 +56,7 @@ class FinishedFrame:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def jpeg(self, encode: Callable[[np.ndarray], bytes]) -> bytes:
-        """The picture as JPEG, made once for all viewers. Any thread."""
+        """Return the image as JPEG, encoded once for all viewers. Any thread."""
         with self._lock:
             if self._jpeg is None:
                 self._jpeg = encode(self.image)

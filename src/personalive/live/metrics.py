@@ -1,4 +1,4 @@
-"""Rates and delays of one session, measured where they happen."""
+"""Rates and latencies of one session."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _RATE_WINDOW_S, _SHORTEST_S = 5.0, 0.2
 
 
 class Rate:
-    """Events per second over the last seconds."""
+    """Rate of events over the last seconds."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=512)
 
     def add(self, now: float, count: int = 1) -> None:
-        """``count`` events happened now."""
+        """Record ``count`` events now."""
         self._times.extend([now] * count)
 
     def per_s(self, now: float) -> float:
-        """The rate; 0 without events in the last seconds. The first ones seen only start the clock."""
+        """Return events per second; 0 without any lately. The first ones only start the clock."""
         recent = [time for time in self._times if now - time <= _RATE_WINDOW_S]
         if not recent:
             return 0.0
@@ -35,7 +35,7 @@ class Rate:
 
 
 class SessionMetrics:
-    """Counted by both threads; told by the worker."""
+    """Metrics of one session. Any thread."""
 
     def __init__(self, config: LiveConfig) -> None:
         self._config = config
@@ -45,29 +45,29 @@ class SessionMetrics:
         self._newest_s = float("-inf")  # when the last driving frame came
         self.dropped_viewer = 0  # of viewers that are gone
 
-    def camera(self, received_s: float) -> None:
-        """A driving frame came in."""
+    def add_driving(self, received_s: float) -> None:
+        """Record a driving frame."""
         with self._lock:
             self._camera.add(received_s)
             self._newest_s = received_s
 
     def camera_fps(self, now: float) -> float:
-        """Of the driver, measured; assumed where too little is known."""
+        """Return the driver's measured frame rate; an assumed one where too little is known."""
         with self._lock:
             return self._camera.per_s(now) or self._config.assumed_camera_fps
 
     def live(self, now: float) -> bool:
-        """Whether driving frames come."""
+        """Return True while driving frames come."""
         return now - self._newest_s < self._config.silent_s
 
-    def finished(self, frames: Sequence[FinishedFrame]) -> None:
-        """A chunk was made."""
+    def add_finished(self, frames: Sequence[FinishedFrame]) -> None:
+        """Record a chunk."""
         with self._lock:
             self._finished.add(frames[-1].done_s, len(frames))
             self._samples.extend(frame.header.times for frame in frames if frame.header.times.window_ms)
 
     def to_dict(self, now: float, chunk_frames: int, warmup_frames: int) -> dict[str, Any]:
-        """As in docs/protocol.md."""
+        """Return the metrics as JSON (docs/protocol.md)."""
         with self._lock:
             made, camera, samples = self._finished.per_s(now), self._camera.per_s(now), list(self._samples)
         latency = {}

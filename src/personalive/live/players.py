@@ -1,4 +1,4 @@
-"""Clips and templates that drive a session as a camera would: frames at their times, from a thread of their own."""
+"""Players of clips and motion files, which drive a session as a camera would: each frame at its time."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from personalive.offline.motion_file import MotionClip
 from personalive.vision.resize import shrink_to
 
 Content = Callable[[], np.ndarray] | Motion
-_SHORTEST_ROUND_S = 0.04  # of a clip that says it lasts no time at all
-_PAUSED_S = 0.1  # how often a paused clip looks whether it may go on
+_SHORTEST_LOOP_S = 0.04  # for clips whose duration is zero
+_PAUSED_S = 0.1  # between two looks at a paused session
 
 
 class _Player(ABC):
-    """Plays until stopped, the session ends, or what it plays does. Where the session is paused it waits."""
+    """Thread that plays until stopped, or the session or what it plays ends; it waits while the session is paused."""
 
     driver: Driver
 
     def __init__(self, session: Session, *, loop: bool) -> None:
-        self.loop = loop
+        self.loop = loop  # start over at the end
         self._session = session
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._played_s = 0.0  # of all rounds: the driver's clock goes on from round to round
+        self._played_s = 0.0  # of all loops: the driver's clock goes on
 
     def start(self) -> None:
         """Play from the beginning."""
@@ -45,7 +45,7 @@ class _Player(ABC):
         self._thread.start()
 
     def stop(self) -> None:
-        """No more frames."""
+        """Stop, and wait until no more frames come."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -53,11 +53,11 @@ class _Player(ABC):
 
     @abstractmethod
     def discard(self) -> None:
-        """Another one has taken its place: what it played from may go."""
+        """Delete the file that it plays, where it has one."""
 
     @abstractmethod
-    def _round(self) -> Iterator[tuple[float, float, Content]]:
-        """Time, duration and content of each frame, from the beginning."""
+    def _frames(self) -> Iterator[tuple[float, float, Content]]:
+        """Yield time, duration and content of each frame, from the beginning."""
 
     def _run(self) -> None:
         try:
@@ -67,36 +67,36 @@ class _Player(ABC):
             self._session.send(RefusedError("unusable_input", f"the {self.driver}: {error}").message())
 
     def _play_once(self) -> bool:
-        """One round; whether to go on."""
+        """Play all frames once; return False if stopped meanwhile."""
         session, clock = self._session, self._session.clock
-        begun, first, end = clock(), self._played_s, 0.0
-        for time_s, duration_s, content in self._round():
-            while not session.playing and self._going():
+        started, first, end = clock(), self._played_s, 0.0
+        for time_s, duration_s, content in self._frames():
+            while not session.playing and self._active():
                 self._stop.wait(_PAUSED_S)
-                begun = clock() - time_s
-            self._stop.wait(max(begun + time_s - clock(), 0.0))
-            if not self._going():
+                started = clock() - time_s
+            self._stop.wait(max(started + time_s - clock(), 0.0))
+            if not self._active():
                 return False
             session.push(DrivingFrame(0, int(1e6 * (first + time_s)), clock(), content), self.driver)
             end = time_s + duration_s
-        end = max(end, _SHORTEST_ROUND_S)
-        self._stop.wait(max(begun + end - clock(), 0.0))
+        end = max(end, _SHORTEST_LOOP_S)
+        self._stop.wait(max(started + end - clock(), 0.0))
         self._played_s = first + end
-        return self._going()
+        return self._active()
 
-    def _going(self) -> bool:
+    def _active(self) -> bool:
         return not self._stop.is_set() and self._session.ended is None
 
 
 class ClipPlayer(_Player):
-    """Plays a video."""
+    """Player of a video."""
 
     driver: Driver = "clip"
 
     def __init__(self, path: Path, session: Session, *, loop: bool) -> None:
         """
         Raises:
-            InputError: not a video that can be read.
+            InputError: the video cannot be read.
         """
         super().__init__(session, loop=loop)
         self._path = path
@@ -108,31 +108,33 @@ class ClipPlayer(_Player):
     def discard(self) -> None:
         self._path.unlink(missing_ok=True)
 
-    def _round(self) -> Iterator[tuple[float, float, Content]]:
+    def _frames(self) -> Iterator[tuple[float, float, Content]]:
         try:
             with open_video(self._path) as reader:
                 for frame in reader:
                     image = shrink_to(frame.image, LiveConfig.clip_side_px)
                     yield float(frame.time), float(frame.duration), lambda image=image: image
         except InputError as error:
-            raise InputError(str(error).replace(f"{self._path}: ", "")) from None  # our paths are nobody's business
+            raise InputError(
+                str(error).replace(f"{self._path}: ", "")
+            ) from None  # clients do not see the server's paths
 
 
 class MotionPlayer(_Player):
-    """Plays the motion of a performance."""
+    """Player of a motion file."""
 
     driver: Driver = "template"
 
-    def __init__(self, template: MotionClip, session: Session, *, loop: bool) -> None:
+    def __init__(self, clip: MotionClip, session: Session, *, loop: bool) -> None:
         super().__init__(session, loop=loop)
-        self._template = template
-        self.fps, self.duration_s = round(float(template.fps), 3), round(template.duration_s, 3)
+        self._clip = clip
+        self.fps, self.duration_s = round(float(clip.fps), 3), round(clip.duration_s, 3)
 
     def discard(self) -> None:
-        """It lies in memory alone."""
+        """Do nothing: the motion is in memory."""
 
-    def _round(self) -> Iterator[tuple[float, float, Content]]:
-        template = self._template
-        ends = [*template.times_s[1:], template.duration_s]
-        for place, (time_s, end_s) in enumerate(zip(template.times_s, ends, strict=True)):
-            yield float(time_s), float(end_s - time_s), template.motion[place : place + 1]
+    def _frames(self) -> Iterator[tuple[float, float, Content]]:
+        clip = self._clip
+        ends = [*clip.times_s[1:], clip.duration_s]
+        for place, (time_s, end_s) in enumerate(zip(clip.times_s, ends, strict=True)):
+            yield float(time_s), float(end_s - time_s), clip.motion[place : place + 1]

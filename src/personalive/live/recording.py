@@ -1,4 +1,4 @@
-"""Keeps the motion of a live stream, as read, until it becomes a template."""
+"""Recording of a live stream's motion, from which a motion file is made."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TICKS_PER_S = MediaConfig.default_ticks_per_s
 
 
 class Recording:
-    """Frames and their times by the driver's clock; the worker's thread alone."""
+    """Motion and its times by the driver's clock. For the worker's thread alone."""
 
     def __init__(self, config: LiveConfig) -> None:
         self._limit_s = config.recorded_s
-        self._step_s = 1.0 / config.assumed_camera_fps  # before the second chunk tells
+        self._step_s = 1.0 / config.assumed_camera_fps  # until a second chunk shows it
         self._times: list[float] = []
         self._cuts: list[bool] = []
         self._motion: list[Motion] = []
 
     def add(self, time_s: float, motion: Motion, cuts: Sequence[bool]) -> None:
-        """A chunk that ends at ``time_s``; one that repeats the last motion adds nothing."""
+        """Add a chunk that ends at ``time_s``; one that only repeats motion is ignored."""
         count = len(motion)
         before = self._times[-1] if self._times else time_s - count * self._step_s
         if time_s <= before or (self._times and time_s - self._times[0] > self._limit_s):
@@ -37,11 +37,11 @@ class Recording:
         self._cuts += cuts
         self._motion.append(motion)
 
-    def template(self, engine: Engine) -> MotionClip:
-        """All that was kept, its times from zero on.
+    def to_clip(self, engine: Engine) -> MotionClip:
+        """Return the recording, its times from zero on.
 
         Raises:
-            InputError: nothing was.
+            InputError: it is empty.
         """
         if not self._motion:
             raise InputError("no motion was recorded: drive while it records")

@@ -1,8 +1,8 @@
-"""Which driving frames a chunk is made from. Pure functions of time stamps.
+"""Resampling of driving frames to a chunk's frames, by their times alone.
 
-The camera's rate and the engine's are not the same. A chunk covers the driver's time since the last one: where
-more frames came than it holds, those nearest to an even spacing are taken; where fewer came, motion between them is
-blended; where none came, the last motion is repeated. So the result always runs at the driver's own speed.
+The camera's rate and the engine's differ. A chunk covers the driver's time since the last one: where more frames
+came than it holds, those nearest to an even spacing are taken; where fewer came, motion between them is blended;
+where none came, the last motion is repeated. So the result always runs at the driver's own speed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """One frame of a chunk: frames ``low`` and ``high``, blended by ``weight``; equal where one is taken as it is.
+    """Frame of a chunk: driving frames ``low`` and ``high``, blended by ``weight``; equal where one is not blended.
 
     Numbers count the new frames from 1; 0 is the last frame of the chunk before.
     """
@@ -26,17 +26,17 @@ class Pick:
 
     @property
     def nearest(self) -> int:
-        """The one of the two that this is closer to."""
+        """Number of the closer one of the two."""
         return self.high if self.weight >= 0.5 else self.low
 
 
-def sample(times: Sequence[float], last: float | None, count: int) -> list[Pick]:
-    """``count`` picks, evenly spaced in the driver's time, that end with the newest frame.
+def resample(times: Sequence[float], last: float | None, count: int) -> list[Pick]:
+    """Return ``count`` picks, evenly spaced in the driver's time, that end with the newest frame.
 
     Args:
         times: of the new frames, rising.
-        last: the time that the chunk before ended with; None before the first chunk, which then shows the newest
-            frames, the first of them repeated where they are fewer.
+        last: end time of the chunk before; None for the first chunk, which shows the newest frames, the first of them
+            repeated where they are fewer.
         count: frames of a chunk.
 
     Raises:
@@ -63,7 +63,7 @@ def _whole(number: int) -> Pick:
 
 
 def _nearest(known: Sequence[float], time: float) -> Pick:
-    """Of the new frames alone."""
+    """Pick the nearest of the new frames."""
     after = min(bisect_left(known, time, lo=1), len(known) - 1)
     before = max(after - 1, 1)
     return _whole(before if time - known[before] < known[after] - time else after)

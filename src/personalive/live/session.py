@@ -1,4 +1,4 @@
-"""One client's session: its mailboxes, settings and figures, shared by the event loop and the worker's thread."""
+"""Session of one client: its queues, controls and metrics, shared by the event loop and the worker's thread."""
 
 from __future__ import annotations
 
@@ -18,69 +18,27 @@ from personalive.live.controls import LiveControls
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock, DrivingFrame, FinishedFrame
 from personalive.live.metrics import SessionMetrics
-from personalive.live.queues import DrivingQueue, Viewer
+from personalive.live.queues import DrivingQueue, Listener, Viewer
 from personalive.live.stream import LiveStream
 
 Driver = Literal["camera", "clip", "template"]
-Order = tuple[Callable[[LiveStream], Any], Future]
+Request = tuple[Callable[[LiveStream], Any], Future]
 _KEY_BYTES = 18
-_NOTES = 32  # messages that a listener may be behind
 
 
 class Player(Protocol):
-    """Pushes driving frames from a thread of its own."""
+    """Source that pushes driving frames from a thread of its own (players.py)."""
 
-    loop: bool  # whether it begins again at the end
+    loop: bool
+    driver: Driver
 
-    @property
-    def driver(self) -> Driver:
-        """What it stands for."""
-        ...
-
-    def start(self) -> None:
-        """From the beginning."""
-        ...
-
-    def stop(self) -> None:
-        """Waits until no more come."""
-        ...
-
-    def discard(self) -> None:
-        """Another one has taken its place: what it played from may go."""
-        ...
-
-
-class Listener:
-    """Text messages for one socket; a newer state takes the place of an older one."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._notes: deque[Mapping[str, Any]] = deque(maxlen=_NOTES)
-        self._arrived = asyncio.Event()
-
-    def put(self, message: Mapping[str, Any]) -> None:
-        """Any thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._add, message)
-
-    async def get(self) -> Mapping[str, Any]:
-        """The next message."""
-        while not self._notes:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._notes.popleft()
-
-    def _add(self, message: Mapping[str, Any]) -> None:
-        kind = message["type"]
-        if kind in ("state", "stats"):
-            for old in [note for note in self._notes if note["type"] == kind]:
-                self._notes.remove(old)
-        self._notes.append(message)
-        self._arrived.set()
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def discard(self) -> None: ...
 
 
 class Session:
-    """Made and ended on the event loop. What both threads touch is behind one lock or atomic."""
+    """Session that is made and ended on the event loop. State of both threads is atomic or behind one lock."""
 
     def __init__(
         self,
@@ -94,8 +52,8 @@ class Session:
     ) -> None:
         """
         Args:
-            folder: for uploads; made by the owner, gone with the session.
-            seed: what the controls begin with.
+            folder: for uploads; made and deleted by the owner.
+            seed: initial seed of the controls.
             view_key: None makes a new one.
         """
         self.id, self.key, new_key = (secrets.token_urlsafe(_KEY_BYTES) for _ in range(3))
@@ -105,38 +63,38 @@ class Session:
         self.controls = LiveControls(seed=seed)
         self.playing = True
         self.driver: Driver = "camera"
-        self.player: Player | None = None  # of the newest clip or template
+        self.player: Player | None = None  # of the newest clip or motion file
         self.metrics = SessionMetrics(config)
-        self.ended: str | None = None  # why
-        self.seen_s = clock()  # when a connection was last there
+        self.ended: str | None = None  # the reason, once it has
+        self.seen_s = clock()  # when a client was last connected
         self.connections = 0
         self.wake: Callable[[], None] = lambda: None  # set by the worker
-        self._changing = asyncio.Lock()  # one driver after another, also where two are asked for at once
+        self._driver_lock = asyncio.Lock()  # drivers are changed one after another
         self._lock = threading.Lock()
-        self._orders: deque[Order] = deque()
+        self._requests: deque[Request] = deque()
         self._viewers: set[Viewer] = set()
         self._listeners: set[Listener] = set()
-        self._shown: dict[str, Any] = {"portrait": False, "generation": 0, "face": None, "recording": False}
+        self._stream_state: dict[str, Any] = {"portrait": False, "generation": 0, "face": None, "recording": False}
         self._message = ""
         self._neutral = False
-        self._told_stage = ""
+        self._sent_stage = ""
 
     # --- from the event loop ------------------------------------------------------------------------------
 
     def push(self, frame: DrivingFrame, driver: Driver) -> None:
-        """A driving frame of ``driver``; not taken while another drives or the session is paused."""
+        """Queue a driving frame of ``driver``; it is ignored while another drives or the session is paused."""
         if driver == self.driver and self.playing and self.ended is None:
-            self.metrics.camera(frame.received_s)
+            self.metrics.add_driving(frame.received_s)
             self.inbox.put(frame)
             self.wake()
 
-    def meet_camera(self) -> None:
-        """A driver's socket sends its first frame: its clock may be another than that of the socket before."""
+    def restart_camera(self) -> None:
+        """Begin a new camera connection, whose clock may differ from the last one's."""
         if self.driver == "camera":
             self.inbox.restart()
 
-    async def run_on_worker(self, order: Callable[[LiveStream], Any]) -> Any:
-        """Run ``order`` on the worker's thread between two chunks and give its result.
+    async def run_on_worker(self, function: Callable[[LiveStream], Any]) -> Any:
+        """Run ``function`` on the worker's thread between two chunks and return its result.
 
         Raises:
             RefusedError: the session has ended.
@@ -145,24 +103,24 @@ class Session:
         with self._lock:
             if self.ended is not None:
                 raise RefusedError("not_found", f"the session has ended: {self.ended}")
-            self._orders.append((order, future))
+            self._requests.append((function, future))
         self.wake()
         return await asyncio.wrap_future(future)
 
     async def set_controls(self, values: Mapping[str, Any]) -> None:
-        """Change some controls; they hold from the next chunk on.
+        """Change some controls, from the next chunk on.
 
         Raises:
             InputError: an unknown one, a value out of range, or one that the model cannot follow.
         """
-        wanted = self.controls.changed(values)
+        changed = self.controls.changed(values)
         if any(name in values for name in FACIAL):
-            await self.run_on_worker(lambda stream: stream.check(wanted))
+            await self.run_on_worker(lambda stream: stream.check(changed))
         self.controls = self.controls.changed(values)  # others may have changed meanwhile
         self.send_state()
 
     def set_playing(self, playing: bool) -> None:
-        """Pause at once, or go on; what waited is forgotten, so that going on begins with the present."""
+        """Pause at once, or resume with the newest frames: those that waited are dropped."""
         if playing != self.playing:
             with self._lock:
                 self.playing = playing
@@ -173,15 +131,15 @@ class Session:
             self.send_state()
 
     async def set_driver(self, driver: Driver, player: Player | None = None) -> None:
-        """Let another driver begin, or the same one again from its beginning; what played before stops.
+        """Switch to another driver, or start the same one over; the player before stops.
 
         Args:
-            player: of a new clip or template; else the newest one plays.
+            player: of a new clip or motion file; None starts the newest one.
 
         Raises:
-            RefusedError: a clip or template is wanted, and there is none of the kind.
+            RefusedError: no clip or motion file was sent yet.
         """
-        async with self._changing:
+        async with self._driver_lock:
             player = player or self.player
             if driver != "camera" and (player is None or player.driver != driver):
                 raise RefusedError("bad_request", f"no {driver} yet: send one first")
@@ -197,49 +155,49 @@ class Session:
             self.send_state()
 
     def recalibrate(self) -> None:
-        """The next driving frame becomes neutral."""
+        """Take the next driving frame as the neutral one."""
         self._neutral = True
 
     def add_viewer(self) -> Viewer:
-        """Someone who wants finished frames; ``remove_viewer`` ends it."""
+        """Return a queue of the finished frames from now on; ``remove_viewer`` ends it."""
         viewer = Viewer(self.loop)
         with self._lock:
             self._viewers.add(viewer)
         return viewer
 
     def remove_viewer(self, viewer: Viewer) -> None:
-        """Forget a viewer."""
+        """Close a viewer's queue."""
         viewer.close()
         with self._lock:
             self._viewers.discard(viewer)
             self.metrics.dropped_viewer += viewer.dropped
 
     def add_listener(self) -> Listener:
-        """Someone who wants text messages; begins with the state."""
+        """Return a queue of the text messages, the state first; ``remove_listener`` ends it."""
         listener = Listener(self.loop)
         with self._lock:
             self._listeners.add(listener)
             ended = self.ended
         listener.put(self._state_message())
-        if ended is not None:  # while its socket was being opened
+        if ended is not None:  # while the client connected
             listener.put({"type": "ended", "reason": ended})
         return listener
 
     def remove_listener(self, listener: Listener) -> None:
-        """Forget a listener."""
+        """Send a listener no more messages."""
         with self._lock:
             self._listeners.discard(listener)
 
     def end(self, reason: str) -> None:
-        """No more frames, orders or connections. Any thread; again does nothing."""
+        """End with its viewers and requests. Any thread; a second call does nothing."""
         with self._lock:
             if self.ended is not None:
                 return
             self.ended = reason
-            viewers, orders = list(self._viewers), list(self._orders)
-            self._orders.clear()
-        for _, future in orders:
-            if future.set_running_or_notify_cancel():  # else whoever asked is gone
+            viewers, requests = list(self._viewers), list(self._requests)
+            self._requests.clear()
+        for _, future in requests:
+            if future.set_running_or_notify_cancel():  # False: the caller was cancelled
                 future.set_exception(RefusedError("not_found", f"the session has ended: {reason}"))
         self.send({"type": "ended", "reason": reason})
         for viewer in viewers:
@@ -248,85 +206,80 @@ class Session:
 
     # --- from the worker's thread -------------------------------------------------------------------------
 
-    def next_order(self) -> Order | None:
-        """What the worker is asked to do, oldest first."""
+    def next_request(self) -> Request | None:
+        """Remove and return the oldest call of ``run_on_worker``, and the future of its result; None without one."""
         with self._lock:
-            return self._orders.popleft() if self._orders else None
-
-    @property
-    def has_orders(self) -> bool:
-        """Whether ``next_order`` would give one."""
-        return bool(self._orders)
+            return self._requests.popleft() if self._requests else None
 
     def take_neutral(self) -> bool:
-        """Whether to recalibrate now; asked once."""
+        """Return True once after ``recalibrate``."""
         neutral, self._neutral = self._neutral, False
         return neutral
 
     def publish(self, frames: Sequence[FinishedFrame], frames_per_s: float) -> None:
-        """Hand finished frames to all viewers."""
+        """Queue finished frames for all viewers."""
         limit = self.config.viewer_frames + int(self.controls.delay_ms / 1e3 * frames_per_s)
         with self._lock:
             if not self.playing:
-                return  # paused while they were made
-            self.metrics.finished(frames)
+                return  # paused meanwhile
+            self.metrics.add_finished(frames)
             for viewer in self._viewers:
                 viewer.put(frames, limit)
 
-    def show(self, stream: LiveStream) -> None:
-        """Tell what has changed on stage; frames of an older portrait are dropped."""
-        shown = {
+    def update(self, stream: LiveStream) -> None:
+        """Send the state where the stream's part of it has changed; drop frames of an older portrait."""
+        state = {
             "portrait": stream.ready,
             "generation": stream.generation,
             "face": stream.face,
             "recording": stream.recording,
         }
-        if shown == self._shown:
+        if state == self._stream_state:
             return
-        if shown["generation"] != self._shown["generation"]:
+        if state["generation"] != self._stream_state["generation"]:
             for viewer in self._all_viewers():
-                viewer.forget(stream.generation)
-        self._shown = shown
+                viewer.drop_before(stream.generation)
+        self._stream_state = state
         self.send_state()
 
     def set_message(self, message: str) -> None:
-        """Something for the person at the other end, in the state; empty when it is over."""
+        """Show a message for the user in the state; empty removes it."""
         if message != self._message:
             self._message = message
             self.send_state()
 
     def refresh(self) -> None:
-        """Tell the state where time alone has changed it: driving frames that stopped coming."""
-        if self._stage() != self._told_stage:
+        """Send the state where time alone has changed it: driving frames stopped coming."""
+        if self._stage() != self._sent_stage:
             self.send_state()
 
-    # --- both ---------------------------------------------------------------------------------------------
+    # --- any thread ---------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """As in docs/protocol.md."""
+        """Return the state as JSON (docs/protocol.md)."""
         return {
             "playing": self.playing,
             "driver": self.driver,
             "stage": self._stage(),
             "controls": asdict(self.controls),
             "message": self._message,
-            **self._shown,
+            **self._stream_state,
         }
 
-    def stats(self, told: Mapping[str, Any], chunk_frames: int, warmup_frames: int) -> None:
-        """Tell the figures of the last seconds, beside those that the worker has ``told``."""
+    def send_stats(self, worker_stats: Mapping[str, Any], chunk_frames: int, warmup_frames: int) -> None:
+        """Send the metrics of the last seconds, with those of the worker."""
         dropped = self.metrics.dropped_viewer + sum(viewer.dropped for viewer in self._all_viewers())
         measured = self.metrics.to_dict(self.clock(), chunk_frames, warmup_frames)
         counts = {"dropped_driving": self.inbox.dropped, "dropped_viewer": dropped}
-        self.send({"type": "stats", "stats": {**measured, **counts, **told}})
+        self.send({"type": "stats", "stats": {**measured, **counts, **worker_stats}})
 
     def send_state(self) -> None:
-        """The state to all listeners."""
-        self._told_stage = self._stage()
+        """Send the state to all listeners."""
+        self._sent_stage = self._stage()
         self.send(self._state_message())
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """A message to all listeners."""
+        """Send a message to all listeners."""
         with self._lock:
             listeners = list(self._listeners)
         for listener in listeners:
@@ -336,7 +289,7 @@ class Session:
         return {"type": "state", "state": self.state()}
 
     def _stage(self) -> str:
-        if not self._shown["portrait"]:
+        if not self._stream_state["portrait"]:
             return "empty"
         if not self.playing:
             return "paused"

@@ -1,4 +1,4 @@
-"""Where finished frames can go besides a browser: a virtual camera, a streaming address, a film."""
+"""Sinks of finished frames besides browsers: a virtual camera, a streaming address, a video file."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _TICKS_PER_S = 90_000
 
 
 class Sink(Protocol):
-    """Takes frames as they become due."""
+    """Receiver of frames, each sent when it is due."""
 
     def send(self, image: np.ndarray, time_s: float) -> None:
-        """(S, S, 3) uint8 RGB, to be shown ``time_s`` after the first.
+        """Send a frame (S, S, 3) uint8 RGB, to be shown ``time_s`` after the first.
 
         Raises:
-            OutputError: the other side is gone.
+            OutputError: the receiver is gone.
         """
         ...
 
     def close(self) -> None:
-        """No more frames; what was written is whole."""
+        """End; a file is complete afterwards."""
         ...
 
 
 def open_sink(target: str, size_px: int, config: SinkConfig | None = None) -> Sink:
-    """The outlet that ``target`` names: "virtual", an address such as rtmp://host/key, or a file ending in .mp4.
+    """Open the sink that ``target`` names: "virtual", an address such as rtmp://host/key, or a file ending in .mp4.
 
     Raises:
-        OutputError: it cannot be written to.
+        OutputError: it cannot be opened.
         DeviceError: no virtual camera here.
     """
     config = config or SinkConfig()
@@ -52,7 +52,7 @@ def open_sink(target: str, size_px: int, config: SinkConfig | None = None) -> Si
         return _NetworkStream(target, FORMATS[scheme], size_px, config)
     if "://" in target:
         raise OutputError(f"{target}: send to {', '.join(f'{name}://' for name in FORMATS)}, a file, or {VIRTUAL}")
-    return _FilmFile(Path(target), size_px, config)
+    return _VideoFile(Path(target), size_px, config)
 
 
 class _VirtualCamera:
@@ -78,10 +78,10 @@ class _VirtualCamera:
 
 
 class _NetworkStream:
-    """H.264 with its times by the clock of the frames; a stream that breaks ends in one line."""
+    """H.264 stream with the frames' own times. Its errors name no stream keys."""
 
     def __init__(self, address: str, container_format: str, size_px: int, config: SinkConfig) -> None:
-        self._shown = address.partition("://")[0] + "://" + address.partition("://")[2].partition("/")[0]  # no keys
+        self._shown = address.partition("://")[0] + "://" + address.partition("://")[2].partition("/")[0]
         self._last = -1
         options = {"rw_timeout": str(round(1e6 * config.network_timeout_s))}
         try:
@@ -100,7 +100,7 @@ class _NetworkStream:
             self._video.pix_fmt = "yuv420p"
             self._video.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         except (FFmpegError, OSError) as error:
-            raise self._gone(error) from None
+            raise self._error(error) from None
 
     def send(self, image: np.ndarray, time_s: float) -> None:
         self._last = max(round(time_s * _TICKS_PER_S), self._last + 1)
@@ -109,7 +109,7 @@ class _NetworkStream:
         try:
             self._out.mux(self._video.encode(frame))
         except (FFmpegError, OSError) as error:
-            raise self._gone(error) from None
+            raise self._error(error) from None
 
     def close(self) -> None:
         try:
@@ -117,38 +117,38 @@ class _NetworkStream:
                 self._out.mux(self._video.encode(None))
             self._out.close()
         except (FFmpegError, OSError) as error:
-            raise self._gone(error) from None
+            raise self._error(error) from None
 
-    def _gone(self, error: BaseException) -> OutputError:
+    def _error(self, error: BaseException) -> OutputError:
         return OutputError(
-            f"{self._shown}: nothing can be sent there ({reason(error)}): is the receiver running, the address right?"
+            f"{self._shown}: cannot send to it ({reason(error)}): is the receiver running, the address right?"
         )
 
 
-class _FilmFile:
-    """An MP4 that appears when it is whole."""
+class _VideoFile:
+    """MP4 that appears when it is complete."""
 
     def __init__(self, path: Path, size_px: int, config: SinkConfig) -> None:
         target = check_output(path)
         self._writer = VideoWriter(
             target, size_px, size_px, time_base=Fraction(1, _TICKS_PER_S), fps=Fraction(config.nominal_fps)
         )
-        self._held: tuple[np.ndarray, int] | None = None  # its length is known when the next one comes
+        self._pending: tuple[np.ndarray, int] | None = None  # its duration is known when the next one comes
 
     def send(self, image: np.ndarray, time_s: float) -> None:
         ticks = round(time_s * _TICKS_PER_S)
-        if self._held is not None:
-            held, begun = self._held
-            ticks = max(ticks, begun + 1)
-            self._write(held, begun, ticks - begun)
-        self._held = (image, ticks)
+        if self._pending is not None:
+            pending, start = self._pending
+            ticks = max(ticks, start + 1)
+            self._write(pending, start, ticks - start)
+        self._pending = (image, ticks)
 
     def close(self) -> None:
-        if self._held is None:
-            self._writer.close_partial()  # leaves nothing of nothing
+        if self._pending is None:
+            self._writer.close_partial()  # which leaves no file without frames
             return
-        self._write(*self._held, _TICKS_PER_S // SinkConfig.nominal_fps)
+        self._write(*self._pending, _TICKS_PER_S // SinkConfig.nominal_fps)
         self._writer.close()
 
-    def _write(self, image: np.ndarray, ticks: int, length: int) -> None:
-        self._writer.write(image, Fraction(ticks, _TICKS_PER_S), Fraction(length, _TICKS_PER_S))
+    def _write(self, image: np.ndarray, start: int, duration: int) -> None:
+        self._writer.write(image, Fraction(start, _TICKS_PER_S), Fraction(duration, _TICKS_PER_S))

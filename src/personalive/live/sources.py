@@ -1,4 +1,4 @@
-"""Driving pictures for a session without a browser: a camera of this machine, or an address that sends video."""
+"""Driving frames without a browser: from a camera of this machine, or an address that sends video."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _TIMEOUT_S = 10.0
 
 
 def is_camera(source: str) -> bool:
-    """Whether this names a camera: a number, or Windows' ``video=Name``."""
+    """Return True for the name of a camera: a number, or Windows' ``video=Name``."""
     return source.isdecimal() or source.startswith("video=")
 
 
 class LiveSource:
-    """Pushes the frames of a camera or an address as they come, from a thread of its own."""
+    """Thread that pushes the frames of a camera or an address to a session as they come."""
 
     def __init__(self, source: str, session: Session) -> None:
         """
@@ -37,22 +37,22 @@ class LiveSource:
         """
         self._source, self._session = source, session
         self._stop = threading.Event()
-        self.ended: str | None = None  # why, when it has
+        self.ended: str | None = None  # the reason, once it has
         try:
-            self._input: Any = _opened(source)
+            self._input: Any = _open(source)
             self._video = self._input.streams.video[0]
         except (FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"{source}: no pictures come from it ({reason(error)}): {_hint(source)}") from None
+            raise InputError(f"{source}: no frames come from it ({reason(error)}): {_hint(source)}") from None
         except IndexError:
             raise InputError(f"{source}: sends no video") from None
         self._thread = threading.Thread(target=self._run, name="personalive-source", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to push frames."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No more frames."""
+        """Stop, and wait until no more frames come."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(_TIMEOUT_S)
@@ -73,7 +73,7 @@ class LiveSource:
             self._input.close()
 
 
-def _opened(source: str):
+def _open(source: str) -> Any:
     if not is_camera(source):
         return av.open(source, timeout=_TIMEOUT_S)
     kind, name = _CAMERAS.get(sys.platform, _CAMERAS["linux"])

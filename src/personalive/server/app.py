@@ -25,6 +25,7 @@ from personalive.live.errors import RefusedError
 from personalive.live.worker import Worker
 from personalive.server.auth import Auth
 from personalive.server.config import ServerConfig
+from personalive.server.errors import STATUS
 from personalive.server.jobs import JobQueue
 from personalive.server.routes import jobs as job_routes
 from personalive.server.routes import media as material
@@ -112,7 +113,7 @@ def _misunderstood(first: dict[str, Any]) -> RefusedError:
 def _answer(error: RefusedError) -> JSONResponse:
     wait_s = error.more.get("retry_after_s")
     headers = {} if wait_s is None else {"Retry-After": str(max(1, round(wait_s)))}
-    return JSONResponse(error.body(), error.status, headers=headers)
+    return JSONResponse(error.body(), STATUS[error.kind], headers=headers)
 
 
 def _guard(app: FastAPI, doors: Auth) -> None:

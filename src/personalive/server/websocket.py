@@ -111,7 +111,7 @@ class _Served:
         session = self._session
         viewer = self._viewer = session.add_viewer()
         while True:
-            while not self._under_way.may_grow:
+            while not self._under_way.has_room:
                 self._answered.clear()
                 await self._answered.wait()
             frame = await viewer.get(session.clock)
@@ -134,7 +134,7 @@ class _Served:
             raise RefusedError("bad_request", f"frame {header.sequence} after {self._sequence}: numbers must grow")
         self._check_jpeg(jpeg)
         if self._sequence < 0:
-            session.meet_camera()
+            session.restart_camera()
         self._sequence = header.sequence
         frame = DrivingFrame(header.sequence, header.capture_us, session.clock(), _Jpeg(jpeg))
         session.push(frame, "camera")
@@ -170,7 +170,7 @@ class _Served:
             raise RefusedError("bad_request", "a message is a JSON object of type ack or ping")
 
     def _answer(self, index: float) -> None:
-        self._under_way.answered(index, self._session.clock())
+        self._under_way.acknowledged(index, self._session.clock())
         self._answered.set()
 
     def _encode(self, image: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""What a person may turn while a session runs, and nothing else."""
+"""Controls of a running session: their ranges, and no other names."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def test_choices_take_their_own_values_alone(name, wrong):
         LiveControls().changed({name: wrong})
 
 
-def test_an_unknown_name_is_told_with_all_that_are_known():
+def test_an_unknown_name_is_refused_with_all_known_ones():
     with pytest.raises(InputError) as refusal:
         LiveControls().changed({"expression": 0.5, "expresion": 1})
     assert "'expresion'" in str(refusal.value)
     assert all(name in str(refusal.value) for name in asdict(LiveControls()))
 
 
-def test_what_is_not_named_stays_and_the_old_value_is_untouched():
+def test_controls_that_are_not_named_stay_and_the_old_value_is_untouched():
     before = LiveControls(mirror=True, delay_ms=40.0)
     after = before.changed({"expression": 0.5})
     assert asdict(after) == asdict(before) | {"expression": 0.5}
