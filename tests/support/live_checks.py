@@ -27,7 +27,7 @@ def generous(**settings: Any) -> ServerConfig:
 
 def session_of(server: LiveServer, client: LiveClient) -> Session:
     """What the server knows of it."""
-    return server.app.state.desk.find(client.opened["id"])
+    return server.app.state.sessions.find(client.opened["id"])
 
 
 @contextmanager
