@@ -30,7 +30,7 @@ def server(engine: Engine) -> Iterator[LiveServer]:
 
 
 def preflight(server: LiveServer, origin: str, method: str, path: str) -> httpx2.Response:
-    """What a browser asks before ``fetch`` with a bearer token and a typed body."""
+    """Preflight of ``fetch`` with a bearer token and a typed body."""
     headers = {
         "Origin": origin,
         "Access-Control-Request-Method": method,

@@ -71,7 +71,7 @@ def audio(pts: int, samples: int = 960) -> av.AudioFrame:
 
 
 async def all_of(track: ResultTrack, session: Session, frames: list[FinishedFrame]) -> list[av.VideoFrame]:
-    """What the track gives for them, after a black frame."""
+    """Frames that the track gives for them, after a black one."""
     black = await track.recv()
     assert not black.to_ndarray(format="rgb24").any()
     session.publish(frames, 25.0)

@@ -26,7 +26,7 @@ def generous(**settings: Any) -> ServerConfig:
 
 
 def session_of(server: LiveServer, client: LiveClient) -> Session:
-    """What the server knows of it."""
+    """Session of a client, on the server's side."""
     return server.app.state.sessions.find(client.opened["id"])
 
 

@@ -66,7 +66,7 @@ def running(
 
 
 def wait_until(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """What ``true`` gives once it is true."""
+    """Return what ``true`` gives once it is true."""
     end = time.monotonic() + patience_s
     while not (found := true()):
         assert time.monotonic() < end, "waited in vain"
