@@ -104,7 +104,8 @@ def add_error_handlers(app: FastAPI) -> None:
     ) -> JSONResponse | None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        return await refused(connection, RefusedError("bad_request", f"{place}: {first['msg']}"))
+        message = "the body must be a JSON object" if place == "body" else f"{place}: {first['msg']}"
+        return await refused(connection, RefusedError("bad_request", message))
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
