@@ -288,7 +288,7 @@ def test_the_page_goes_on_after_the_model_had_to_restart(
         monkeypatch.undo()
         raise RuntimeError("as if the device were lost")
 
-    monkeypatch.setattr(server.worker, "_admit", fail)
+    monkeypatch.setattr(server.worker._scheduler, "_admit", fail)
     live.wait(lambda: live.traffic.frames[-1].generation > generation)
     live.see_different(3)
     live.page.wait_for_selector("#notices:not(:has([data-key=server]))", state="attached")
