@@ -1,17 +1,17 @@
-"""Who gets in: tokens, keys, origins, hosts, rates."""
+"""Access checks: tokens, keys, origins, hosts, rates, body lengths."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
+import asyncio
+from typing import Any
 
 import pytest
 from starlette.requests import HTTPConnection
 
 from personalive.live.errors import RefusedError
-from personalive.live.session import Session
-from personalive.server.auth import Auth
+from personalive.server.auth import Auth, check_key
 from personalive.server.config import ServerConfig
+from personalive.server.dependencies import BEARER, given_key
 
 
 def asking(client: str = "1.2.3.4", **headers: str) -> HTTPConnection:
@@ -20,8 +20,18 @@ def asking(client: str = "1.2.3.4", **headers: str) -> HTTPConnection:
     return HTTPConnection({"type": "http", "headers": raw, "client": (client, 5)})
 
 
+def key_of(**headers: str) -> str:
+    """Token or key that a route would be given."""
+    connection = asking(**headers)
+
+    async def find() -> str:
+        return await given_key(connection, await BEARER(connection))
+
+    return asyncio.run(find())
+
+
 def kind_of(check: Any, *args: Any, **named: Any) -> str | None:
-    """None where it lets in."""
+    """Kind of the refusal; None where there is none."""
     try:
         check(*args, **named)
     except RefusedError as error:
@@ -49,16 +59,14 @@ def kind_of(check: Any, *args: Any, **named: Any) -> str | None:
 )
 def test_the_token_opens_and_nothing_else_does(header, kind):
     headers = {} if header is None else {"authorization": header}
-    assert kind_of(Auth("secret").check_token, asking(**headers)) == kind
+    assert kind_of(Auth("secret").check_token, key_of(**headers)) == kind
 
 
 def test_without_a_token_everyone_on_the_machine_gets_in():
-    assert kind_of(Auth(None).check_token, asking()) is None
+    assert kind_of(Auth(None).check_token, key_of()) is None
 
 
 # --- keys -----------------------------------------------------------------------------------------------------
-
-SESSION = cast(Session, SimpleNamespace(key="own", view_key="view"))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +83,8 @@ SESSION = cast(Session, SimpleNamespace(key="own", view_key="view"))
     ],
 )
 def test_the_view_key_shows_and_changes_nothing(headers, owner, viewer):
-    assert kind_of(Auth.check_key, asking(**headers), SESSION) == owner
-    assert kind_of(Auth.check_key, asking(**headers), SESSION, SESSION.view_key) == viewer
+    assert kind_of(check_key, key_of(**headers), "own") == owner
+    assert kind_of(check_key, key_of(**headers), "own", "view") == viewer
 
 
 # --- origins and hosts ----------------------------------------------------------------------------------------
@@ -104,17 +112,17 @@ def test_the_view_key_shows_and_changes_nothing(headers, owner, viewer):
     ],
 )
 def test_on_this_machine_only_its_own_pages_get_in(host, origin, kind):
-    doors = Auth(None, ["https://friend.example/"])
+    auth = Auth(None, ["https://friend.example/"])
     headers = {"host": host} | ({} if origin is None else {"origin": origin})
-    assert kind_of(doors.check_origin, asking(**headers)) == kind
+    assert kind_of(auth.check_origin, asking(**headers)) == kind
 
 
 def test_with_a_token_any_host_serves_but_only_its_own_pages():
-    doors = Auth("secret")
-    assert kind_of(doors.check_origin, asking(host="studio.example")) is None
-    assert kind_of(doors.check_origin, asking(host="studio.example", origin="https://studio.example")) is None
-    assert kind_of(doors.check_origin, asking(host="studio.example", origin="https://evil.example")) == "wrong_origin"
-    assert kind_of(doors.check_origin, asking(host="studio.example", origin="http://[")) == "wrong_origin"
+    auth = Auth("secret")
+    assert kind_of(auth.check_origin, asking(host="studio.example")) is None
+    assert kind_of(auth.check_origin, asking(host="studio.example", origin="https://studio.example")) is None
+    assert kind_of(auth.check_origin, asking(host="studio.example", origin="https://evil.example")) == "wrong_origin"
+    assert kind_of(auth.check_origin, asking(host="studio.example", origin="http://[")) == "wrong_origin"
 
 
 # --- rates ----------------------------------------------------------------------------------------------------
@@ -122,31 +130,31 @@ def test_with_a_token_any_host_serves_but_only_its_own_pages():
 
 def test_a_burst_and_then_so_many_a_second_each_client_for_itself():
     now = [0.0]
-    doors = Auth(None, config=ServerConfig(request_burst=3, requests_per_s=2.0), clock=lambda: now[0])
+    auth = Auth(None, config=ServerConfig(request_burst=3, requests_per_s=2.0), clock=lambda: now[0])
     one, other = asking("10.0.0.1"), asking("10.0.0.2")
-    assert [kind_of(doors.check_rate, one) for _ in range(5)] == [None] * 3 + ["rate_limited"] * 2
-    assert kind_of(doors.check_rate, other) is None
+    assert [kind_of(auth.check_rate, one) for _ in range(5)] == [None] * 3 + ["rate_limited"] * 2
+    assert kind_of(auth.check_rate, other) is None
     now[0] = 0.5
-    assert [kind_of(doors.check_rate, one) for _ in range(2)] == [None, "rate_limited"]
+    assert [kind_of(auth.check_rate, one) for _ in range(2)] == [None, "rate_limited"]
     now[0] = 1000.0
-    assert [kind_of(doors.check_rate, one) for _ in range(4)] == [None] * 3 + ["rate_limited"]
+    assert [kind_of(auth.check_rate, one) for _ in range(4)] == [None] * 3 + ["rate_limited"]
 
 
 def test_who_knocks_too_often_is_told_how_long_to_wait():
     now = [0.0]
-    doors = Auth(None, config=ServerConfig(request_burst=1, requests_per_s=4.0), clock=lambda: now[0])
-    doors.check_rate(asking())
+    auth = Auth(None, config=ServerConfig(request_burst=1, requests_per_s=4.0), clock=lambda: now[0])
+    auth.check_rate(asking())
     with pytest.raises(RefusedError) as refusal:
-        doors.check_rate(asking())
+        auth.check_rate(asking())
     now[0] = refusal.value.more["retry_after_s"]
-    doors.check_rate(asking())
+    auth.check_rate(asking())
 
 
 def test_only_so_many_clients_are_remembered():
-    doors = Auth(None, clock=lambda: 0.0)
+    auth = Auth(None, clock=lambda: 0.0)
     for number in range(5000):
-        doors.check_rate(asking(str(number)))
-    assert len(doors._clients) <= 4096
+        auth.check_rate(asking(str(number)))
+    assert len(auth._clients) <= 4096
 
 
 # --- bodies ---------------------------------------------------------------------------------------------------

@@ -60,5 +60,5 @@ def test_files_that_are_no_motion_files_are_refused_and_leave_nothing(server: Li
     assert client.request("PATCH", json={"driver": "template"}).json()["error"]["message"] == (
         "no template yet: send one first"
     )
-    session = server.app.state.desk.find(client.opened["id"])
+    session = server.app.state.sessions.find(client.opened["id"])
     assert list(session.folder.iterdir()) == []

@@ -76,7 +76,7 @@ def live(streamer: Person) -> Iterator[Person]:
 @pytest.fixture
 def visit(server: LiveServer, browser: Browser) -> Iterator[Callable[..., Person]]:
     """Open the page as one more user. In the end all have left, and the server has no session of theirs."""
-    before, people = len(server.app.state.desk), []
+    before, people = len(server.app.state.sessions), []
 
     def come(**context: Any) -> Person:
         people.append(Person(browser, server.address, **context))
@@ -93,7 +93,7 @@ def visit(server: LiveServer, browser: Browser) -> Iterator[Callable[..., Person
 def wait_for(server: LiveServer, sessions: int) -> None:
     from support.live_server import wait_until
 
-    wait_until(lambda: len(server.app.state.desk) == sessions)
+    wait_until(lambda: len(server.app.state.sessions) == sessions)
 
 
 def number(person: Person, name: str) -> float:
@@ -113,7 +113,7 @@ def sound_delay_s(person: Person) -> float:
 
 def session_of(server: LiveServer, person: Person) -> Any:
     key = person.find("view-link").input_value().rpartition("#key=")[2]
-    return server.app.state.desk.find_view(key)
+    return server.app.state.sessions.find_view(key)
 
 
 # --- a stream ------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_the_page_goes_on_after_the_model_had_to_restart(
         monkeypatch.undo()
         raise RuntimeError("as if the device were lost")
 
-    monkeypatch.setattr(server.worker, "_admit", fail)
+    monkeypatch.setattr(server.worker._scheduler, "_admit", fail)
     live.wait(lambda: live.traffic.frames[-1].generation > generation)
     live.see_different(3)
     live.page.wait_for_selector("#notices:not(:has([data-key=server]))", state="attached")
@@ -301,7 +301,7 @@ def test_the_page_goes_on_after_the_model_had_to_restart(
 def test_all_places_are_served_and_the_next_one_waits_its_turn(
     visit: Callable[..., Person], server: LiveServer, portraits: list[Path]
 ):
-    people = [visit() for _ in range(SESSIONS - len(server.app.state.desk))]
+    people = [visit() for _ in range(SESSIONS - len(server.app.state.sessions))]
     for person in people:
         person.start(portraits[1])
     for person in people:
@@ -320,7 +320,7 @@ def test_all_places_are_served_and_the_next_one_waits_its_turn(
 def test_stop_lets_go_of_the_camera_the_session_and_the_uploads(
     visit: Callable[..., Person], server: LiveServer, portraits: list[Path]
 ):
-    before, person = len(server.app.state.desk), visit()
+    before, person = len(server.app.state.sessions), visit()
     person.start(portraits[0])
     folder = session_of(server, person).folder
     assert folder.exists()
@@ -333,11 +333,11 @@ def test_stop_lets_go_of_the_camera_the_session_and_the_uploads(
 
 
 def test_a_blocked_camera_is_explained(visit: Callable[..., Person], server: LiveServer):
-    person, before = visit(allows=["microphone"]), len(server.app.state.desk)
+    person, before = visit(allows=["microphone"]), len(server.app.state.sessions)
     person.find("start").click()
     person.notice("The camera is blocked. Allow it in the browser's site settings")
     person.reach("idle")
-    assert len(server.app.state.desk) == before
+    assert len(server.app.state.sessions) == before
 
 
 def test_webrtc_carries_the_camera_and_the_result(visit: Callable[..., Person], portraits: list[Path]):

@@ -50,7 +50,7 @@ def offer(*more: str) -> str:
 def test_candidates_that_cannot_be_reached_are_left_out():
     found = read_offer(offer(HOST, *UNUSABLE, HIDDEN, BEHIND), "sends")
     assert found.sdp == offer(HOST, HIDDEN, BEHIND)
-    assert (found.mids, found.ice_names, found.has_audio) == (("0",), {"abcd"}, False)
+    assert (found.mids, found.ice_ufrags, found.has_audio) == (("0",), {"abcd"}, False)
 
 
 def test_candidates_are_limited():
@@ -74,7 +74,7 @@ def test_a_fragment_says_whose_candidates_they_are():
         ("w", "198.51.100.7", 50_001),
     ]
     assert found.complete
-    assert found.ice_names == {"abcd"}
+    assert found.ice_ufrags == {"abcd"}
     assert read_trickle(HOST, ("0",)).candidates[0].sdpMid == "0"
 
 

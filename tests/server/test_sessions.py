@@ -1,4 +1,4 @@
-"""Places in line, with a clock of our own."""
+"""Tickets of the queue and ends of sessions, with a clock of our own."""
 
 from __future__ import annotations
 
@@ -25,80 +25,82 @@ class FakeClock:
         return self.now
 
 
-def at_a_desk(tmp_path: Path, work: Callable[[SessionRegistry, FakeClock], Awaitable[Any]], **settings: Any) -> Any:
-    """``work`` at a desk with one session."""
+def with_registry(
+    tmp_path: Path, work: Callable[[SessionRegistry, FakeClock], Awaitable[Any]], **settings: Any
+) -> Any:
+    """Run ``work`` with a registry that allows one session."""
 
     async def run() -> Any:
         clock = FakeClock()
         worker = SimpleNamespace(
             state="ready", message="", session_limit=1, add_session=lambda _: None, check=lambda: None
         )
-        desk = SessionRegistry(cast(Worker, worker), tmp_path, server=ServerConfig(**settings), clock=clock)
-        return await work(desk, clock)
+        registry = SessionRegistry(cast(Worker, worker), tmp_path, server=ServerConfig(**settings), clock=clock)
+        return await work(registry, clock)
 
     return asyncio.run(run())
 
 
-def place(desk: SessionRegistry, ticket: str | None = None) -> dict[str, Any]:
+def queue(registry: SessionRegistry, ticket: str | None = None) -> dict[str, Any]:
     with pytest.raises(RefusedError) as refusal:
-        desk.open(ticket)
+        registry.open(ticket)
     assert refusal.value.kind == "server_full"
     return refusal.value.more
 
 
 def test_a_ticket_that_is_not_used_is_lost_and_the_others_move_up(tmp_path):
-    async def wait(desk: SessionRegistry, clock: FakeClock) -> None:
-        desk.open(None)
-        first, second = place(desk), place(desk)
+    async def wait(registry: SessionRegistry, clock: FakeClock) -> None:
+        registry.open(None)
+        first, second = queue(registry), queue(registry)
         assert (first["position"], second["position"]) == (1, 2)
         clock.now = 20.0
-        assert place(desk, second["ticket"])["position"] == 2
+        assert queue(registry, second["ticket"])["position"] == 2
         clock.now = 31.0  # the first was asked for at 0, the second at 20
-        assert place(desk, second["ticket"])["position"] == 1
-        again = place(desk, first["ticket"])
+        assert queue(registry, second["ticket"])["position"] == 1
+        again = queue(registry, first["ticket"])
         assert again["position"] == 2
         assert again["ticket"] != first["ticket"]
         clock.now = 100.0
-        desk.look()  # nobody asked any more
-        assert desk.waiting == 0
+        registry.check()  # nobody asked any more
+        assert registry.waiting == 0
 
-    at_a_desk(tmp_path, wait)
+    with_registry(tmp_path, wait)
 
 
-def test_a_made_up_ticket_is_a_new_place(tmp_path):
-    async def wait(desk: SessionRegistry, clock: FakeClock) -> None:
-        desk.open(None)
-        place(desk)
-        told = place(desk, "made up")
-        assert told["position"] == 2
-        assert told["ticket"] != "made up"
+def test_a_made_up_ticket_is_a_new_ticket(tmp_path):
+    async def wait(registry: SessionRegistry, clock: FakeClock) -> None:
+        registry.open(None)
+        queue(registry)
+        refusal = queue(registry, "made up")
+        assert refusal["position"] == 2
+        assert refusal["ticket"] != "made up"
 
-    at_a_desk(tmp_path, wait)
+    with_registry(tmp_path, wait)
 
 
 def test_a_socket_that_opens_as_its_session_ends_is_told(tmp_path):
-    async def end(desk: SessionRegistry, clock: FakeClock) -> list[str]:
-        session = desk.open(None)
-        desk.close(session, "over")
+    async def end(registry: SessionRegistry, clock: FakeClock) -> list[str]:
+        session = registry.open(None)
+        registry.close(session, "over")
         listener: Listener = session.add_listener()
         return [(await asyncio.wait_for(listener.get(), 5))["type"] for _ in range(2)]
 
-    assert at_a_desk(tmp_path, end) == ["state", "ended"]
+    assert with_registry(tmp_path, end) == ["state", "ended"]
 
 
 def test_a_session_ends_though_someone_who_asked_is_gone(tmp_path):
-    async def end(desk: SessionRegistry, clock: FakeClock) -> str | None:
-        session = desk.open(None)
+    async def end(registry: SessionRegistry, clock: FakeClock) -> str | None:
+        session = registry.open(None)
         gone, waiting = (asyncio.create_task(session.run_on_worker(lambda stream: None)) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
-        desk.close(session, "over")
+        registry.close(session, "over")
         with pytest.raises(RefusedError):
             await asyncio.wait_for(waiting, 5)
         return session.ended
 
-    assert at_a_desk(tmp_path, end) == "over"
+    assert with_registry(tmp_path, end) == "over"
     assert not list(tmp_path.iterdir())
 
 
@@ -121,8 +123,8 @@ class FakePlayer:
 
 
 def test_of_two_drivers_that_begin_at_once_one_plays(tmp_path):
-    async def drive(desk: SessionRegistry, clock: FakeClock) -> None:
-        session, players = desk.open(None), [FakePlayer() for _ in range(3)]
+    async def drive(registry: SessionRegistry, clock: FakeClock) -> None:
+        session, players = registry.open(None), [FakePlayer() for _ in range(3)]
 
         def obey() -> None:
             while (order := session.next_request()) is not None:
@@ -133,4 +135,4 @@ def test_of_two_drivers_that_begin_at_once_one_plays(tmp_path):
         await asyncio.gather(*(session.set_driver("clip", player) for player in players[1:]))
         assert [player for player in players if player.playing] == [session.player]
 
-    at_a_desk(tmp_path, drive)
+    with_registry(tmp_path, drive)

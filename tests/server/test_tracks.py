@@ -20,7 +20,7 @@ from personalive.live.config import LiveConfig
 from personalive.live.errors import RefusedError
 from personalive.live.frames import FinishedFrame, FinishedHeader, StageTimes
 from personalive.live.session import Session
-from personalive.server.webrtc.tracks import ResultTrack, Sound, SoundTrack, drive, hand_on
+from personalive.server.webrtc.tracks import AudioRelay, AudioTrack, ResultTrack, receive_video, relay_audio
 
 NOW_S = 100.0
 
@@ -71,7 +71,7 @@ def audio(pts: int, samples: int = 960) -> av.AudioFrame:
 
 
 async def all_of(track: ResultTrack, session: Session, frames: list[FinishedFrame]) -> list[av.VideoFrame]:
-    """What the track gives for them, after a black frame."""
+    """Frames that the track gives for them, after a black one."""
     black = await track.recv()
     assert not black.to_ndarray(format="rgb24").any()
     session.publish(frames, 25.0)
@@ -129,9 +129,9 @@ def test_driving_frames_are_converted_when_they_are_needed_and_not_before():
         pushed = []
         session.push = lambda frame, driver: pushed.append((frame, driver))
         frames = [Watched(pts) for pts in (0, None, 9_000, 18_000)]
-        await drive(Given("video", frames), session, 10_000)
+        await receive_video(Given("video", frames), session, 10_000)
         assert [driver for _, driver in pushed] == ["camera"] * 3
-        assert [(frame.sequence, frame.capture_us) for frame, _ in pushed] == [(1, 0), (2, 100_000), (3, 200_000)]
+        assert [(frame.sequence, frame.capture_us) for frame, _ in pushed] == [(0, 0), (0, 100_000), (0, 200_000)]
         assert {frame.received_s for frame, _ in pushed} == {NOW_S}
         assert [frame.converted for frame in frames] == [0, 0, 0, 0]
         assert pushed[1][0].content().shape == (32, 32, 3)
@@ -149,7 +149,7 @@ def test_pixels_of_a_video_are_red_green_blue():
         picture[..., 0], picture[..., 2] = 200, 50
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
         frame.pts, frame.time_base = 0, Fraction(1, 90_000)
-        await drive(Given("video", [frame]), session, 10_000)
+        await receive_video(Given("video", [frame]), session, 10_000)
         assert np.abs(pushed[0].content().astype(int) - picture).max() <= 3
 
     asyncio.run(play())
@@ -158,16 +158,16 @@ def test_pixels_of_a_video_are_red_green_blue():
 def test_videos_of_too_many_pixels_are_refused():
     async def play() -> None:
         with pytest.raises(RefusedError) as caught:
-            await drive(Given("video", [Watched(0)]), new_session(), 32 * 32 - 1)
+            await receive_video(Given("video", [Watched(0)]), new_session(), 32 * 32 - 1)
         assert caught.value.kind == "too_large"
 
     asyncio.run(play())
 
 
-def test_sound_runs_on_one_clock_whoever_sends_it():
+def test_audio_runs_on_one_clock_whoever_sends_it():
     async def play() -> None:
-        sound, session = Sound(lambda: NOW_S), new_session()
-        track = SoundTrack(sound, lambda: NOW_S)
+        relay, session = AudioRelay(lambda: NOW_S), new_session()
+        track = AudioTrack(relay, lambda: NOW_S)
         heard: list[av.AudioFrame] = []
 
         async def listen() -> None:
@@ -177,31 +177,31 @@ def test_sound_runs_on_one_clock_whoever_sends_it():
         listening = asyncio.create_task(listen())
         await asyncio.sleep(0)
         for begin in (480_000, 0, 96_000):  # three senders, each with a clock of its own
-            await hand_on(Given("audio", [audio(begin + 960 * place) for place in range(5)]), session, sound)
+            await relay_audio(Given("audio", [audio(begin + 960 * place) for place in range(5)]), session, relay)
         await asyncio.sleep(0.05)
         listening.cancel()
         assert [frame.pts for frame in heard] == [960 * place for place in range(15)]
         track.stop()
-        sound.put(audio(0), 0.0)
+        relay.put(audio(0), 0.0)
         assert len(heard) == 15
 
     asyncio.run(play())
 
 
-def test_sound_waits_as_long_as_the_picture():
+def test_audio_waits_as_long_as_the_video():
     async def play() -> None:
         now, slept = [NOW_S], []
 
         async def sleep(seconds: float) -> None:
             slept.append(seconds)
 
-        sound = Sound(lambda: now[0])
-        track = SoundTrack(sound, lambda: now[0])
-        sound.join(track)
+        relay = AudioRelay(lambda: now[0])
+        track = AudioTrack(relay, lambda: now[0])
+        relay.add(track)
         track._joined = True
         session = new_session()
         await session.set_controls({"delay_ms": 250.0})
-        await hand_on(Given("audio", [audio(0)]), session, sound)
+        await relay_audio(Given("audio", [audio(0)]), session, relay)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("personalive.server.webrtc.tracks.asyncio.sleep", sleep)
             await track.recv()

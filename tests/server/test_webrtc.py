@@ -48,9 +48,9 @@ def server(running: LiveServer, caplog) -> Iterator[LiveServer]:
     """The server, which must be as empty and as calm after the test as before."""
     caplog.set_level(logging.WARNING)
     yield running
-    for session in running.desk:
+    for session in running.sessions:
         running.close(session)
-    wait_until(lambda: len(running.peers) == 0)
+    wait_until(lambda: len(running.connections) == 0)
     wait_until(lambda: not any("aiortc" in name or "Connection" in name or "RTC" in name for name in running.tasks()))
     wait_until(lambda: not any("decoder" in thread.name for thread in threading.enumerate()))
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -82,14 +82,14 @@ def test_a_clip_goes_in_and_its_animation_comes_out(server, session, clip, portr
             await viewer.until(lambda: session.state()["stage"] == "live")
             await viewer.more(20)
             assert session.connections == 2
-            await server_ask(server, session, lambda stream: stream.set_portrait(portraits[1], 0))
+            await on_worker(server, session, lambda stream: stream.set_portrait(portraits[1], 0))
             await viewer.until(lambda: made[-1].header.generation == 2)
             await viewer.more(20)
             for client in (driver, viewer):
                 assert (await client.hang_up()).status == 204
                 assert (await client.hang_up()).kind == "not_found"
                 await client.until(lambda client=client: client.connection.connectionState == "closed")
-        assert len(server.peers) == 0
+        assert len(server.connections) == 0
         assert session.connections == 0
         assert not session._viewers
         return viewer
@@ -119,7 +119,7 @@ def test_the_last_frame_is_repeated_while_nothing_comes(server, session, clip):
             assert max(image.mean() for image in black) < 4
             await driver.connect()
             await viewer.until(lambda: viewer.frames[-1].to_ndarray(format="rgb24").mean() > 20)
-            await server_ask(server, session, lambda stream: session.set_playing(False))
+            await on_worker(server, session, lambda stream: session.set_playing(False))
             await viewer.more(5)
             last = await viewer.more(1)
             while spread(last[-2:] + (another := await viewer.more(1))) > 1.0 or len(last) < 3:
@@ -150,7 +150,7 @@ def test_a_second_driver_takes_the_place_of_the_first(server, session, clip):
             await second.connect()
             await first.until(lambda: first.connection.connectionState == "closed")
             assert (await first.hang_up()).kind == "not_found"
-            assert len(server.peers) == 1
+            assert len(server.connections) == 1
             received = session.inbox.received
             await second.until(lambda: session.inbox.received > received + 5)
 
@@ -167,7 +167,7 @@ def test_a_killed_client_is_noticed(server, session, clip, monkeypatch):
             await driver.connect()
             await driver.until(lambda: session.connections == 1)
             driver.pull_the_plug()
-            await driver.until(lambda: session.connections == 0 and len(server.peers) == 0)
+            await driver.until(lambda: session.connections == 0 and len(server.connections) == 0)
 
     asyncio.run(play())
 
@@ -180,7 +180,7 @@ def test_connections_end_with_their_session(server, session, clip):
             await driver.connect()
             await viewer.connect()
             await asyncio.to_thread(server.close, session)
-            await viewer.until(lambda: len(server.peers) == 0)
+            await viewer.until(lambda: len(server.connections) == 0)
             for client in (driver, viewer):
                 await client.until(lambda client=client: client.connection.connectionState == "closed")
 
@@ -191,12 +191,12 @@ def test_a_client_that_never_connects_is_given_up(server, session, clip):
     async def play() -> None:
         driver = publisher(server, session.id, session.key, clip)
         async with closing(driver):
-            answer = await driver.ask(
+            answer = await driver.request(
                 "POST", f"/api/sessions/{session.id}/whip", await driver.offer(), "application/sdp"
             )
             assert answer.status == 201
-            assert len(server.peers) == 1
-            await driver.until(lambda: len(server.peers) == 0)
+            assert len(server.connections) == 1
+            await driver.until(lambda: len(server.connections) == 0)
             assert session.connections == 0
 
     asyncio.run(play())
@@ -208,7 +208,7 @@ def test_ending_before_connecting_leaves_nothing(server, session, clip):
         async with closing(driver):
             await driver.call()
             assert (await driver.hang_up()).status == 204
-            assert len(server.peers) == 0
+            assert len(server.connections) == 0
 
     asyncio.run(play())
 
@@ -227,11 +227,11 @@ def test_candidates_may_trickle_in(server, session, clip):
                 line for line in offer.splitlines() if not line.startswith(("a=candidate", "a=end-of"))
             )
             assert (await viewer.call(bare + "\r\n")).status == 201
-            restart = await viewer.ask("PATCH", viewer.location, "a=ice-ufrag:other\r\n", FRAGMENT)
+            restart = await viewer.request("PATCH", viewer.location, "a=ice-ufrag:other\r\n", FRAGMENT)
             assert restart.kind == "unusable_input"
-            assert (await viewer.ask("PATCH", viewer.location, "hello", FRAGMENT)).kind == "bad_request"
-            assert (await viewer.ask("PATCH", viewer.location, "a=mid:0", SDP)).kind == "bad_request"
-            assert (await viewer.ask("PATCH", viewer.location, "\r\n".join(late), FRAGMENT)).status == 204
+            assert (await viewer.request("PATCH", viewer.location, "hello", FRAGMENT)).kind == "bad_request"
+            assert (await viewer.request("PATCH", viewer.location, "a=mid:0", SDP)).kind == "bad_request"
+            assert (await viewer.request("PATCH", viewer.location, "\r\n".join(late), FRAGMENT)).status == 204
             await viewer.until(lambda: session.connections == 1)
             await viewer.more(1)
 
@@ -251,10 +251,10 @@ def test_viewers_are_limited(server, session):
 
 def test_endpoints_say_what_they_take(server, session):
     path = f"/api/sessions/{session.id}/whip"
-    assert server.ask("OPTIONS", path).headers["accept-post"] == SDP
-    assert server.ask("OPTIONS", f"{path}/x").headers["accept-patch"] == FRAGMENT
+    assert server.request("OPTIONS", path).headers["accept-post"] == SDP
+    assert server.request("OPTIONS", f"{path}/x").headers["accept-patch"] == FRAGMENT
     for method in ("GET", "HEAD", "PUT"):
-        assert server.ask(method, path, key=session.key).status == 405
+        assert server.request(method, path, key=session.key).status == 405
 
 
 @pytest.mark.parametrize(
@@ -280,8 +280,8 @@ def test_requests_that_are_refused(server, session, change, kind):
         "media_type": SDP,
     } | change
     path, body = request.pop("path"), request.pop("body")
-    assert server.ask("POST", path, body, **request).kind == kind
-    assert len(server.peers) == 0
+    assert server.request("POST", path, body, **request).kind == kind
+    assert len(server.connections) == 0
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_requests_that_are_refused(server, session, change, kind):
 )
 def test_offers_that_cannot_be_answered(server, session, pattern, instead):
     body = re.sub(pattern, instead, sample_offer("sendonly"))
-    answer = server.ask("POST", f"/api/sessions/{session.id}/whip", body, key=session.key, media_type=SDP)
+    answer = server.request("POST", f"/api/sessions/{session.id}/whip", body, key=session.key, media_type=SDP)
     assert answer.kind == "bad_request"
-    assert len(server.peers) == 0
+    assert len(server.connections) == 0
 
 
 def test_a_view_key_shows_and_does_not_drive(server, session):
@@ -316,17 +316,17 @@ def test_a_view_key_shows_and_does_not_drive(server, session):
     seen = post(server, session, "whep", session.view_key)
     assert seen.status == 201
     wrong = seen.headers["location"].replace("whep", "whip")
-    assert server.ask("DELETE", wrong, key=session.key).kind == "not_found"
-    assert server.ask("DELETE", seen.headers["location"], key="wrong").kind == "wrong_token"
-    assert server.ask("DELETE", seen.headers["location"], key=session.view_key).status == 204
+    assert server.request("DELETE", wrong, key=session.key).kind == "not_found"
+    assert server.request("DELETE", seen.headers["location"], key="wrong").kind == "wrong_token"
+    assert server.request("DELETE", seen.headers["location"], key=session.view_key).status == 204
 
 
 def test_a_failed_second_offer_leaves_the_first_driver(server, session):
     first = post(server, session, "whip", session.key)
     broken = sample_offer("sendonly").replace("VP8", "AV9").replace("H264", "AV9")
     path = f"/api/sessions/{session.id}/whip"
-    assert server.ask("POST", path, broken, key=session.key, media_type=SDP).kind == "bad_request"
-    assert server.ask("DELETE", first.headers["location"], key=session.key).status == 204
+    assert server.request("POST", path, broken, key=session.key, media_type=SDP).kind == "bad_request"
+    assert server.request("DELETE", first.headers["location"], key=session.key).status == 204
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -341,11 +341,11 @@ def test_damaged_offers_break_nothing(server, session, data):
             st.sampled_from([[], [line, line], [line[:cut]], [line[cut:]], [re.sub(r"\d+", "99999999999", line)]])
         )
     body = "\r\n".join(lines) + "\r\n"
-    answer = server.ask("POST", f"/api/sessions/{session.id}/whip", body, key=session.key, media_type=SDP)
+    answer = server.request("POST", f"/api/sessions/{session.id}/whip", body, key=session.key, media_type=SDP)
     assert answer.status == 201 or answer.kind == "bad_request"
     if answer.status == 201:
-        assert server.ask("DELETE", answer.headers["location"], key=session.key).status == 204
-    assert len(server.peers) == 0
+        assert server.request("DELETE", answer.headers["location"], key=session.key).status == 204
+    assert len(server.connections) == 0
 
 
 def test_shutdown_ends_what_is_open(engine, tmp_path, clip, portraits, caplog):
@@ -354,18 +354,18 @@ def test_shutdown_ends_what_is_open(engine, tmp_path, clip, portraits, caplog):
         viewer = watcher(server, session.id, session.key)
         await viewer.connect()
         await viewer.more(1)
-        server.inside(server.peers.close_all)
+        server.inside(server.connections.close_all)
         await viewer.until(lambda: viewer.connection.connectionState == "closed")
         return viewer
 
     with live_server(engine, tmp_path, server=FAST) as server:
         viewer = asyncio.run(play(server))
-        assert len(server.peers) == 0
+        assert len(server.connections) == 0
     assert viewer.frames
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def server_ask(server: LiveServer, session: Session, order) -> None:
+async def on_worker(server: LiveServer, session: Session, order) -> None:
     """Run something on the worker's thread."""
 
     async def run() -> None:
@@ -375,6 +375,6 @@ async def server_ask(server: LiveServer, session: Session, order) -> None:
 
 
 def spread(images: list[np.ndarray]) -> float:
-    """How far pictures are from their mean, in levels."""
+    """Mean distance of images from their mean, in levels."""
     every = np.stack(images).astype(float)
     return float(np.abs(every - every.mean(0)).mean())

@@ -26,8 +26,8 @@ def generous(**settings: Any) -> ServerConfig:
 
 
 def session_of(server: LiveServer, client: LiveClient) -> Session:
-    """What the server knows of it."""
-    return server.app.state.desk.find(client.opened["id"])
+    """Session of a client, on the server's side."""
+    return server.app.state.sessions.find(client.opened["id"])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -26,7 +26,7 @@ from personalive.live.worker import Worker
 from personalive.server.app import create_app
 from personalive.server.auth import Auth
 from personalive.server.config import ServerConfig
-from personalive.server.serving import GracefulServer
+from personalive.server.run import GracefulServer
 from personalive.server.wire import DrivingHeader, pack_driving, unpack_finished
 
 PATIENCE_S = 60.0
@@ -37,12 +37,13 @@ def running(
     load: Callable[[], Engine],
     *,
     token: str | None = None,
+    origins: Iterable[str] = (),
     live: LiveConfig | None = None,
     server: ServerConfig | None = None,
 ) -> Iterator[LiveServer]:
     """A server that is ready; everything has ended afterwards."""
     worker = Worker(lambda _: load(), center_fallback=True, live=live, limits=server)
-    app = create_app(worker, Auth(token, config=server), live=live, server=server)
+    app = create_app(worker, Auth(token, origins, config=server), live=live, server=server)
     limit = (server or ServerConfig()).frame_bytes + 1024
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_level="error", ws="websockets-sansio", ws_max_size=limit
@@ -65,7 +66,7 @@ def running(
 
 
 def wait_until(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """What ``true`` gives once it is true."""
+    """Return what ``true`` gives once it is true."""
     end = time.monotonic() + patience_s
     while not (found := true()):
         assert time.monotonic() < end, "waited in vain"

@@ -1,4 +1,4 @@
-"""A WHIP and WHEP client made of aiortc, which is not the page's: sends drawn pictures, keeps what comes back."""
+"""WHIP and WHEP client on aiortc, independent of the page: sends synthetic images, keeps what comes back."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SDP = "application/sdp"
 _LONG_S = 20.0
 
 
-class Pictures(MediaStreamTrack):
-    """(H, W, 3) uint8 pictures at a steady rate, again and again."""
+class Images(MediaStreamTrack):
+    """(H, W, 3) uint8 images at a steady rate, in a loop."""
 
     kind = "video"
 
@@ -41,7 +41,7 @@ class Pictures(MediaStreamTrack):
 
 
 class Tone(AudioStreamTrack):
-    """A loud square wave."""
+    """Loud square wave."""
 
     async def recv(self) -> av.AudioFrame:
         frame = await super().recv()
@@ -53,7 +53,7 @@ class Tone(AudioStreamTrack):
 
 
 class Client:
-    """One connection to the server."""
+    """Client of one WebRTC connection."""
 
     def __init__(self, server: LiveServer, path: str, key: str) -> None:
         self._server, self._path, self._key = server, path, key
@@ -66,52 +66,52 @@ class Client:
         self.connection.on("track", lambda track: self._tasks.append(asyncio.create_task(self._keep(track))))
 
     async def offer(self) -> str:
-        """Our SDP, with all candidates."""
+        """Return an offer with all candidates."""
         await self.connection.setLocalDescription(await self.connection.createOffer())
         return self.connection.localDescription.sdp
 
-    async def run_on_worker(self, method: str, path: str, body: str = "", media_type: str = "") -> Answer:
-        """An HTTP request with our key."""
-        return await asyncio.to_thread(self._server.ask, method, path, body, key=self._key, media_type=media_type)
+    async def request(self, method: str, path: str, body: str = "", media_type: str = "") -> Answer:
+        """Send an HTTP request with the key."""
+        return await asyncio.to_thread(self._server.request, method, path, body, key=self._key, media_type=media_type)
 
     async def call(self, sdp: str | None = None) -> Answer:
-        """Send our offer, and take the answer."""
-        answer = await self.run_on_worker("POST", self._path, sdp or await self.offer(), SDP)
+        """Send the offer and apply the answer."""
+        answer = await self.request("POST", self._path, sdp or await self.offer(), SDP)
         if answer.status == 201:
             self.location = answer.headers["location"]
             await self.connection.setRemoteDescription(RTCSessionDescription(answer.body.decode(), "answer"))
         return answer
 
     async def connect(self) -> None:
-        """Call, and wait until media flow."""
+        """Negotiate, and wait until connected."""
         assert (await self.call()).status == 201
         await self.until(lambda: self.connection.connectionState == "connected")
 
     async def until(self, condition) -> None:
-        """Wait for something; fails if it never comes."""
+        """Wait for a condition; fails if it never comes true."""
         end = time.monotonic() + _LONG_S
         while not condition():
             assert time.monotonic() < end, "waited in vain"
             await asyncio.sleep(0.01)
 
     async def more(self, count: int) -> list[np.ndarray]:
-        """The next ``count`` frames as (H, W, 3) uint8."""
+        """Return the next ``count`` frames as (H, W, 3) uint8."""
         begin = len(self.frames)
         await self.until(lambda: len(self.frames) >= begin + count)
         return [frame.to_ndarray(format="rgb24") for frame in self.frames[begin : begin + count]]
 
     async def hang_up(self) -> Answer:
-        """End it the way the protocol says."""
-        return await self.run_on_worker("DELETE", self.location)
+        """End the connection by DELETE."""
+        return await self.request("DELETE", self.location)
 
     def pull_the_plug(self) -> None:
-        """What a killed client looks like from outside: nothing comes any more, and nothing says so."""
+        """Stop sending without a word, as a killed client does."""
         for transceiver in self.connection.getTransceivers():
             for protocol in transceiver.receiver.transport.transport._connection._protocols:
                 protocol.transport.abort()
 
     async def close(self) -> None:
-        """Leave nothing behind here."""
+        """Close the connection and its tasks."""
         await self.connection.close()
         for task in self._tasks:
             task.cancel()
@@ -133,16 +133,16 @@ class Client:
 def publisher(
     server: LiveServer, session: str, key: str, images: Sequence[np.ndarray], *, fps: int = 25, sound: bool = False
 ) -> Client:
-    """A client that will send pictures by WHIP, with a tone."""
+    """Client that sends images by WHIP, with a tone where ``sound``."""
     client = Client(server, f"/api/sessions/{session}/whip", key)
-    client.connection.addTransceiver(Pictures(images, fps), direction="sendonly")
+    client.connection.addTransceiver(Images(images, fps), direction="sendonly")
     if sound:
         client.connection.addTransceiver(Tone(), direction="sendonly")
     return client
 
 
 def watcher(server: LiveServer, session: str, key: str, *, sound: bool = False) -> Client:
-    """A client that will see the result by WHEP."""
+    """Client that views the result by WHEP."""
     client = Client(server, f"/api/sessions/{session}/whep", key)
     client.connection.addTransceiver("video", direction="recvonly")
     if sound:
@@ -151,14 +151,14 @@ def watcher(server: LiveServer, session: str, key: str, *, sound: bool = False) 
 
 
 def post(server: LiveServer, session: Session, kind: str, key: str) -> Answer:
-    """An offer of nobody who would ever connect."""
+    """Send an offer of a client that never connects."""
     offer = sample_offer("sendonly" if kind == "whip" else "recvonly")
-    return server.ask("POST", f"/api/sessions/{session.id}/{kind}", offer, key=key, media_type=SDP)
+    return server.request("POST", f"/api/sessions/{session.id}/{kind}", offer, key=key, media_type=SDP)
 
 
 @cache
 def sample_offer(direction: str) -> str:
-    """Of one video."""
+    """Offer of one video."""
 
     async def make() -> str:
         connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -172,17 +172,17 @@ def sample_offer(direction: str) -> str:
 
 
 def distinct(frames: list[FinishedFrame]) -> list[FinishedFrame]:
-    """Without those that show what the one before shows."""
+    """Leave out frames equal to the one before."""
     return frames[:1] + [b for a, b in pairwise(frames) if np.abs(a.image.astype(int) - b.image).mean() > 3]
 
 
 def blocks(images: np.ndarray) -> np.ndarray:
-    """(F, 64, 64, 3) pictures by means of 8 px: of noise, coding keeps little else."""
+    """Average (F, 64, 64, 3) images over blocks of 8 px: of noise, coding keeps little else."""
     return images.reshape(-1, 8, 8, 8, 8, 3).mean((2, 4))
 
 
 def recorded(session: Session) -> list[FinishedFrame]:
-    """All frames that the session makes from now on."""
+    """Collect all frames that the session makes from now on."""
     made: list[FinishedFrame] = []
     publish = session.publish
 

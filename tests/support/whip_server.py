@@ -1,4 +1,4 @@
-"""A running server around the small model, on a free port of this machine, for clients that speak real HTTP."""
+"""WebRTC server around the small model, on a free port of this machine, for clients that speak real HTTP."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
 from personalive.engine.engine import Engine
 from personalive.live.config import LiveConfig
-from personalive.live.errors import RefusedError
 from personalive.live.session import Session
 from personalive.live.worker import Worker
+from personalive.server.app import add_error_handlers
 from personalive.server.auth import Auth
 from personalive.server.config import ServerConfig
 from personalive.server.routes import webrtc
@@ -33,7 +32,7 @@ _LONG_S = 20.0
 
 @dataclass(frozen=True)
 class Answer:
-    """Of an HTTP request."""
+    """Answer to an HTTP request."""
 
     status: int
     headers: dict[str, str]  # names in lower case
@@ -41,33 +40,33 @@ class Answer:
 
     @property
     def kind(self) -> str | None:
-        """Of the refusal."""
+        """Kind of the refusal."""
         return json.loads(self.body)["error"]["kind"] if self.status >= 400 else None
 
 
 class LiveServer:
-    """What tests need of it: its address, and a hand inside."""
+    """Address of the server, and access to its event loop."""
 
     def __init__(self, app: FastAPI, port: int) -> None:
         self.app, self.port = app, port
 
     @property
-    def desk(self) -> SessionRegistry:
-        return self.app.state.desk
+    def sessions(self) -> SessionRegistry:
+        return self.app.state.sessions
 
     @property
-    def peers(self) -> Connections:
-        return self.app.state.peers
+    def connections(self) -> Connections:
+        return self.app.state.connections
 
     def inside(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run a coroutine function on the server's event loop."""
         return asyncio.run_coroutine_threadsafe(_awaited(work), self.app.state.loop).result(_LONG_S)
 
     def open(self, portrait: Any = None) -> Session:
-        """A session, with a portrait on stage."""
+        """Open a session, with a portrait."""
 
         async def begin() -> Session:
-            session = self.desk.open(None)
+            session = self.sessions.open(None)
             if portrait is not None:
                 await session.run_on_worker(lambda stream: stream.set_portrait(portrait, 0))
             return session
@@ -78,12 +77,12 @@ class LiveServer:
         """End a session as its owner would."""
 
         async def end() -> None:
-            self.desk.close(session, "test")
+            self.sessions.close(session, "test")
 
         self.inside(end)
 
     def tasks(self) -> set[str]:
-        """Names of the coroutines that run on the server's event loop."""
+        """Return names of the coroutines that run on the server's event loop."""
 
         async def names() -> set[str]:
             every = asyncio.all_tasks() - {asyncio.current_task()}
@@ -91,10 +90,10 @@ class LiveServer:
 
         return self.inside(names)
 
-    def ask(
+    def request(
         self, method: str, path: str, body: str | bytes = b"", *, key: str = "", media_type: str = "", **headers: str
     ) -> Answer:
-        """An HTTP request; blocks."""
+        """Send an HTTP request and wait for its answer."""
         given = {"Authorization": f"Bearer {key}"} if key else {}
         given |= {"Content-Type": media_type} if media_type else {}
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_LONG_S)
@@ -115,7 +114,7 @@ async def _awaited(work: Callable[[], Awaitable[Any]]) -> Any:
 def live_server(
     engine: Engine, folder: Path, *, live: LiveConfig | None = None, server: ServerConfig | None = None
 ) -> Iterator[LiveServer]:
-    """Runs in threads of its own until the block ends."""
+    """Run a server in threads of its own until the block ends."""
     worker = Worker(lambda _: engine, center_fallback=True, live=live, limits=server)
     app = _app(worker, folder, live, server)
     runner = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="warning", ws="none"))
@@ -134,27 +133,23 @@ def _app(worker: Worker, folder: Path, live: LiveConfig | None, server: ServerCo
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.loop = asyncio.get_running_loop()
-        desk = app.state.desk = SessionRegistry(worker, folder, live=live, server=server)
-        app.state.peers = Connections(desk)
+        sessions = app.state.sessions = SessionRegistry(worker, folder, live=live, server=server)
+        app.state.connections = Connections(sessions)
         worker.start()
         yield
-        await app.state.peers.close_all()
-        desk.close_all("the server is shutting down")
+        await app.state.connections.close_all()
+        sessions.close_all("the server is shutting down")
         await asyncio.to_thread(worker.stop)
 
     app = FastAPI(lifespan=lifespan)
-    app.state.doors = Auth(None)
-    app.include_router(webrtc.routes)
-
-    @app.exception_handler(RefusedError)
-    async def refused(request: Request, error: RefusedError) -> JSONResponse:
-        return JSONResponse(error.body(), error.status)
-
+    app.state.auth = Auth(None)
+    app.include_router(webrtc.router)
+    add_error_handlers(app)
     return app
 
 
 def wait_until(condition: Callable[[], Any], limit_s: float = _LONG_S) -> None:
-    """Look again and again; fails if it never comes true."""
+    """Wait for a condition; fails after ``limit_s``."""
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -1,4 +1,4 @@
-"""The app: routes, the page, and the order in which everything starts and ends."""
+"""The FastAPI app: routes, the page, middleware, and startup and shutdown of everything behind them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from personalive import __version__
 from personalive.errors import PersonaLiveError
 from personalive.live.config import LiveConfig
 from personalive.live.errors import RefusedError
 from personalive.live.worker import Worker
+from personalive.server import routes
 from personalive.server.auth import Auth
 from personalive.server.config import ServerConfig
-from personalive.server.errors import STATUS
+from personalive.server.errors import error_response
 from personalive.server.jobs import JobQueue
-from personalive.server.routes import jobs as job_routes
-from personalive.server.routes import media as material
-from personalive.server.routes import sessions as routes
-from personalive.server.routes import webrtc
+from personalive.server.schemas import ErrorAnswer, Message
 from personalive.server.sessions import SessionRegistry
 from personalive.server.webrtc.connections import Connections
 from personalive.server.websocket import refuse
@@ -44,59 +44,68 @@ _HEADERS = {  # of every answer
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_READABLE_HEADERS = ("Location", "Link", "Accept-Patch", "Retry-After")  # by pages of other origins
+_REFUSED: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer, "description": "Refused."}}
 
 
 def create_app(
-    worker: Worker, doors: Auth, *, live: LiveConfig | None = None, server: ServerConfig | None = None
+    worker: Worker, auth: Auth, *, live: LiveConfig | None = None, server: ServerConfig | None = None
 ) -> FastAPI:
-    """The server around a worker that has not been started yet."""
+    """Build the server's app around a worker that has not been started yet."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
-            desk = app.state.desk = SessionRegistry(worker, Path(folder), live=live, server=server)
-            peers = app.state.peers = Connections(desk)
-            jobs = app.state.jobs = JobQueue(worker, Path(folder), desk.server)
+            sessions = app.state.sessions = SessionRegistry(worker, Path(folder), live=live, server=server)
+            connections = app.state.connections = Connections(sessions)
+            jobs = app.state.jobs = JobQueue(worker, Path(folder), sessions.server)
             worker.start()
-            tasks = [asyncio.create_task(work()) for work in (desk.watch, jobs.watch, jobs.work)]
+            tasks = [asyncio.create_task(work()) for work in (sessions.watch, jobs.watch, jobs.run)]
             try:
                 yield
             finally:
-                desk.close_all("the server is shutting down")
-                jobs.stop()
-                await peers.close_all()
+                sessions.close_all("the server is shutting down")
+                jobs.close_all()
+                await connections.close_all()
                 await asyncio.to_thread(worker.stop)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    app = FastAPI(title="PersonaLive", version=__version__, lifespan=lifespan, redoc_url=None)
-    app.state.doors = doors
-    app.include_router(routes.routes)
-    app.include_router(material.routes)
-    app.include_router(job_routes.routes)
-    app.include_router(webrtc.routes)
-    _answer_errors(app)
-    _guard(app, doors)
-    _serve_page(app)
+    app = FastAPI(title="PersonaLive", version=__version__, lifespan=lifespan, redoc_url=None, responses=_REFUSED)
+    app.state.auth = auth
+    for router in routes.ROUTERS:
+        app.include_router(router)
+    add_error_handlers(app)
+    _add_middleware(app, auth)
+    _add_page(app)
+
+    @app.webhooks.post("message", response_model=None)
+    def message(body: Message) -> None:
+        """Text message that the server sends over a WebSocket of a session."""
+
     return app
 
 
-def _answer_errors(app: FastAPI) -> None:
-    """Every error in one shape."""
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error in one shape, over HTTP and over WebSockets that are not open yet."""
 
     @app.exception_handler(PersonaLiveError)
-    async def refused(request: Request, error: PersonaLiveError) -> JSONResponse:
+    async def refused(connection: HTTPConnection, error: PersonaLiveError) -> JSONResponse | None:
         known = error if isinstance(error, RefusedError) else RefusedError("unusable_input", str(error))
-        return _answer(known)
+        if isinstance(connection, WebSocket):
+            return await refuse(connection, known)
+        return error_response(known)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _answer(_misunderstood(error.errors()[0]))
-
     @app.exception_handler(WebSocketRequestValidationError)
-    async def invalid_socket(socket: WebSocket, error: WebSocketRequestValidationError) -> None:
-        await refuse(socket, _misunderstood(error.errors()[0]))
+    async def invalid(
+        connection: HTTPConnection, error: RequestValidationError | WebSocketRequestValidationError
+    ) -> JSONResponse | None:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = "the body must be a JSON object" if place == "body" else f"{place}: {first['msg']}"
+        return await refused(connection, RefusedError("bad_request", message))
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
@@ -105,50 +114,46 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse(body, error.status_code, headers=error.headers)
 
 
-def _misunderstood(first: dict[str, Any]) -> RefusedError:
-    place = ".".join(str(part) for part in first["loc"])
-    return RefusedError("bad_request", f"{place}: {first['msg']}")
-
-
-def _answer(error: RefusedError) -> JSONResponse:
-    wait_s = error.more.get("retry_after_s")
-    headers = {} if wait_s is None else {"Retry-After": str(max(1, round(wait_s)))}
-    return JSONResponse(error.body(), STATUS[error.kind], headers=headers)
-
-
-def _guard(app: FastAPI, doors: Auth) -> None:
-    """Origin and rate before every route, headers and a typed answer after."""
+def _add_middleware(app: FastAPI, auth: Auth) -> None:
+    """Check origin, rate and body before every route, and add headers after; CORS around both."""
 
     @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         try:
-            doors.check_origin(request)
+            auth.check_origin(request)
             if request.url.path.startswith("/api/"):
-                doors.check_rate(request)
-                doors.check_body(request)
+                auth.check_rate(request)
+                auth.check_body(request)
             response = await call_next(request)
         except RefusedError as error:
-            response = _answer(error)
+            response = error_response(error)
         except Exception as error:  # noqa: BLE001 (the client gets a typed answer, the log the traceback)
             _LOG.exception("a request failed", exc_info=error)
-            response = _answer(RefusedError("internal", "an unexpected fault of the server; see its log"))
+            response = error_response(RefusedError("internal", "an unexpected fault of the server; see its log"))
         is_docs = request.url.path in ("/docs", "/openapi.json")  # its page comes from elsewhere
         for name, value in _HEADERS.items():
             if not is_docs:
                 response.headers.setdefault(name, value)
         return response
 
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=auth.origins,
+        allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+        allow_headers=("Authorization",),  # and Content-Type, which it always allows
+        expose_headers=_READABLE_HEADERS,
+    )
 
-def _serve_page(app: FastAPI) -> None:
-    pages: dict[str, Any] = {"/": "index.html", "/view": "view.html"}
-    for path, name in pages.items():
-        app.add_api_route(path, _page(STATIC / name), include_in_schema=False)
+
+def _add_page(app: FastAPI) -> None:
+    for path, name in {"/": "index.html", "/view": "view.html"}.items():
+        app.add_api_route(path, _file_route(STATIC / name), include_in_schema=False)
     for kind, suffix in (("text/javascript", ".js"), ("image/svg+xml", ".svg"), ("text/css", ".css")):
         mimetypes.add_type(kind, suffix)  # some machines' registries have others, which browsers refuse
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
 
 
-def _page(path: Path) -> Callable[[], Awaitable[FileResponse]]:
+def _file_route(path: Path) -> Callable[[], Awaitable[FileResponse]]:
     async def page() -> FileResponse:
         return FileResponse(path, media_type="text/html")
 

@@ -1,4 +1,4 @@
-"""Who gets in: tokens, keys, origins, rates. Every check raises ``RefusedError``."""
+"""Access checks: tokens, keys, hosts, origins, request rates and body lengths. Each raises ``RefusedError``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -16,19 +15,13 @@ from personalive.live.frames import Clock
 from personalive.server.config import ServerConfig
 
 PROTOCOL, _KEY_PREFIX = "personalive.v1", "key."
-_CLIENTS = 4096  # remembered at once for the rate
+_MAX_CLIENTS = 4096  # whose rate is remembered
 _MAX_DIGITS = 12  # of a stated length
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
-class Owned(Protocol):
-    """What has a key of its own."""
-
-    key: str
-
-
 class Auth:
-    """The server's token, the origins it serves, and how often each client may knock."""
+    """Access rules of a server: its token, the origins that may use it, and each client's request rate."""
 
     def __init__(
         self,
@@ -43,38 +36,40 @@ class Auth:
             token: None where anyone who reaches the server may use it (localhost).
             origins: pages besides the server's own that may use it, as ``https://host:port``.
         """
-        self.token, self._origins = token, {origin.rstrip("/") for origin in origins}
+        self.token, self.origins = token, frozenset(origin.rstrip("/") for origin in origins)
         self._config, self._clock = config or ServerConfig(), clock
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, and as of when
 
     def check_origin(self, connection: HTTPConnection) -> None:
-        """A browser's page must be the server's own, and its host one that we serve (against DNS rebinding)."""
+        """Refuse pages of other origins, and hosts that a local server does not have (against DNS rebinding)."""
+        # Ours, since TrustedHostMiddleware answers in plain text and closes WebSockets without a message, and
+        # CORSMiddleware lets requests of foreign pages, and all WebSockets, through.
         host = connection.headers.get("host", "")
         if self.token is None and _host_name(host) not in LOCAL_NAMES:
             raise RefusedError("wrong_origin", f"this server is for this machine only, not for {host or 'no host'}")
         origin = connection.headers.get("origin")
-        if origin is None or origin.partition("://")[2] == host or origin.rstrip("/") in self._origins:
+        if origin is None or origin.partition("://")[2] == host or origin in self.origins:
             return
         raise RefusedError(
             "wrong_origin", f"pages of {origin} may not use this server: start it with --origin {origin}"
         )
 
     def check_rate(self, connection: HTTPConnection) -> None:
-        """A bucket per client: a burst, then so many a second."""
+        """Take a token from the client's bucket: a burst, then a sustained rate."""
         client, now = connection.client.host if connection.client else "", self._clock()
         left, since = self._clients.pop(client, (float(self._config.request_burst), now))
         left = min(left + (now - since) * self._config.requests_per_s, self._config.request_burst)
         self._clients[client] = (max(left - 1, 0.0), now)
-        while len(self._clients) > _CLIENTS:
+        while len(self._clients) > _MAX_CLIENTS:
             self._clients.popitem(last=False)
         if left < 1:
             wait_s = (1 - left) / self._config.requests_per_s
             raise RefusedError("rate_limited", "too many requests: wait a moment", retry_after_s=round(wait_s, 2))
 
     def check_body(self, connection: HTTPConnection) -> None:
-        """Frameworks read a JSON body whole before anyone is asked who sends it: it must say that it is short.
+        """Refuse long JSON bodies by their stated length: FastAPI reads them whole before it checks keys.
 
-        Uploads and offers are read by our own routes, piece by piece.
+        Uploads and SDP offers are read by our own routes, piece by piece.
         """
         path, headers = connection.url.path, connection.headers
         if connection.scope.get("method") not in ("POST", "PATCH") or "/whip" in path or "/whep" in path:
@@ -85,31 +80,25 @@ class Auth:
         if len(stated) > _MAX_DIGITS or int(stated) > self._config.message_bytes:
             raise RefusedError("too_large", f"the body may have {self._config.message_bytes} bytes")
 
-    def check_token(self, connection: HTTPConnection) -> None:
-        """The server's token, where there is one."""
-        if self.token is not None and not same(_bearer(connection), self.token):
+    def check_token(self, given: str) -> None:
+        """Refuse all but the server's token, where there is one."""
+        if self.token is not None and not same(given, self.token):
             raise RefusedError("wrong_token", "the server's token is missing or wrong: use the link that it printed")
 
-    @staticmethod
-    def check_key(connection: HTTPConnection, owned: Owned, *also: str) -> None:
-        """The key of a session or job, or one of the others that will do."""
-        given = _bearer(connection) or offered_key(connection)
-        if not any(same(given, key) for key in (owned.key, *also)):
-            raise RefusedError("wrong_token", "the key is missing or wrong")
+
+def check_key(given: str, *keys: str) -> None:
+    """Refuse all but ``keys`` of a session or job."""
+    if not any(same(given, key) for key in keys):
+        raise RefusedError("wrong_token", "the key is missing or wrong")
 
 
-def same(given: str, wanted: str) -> bool:
-    """Compared in a time that tells nothing of where they differ."""
-    return secrets.compare_digest(given.encode(), wanted.encode())
+def same(given: str, expected: str) -> bool:
+    """Compare secrets in constant time."""
+    return secrets.compare_digest(given.encode(), expected.encode())
 
 
-def _bearer(connection: HTTPConnection) -> str:
-    kind, _, value = connection.headers.get("authorization", "").partition(" ")
-    return value.strip() if kind.lower() == "bearer" else ""
-
-
-def offered_key(connection: HTTPConnection) -> str:
-    """The key among a WebSocket's subprotocols; empty where there is none."""
+def subprotocol_key(connection: HTTPConnection) -> str:
+    """Return the key among a WebSocket's subprotocols; empty where there is none."""
     offered = connection.headers.get("sec-websocket-protocol", "").split(",")
     keys = [name.strip().removeprefix(_KEY_PREFIX) for name in offered if name.strip().startswith(_KEY_PREFIX)]
     return keys[0] if keys else ""

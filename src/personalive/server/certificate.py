@@ -1,4 +1,4 @@
-"""A certificate of our own making, so that a phone's browser allows the camera."""
+"""Self-signed certificates, so that a phone's browser allows the camera."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DAYS = 30
 
 
 def self_signed(folder: Path, host: str) -> tuple[Path, Path]:
-    """Certificate and private key for ``host`` and this machine's names, as PEM files in ``folder``.
+    """Write a new certificate and private key for ``host`` and this machine's names as PEM files in ``folder``.
 
-    The key is readable by its owner alone, and both are made anew at each start.
+    Only the owner can read the key.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "PersonaLive on this machine")])

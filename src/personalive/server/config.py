@@ -14,8 +14,8 @@ class ServerConfig(WorkerConfig):
 
     host: str = "127.0.0.1"
     port: int = 7860
-    ticket_s: float = 30.0  # a place in line not asked for again for so long is lost
-    waiting_places: int = 20
+    ticket_s: float = 30.0  # a ticket not used for so long is dropped
+    waiting_places: int = 20  # tickets at once
     retry_after_s: float = 2.0
     portrait_bytes: int = 30_000_000
     portrait_pixels: int = 50_000_000
@@ -24,15 +24,15 @@ class ServerConfig(WorkerConfig):
     frame_bytes: int = 2_000_000
     frame_pixels: int = 4_000_000
     message_bytes: int = 4_096  # of a text message, or a JSON body
-    upload_s: float = 120.0  # a body not here after so long is refused
+    upload_s: float = 120.0  # an upload that takes longer is refused
     jpeg_quality: int = 88  # 0..100
-    waiting_jobs: int = 8  # films asked for and not begun
-    job_s: float = 3600.0  # a finished film is kept so long, and a job nobody starts
+    waiting_jobs: int = 8  # jobs that have not finished, besides the one that runs
+    job_s: float = 3600.0  # a finished job is kept so long, and one that is never started
     requests_per_s: float = 20.0  # of one client, sustained, frames not counted
     request_burst: int = 60
     ice_servers: tuple[str, ...] = ()  # stun:HOST:PORT, turn:USER:PASSWORD@HOST:PORT; empty: own addresses alone
     sdp_bytes: int = 65_536  # of a WebRTC offer
     negotiate_s: float = 10.0  # an offer not answered after so long is refused
-    connect_s: float = 30.0  # a WebRTC peer that is not connected after so long is closed
+    connect_s: float = 30.0  # a WebRTC connection not established after so long is closed
     webrtc_viewers: int = 4  # by WHEP, of one session: each costs an encoder
-    repeat_s: float = 1.0  # a viewer by WHEP is sent the last frame again after so long, lest its player gives up
+    repeat_s: float = 1.0  # the last frame is repeated to WHEP viewers after so long, so that players do not time out

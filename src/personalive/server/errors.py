@@ -1,8 +1,10 @@
-"""HTTP status of each kind of refusal (docs/protocol.md)."""
+"""HTTP answers of refused requests: the status of each kind, one body for all (docs/protocol.md)."""
 
 from __future__ import annotations
 
-from personalive.live.errors import ErrorKind
+from fastapi.responses import JSONResponse
+
+from personalive.live.errors import ErrorKind, RefusedError
 
 STATUS: dict[ErrorKind, int] = {
     "bad_request": 400,
@@ -16,3 +18,10 @@ STATUS: dict[ErrorKind, int] = {
     "server_full": 503,
     "not_ready": 503,
 }
+
+
+def error_response(error: RefusedError) -> JSONResponse:
+    """Return the answer to a refused request, with ``Retry-After`` where waiting helps."""
+    wait_s = error.more.get("retry_after_s")
+    headers = {} if wait_s is None else {"Retry-After": str(max(1, round(wait_s)))}
+    return JSONResponse(error.body(), STATUS[error.kind], headers=headers)

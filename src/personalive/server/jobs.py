@@ -1,4 +1,4 @@
-"""Films made beside the live sessions: one at a time, by ``animate``, its calls in turn with theirs on the worker."""
+"""Videos made beside the live sessions, one at a time: ``animate``, with each engine call queued on the worker."""
 
 from __future__ import annotations
 
@@ -28,36 +28,39 @@ from personalive.server.config import ServerConfig
 
 _LOG = logging.getLogger(__name__)
 JobState = Literal["open", "waiting", "running", "done", "failed", "cancelled"]
-_LOOK_S = 1.0
-_OURS = ("contact_sheet",)  # options that name files of the server
+_CHECK_S = 1.0
+SERVER_OPTIONS = ("contact_sheet", "center_fallback")  # of ``AnimateOptions``, not for clients to set
 
 
-class TurnEngine(Engine):
-    """The worker's engine for another thread: each call waits for its turn on the worker's."""
+class WorkerEngine(Engine):
+    """The worker's engine for another thread: every call runs on the worker, between chunks of the sessions.
+
+    ``Engine.stream`` needs no method here: it calls ``start``, ``step`` and ``flush``.
+    """
 
     def __init__(self, worker: Worker, engine: Engine) -> None:
         self.__dict__.update(engine.__dict__)
         self._worker = worker
 
     def start(self, portrait: np.ndarray, **options: Any) -> StreamState:
-        """As ``Engine.start``."""
-        return self._by_turn(lambda: Engine.start(self, portrait, **options))
+        """Run ``Engine.start`` on the worker."""
+        return self._submit(lambda: Engine.start(self, portrait, **options))
 
     def encode_motion(self, frames: np.ndarray) -> Motion:
-        """As ``Engine.encode_motion``."""
-        return self._by_turn(lambda: Engine.encode_motion(self, frames))
+        """Run ``Engine.encode_motion`` on the worker."""
+        return self._submit(lambda: Engine.encode_motion(self, frames))
 
     def step(self, state: StreamState, window: np.ndarray | Motion, *args: Any, **options: Any):
-        """As ``Engine.step``."""
-        return self._by_turn(lambda: Engine.step(self, state, window, *args, **options))
+        """Run ``Engine.step`` on the worker."""
+        return self._submit(lambda: Engine.step(self, state, window, *args, **options))
 
     def flush(self, state: StreamState) -> Iterator[Tensor]:
-        """As ``Engine.flush``, a turn for each chunk."""
+        """Run ``Engine.flush`` on the worker, one call per chunk."""
         chunks = Engine.flush(self, state)
-        while (chunk := self._by_turn(lambda: next(chunks, None))) is not None:
+        while (chunk := self._submit(lambda: next(chunks, None))) is not None:
             yield chunk
 
-    def _by_turn(self, work: Callable[[], Any]) -> Any:
+    def _submit(self, work: Callable[[], Any]) -> Any:
         try:
             return self._worker.submit(work).result()
         except CancelledError:
@@ -66,10 +69,10 @@ class TurnEngine(Engine):
 
 @dataclass(eq=False)
 class Job:
-    """One film: what was sent, how far it is, what came of it."""
+    """One video: its inputs, progress and result."""
 
     folder: Path
-    born_s: float
+    created_s: float
     id: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     key: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     options: dict[str, Any] = field(default_factory=dict)
@@ -83,12 +86,12 @@ class Job:
     cancelled: bool = False
 
     @property
-    def film(self) -> Path:
-        """Where it is made."""
-        return self.folder / "film.mp4"
+    def video(self) -> Path:
+        """Path of the result."""
+        return self.folder / "video.mp4"
 
     def to_dict(self) -> dict[str, Any]:
-        """As in docs/protocol.md."""
+        """Return the state as in docs/protocol.md."""
         progress = self.progress
         left_s = None
         if progress is not None and progress.total is not None and self.state == "running":
@@ -106,12 +109,12 @@ class Job:
         }
 
 
-class _StoppedError(Exception):
-    """Ends ``animate`` from its progress call."""
+class _CancelledJobError(Exception):
+    """Ends ``animate`` from its progress callback."""
 
 
 class JobQueue:
-    """Takes jobs, makes their films one after another, and forgets them in time. Event loop only."""
+    """Queue of jobs, run one after another and removed when they expire. Event loop only."""
 
     def __init__(self, worker: Worker, folder: Path, config: ServerConfig, clock: Clock = time.monotonic) -> None:
         self._worker, self._folder, self._config, self._clock = worker, folder, config, clock
@@ -119,22 +122,22 @@ class JobQueue:
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
 
     def open(self, options: Mapping[str, Any]) -> Job:
-        """A job that waits for its portrait and clip.
+        """Create a job, which takes its portrait and clip next.
 
         Raises:
             RefusedError: unusable options, or too many jobs.
         """
-        checked = _checked(options)
+        _check_options(options)
         if sum(job.ended_s is None for job in self._jobs.values()) > self._config.waiting_jobs:
-            raise RefusedError("server_full", "too many films are waiting: try again later", retry_after_s=30.0)
+            raise RefusedError("server_full", "too many videos are waiting: try again later", retry_after_s=30.0)
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
-        job = Job(folder, self._clock(), options={**checked, "center_fallback": self._worker.center_fallback})
+        job = Job(folder, self._clock(), options={**options, "center_fallback": self._worker.center_fallback})
         self._jobs[job.id] = job
         return job
 
     def find(self, ident: str) -> Job:
-        """The job of that name.
+        """Return the job with this id.
 
         Raises:
             RefusedError: there is none any more.
@@ -143,14 +146,13 @@ class JobQueue:
             raise RefusedError("not_found", "no such job: it has expired, or the address is wrong")
         return self._jobs[ident]
 
-    def begin(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
         """Queue a job whose portrait and clip are here.
 
         Raises:
-            RefusedError: something is missing, or it has begun already.
+            RefusedError: something is missing, or it has been started before.
         """
-        if job.state != "open":
-            raise RefusedError("bad_request", f"the job is {job.state}: open another one")
+        check_open(job)
         if job.portrait is None or job.clip is None:
             missing = "portrait" if job.portrait is None else "clip"
             raise RefusedError("bad_request", f"no {missing} yet: send one first")
@@ -158,51 +160,51 @@ class JobQueue:
         self._queue.put_nowait(job)
 
     def close(self, job: Job) -> None:
-        """Cancel it where it is under way, and remove all of it."""
+        """Cancel a job and remove its files."""
         job.cancelled = True
         self._jobs.pop(job.id, None)
-        if job.state != "running":  # else ``work`` does it
-            self._remove(job)
+        if job.state != "running":  # else ``run`` removes it
+            _remove(job)
 
-    async def work(self) -> None:
-        """Make films until cancelled."""
+    def close_all(self) -> None:
+        """Cancel all jobs."""
+        for job in list(self._jobs.values()):
+            self.close(job)
+
+    async def run(self) -> None:
+        """Run jobs until cancelled."""
         while True:
             job = await self._queue.get()
             if job.cancelled:
                 continue
             job.state = "running"
             try:
-                await asyncio.to_thread(self._make, job)
+                await asyncio.to_thread(self._animate, job)
             except asyncio.CancelledError:
                 job.cancelled = True
                 raise
             finally:
                 job.ended_s = self._clock()
                 if job.cancelled:
-                    self._remove(job)
+                    _remove(job)
 
     async def watch(self) -> None:
-        """Forget what is too old, until cancelled."""
+        """Remove expired jobs, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_CHECK_S)
             now = self._clock()
             for job in list(self._jobs.values()):
-                since = job.born_s if job.state == "open" else job.ended_s
+                since = job.created_s if job.state == "open" else job.ended_s
                 if since is not None and now - since > self._config.job_s:
                     self.close(job)
 
-    def stop(self) -> None:
-        """End what is under way."""
-        for job in list(self._jobs.values()):
-            self.close(job)
+    def _animate(self, job: Job) -> None:
+        """Make the job's video; runs on a thread of its own."""
 
-    def _make(self, job: Job) -> None:
-        """On a thread of its own."""
-
-        def advance(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             job.progress = progress
             if job.cancelled:
-                raise _StoppedError
+                raise _CancelledJobError
 
         engine = self._worker.engine
         try:
@@ -210,38 +212,39 @@ class JobQueue:
                 raise RefusedError("not_ready", self._worker.message or "the model is not loaded")
             assert job.portrait is not None
             assert job.clip is not None
-            by_turns = TurnEngine(self._worker, engine)
-            job.report = animate(job.portrait, job.clip, job.film, engine=by_turns, progress=advance, **job.options)
+            queued = WorkerEngine(self._worker, engine)
+            job.report = animate(
+                job.portrait, job.clip, job.video, engine=queued, progress=on_progress, **job.options
+            )
             job.state = "done"
-        except _StoppedError:
+        except _CancelledJobError:
             job.state = "cancelled"
         except PersonaLiveError as error:
             text = str(error)
-            for path, name in ((job.portrait, "the portrait"), (job.clip, "the clip"), (job.film, "the film")):
+            for path, name in ((job.portrait, "the portrait"), (job.clip, "the clip"), (job.video, "the video")):
                 text = text.replace(str(path), name)
             kind = "internal" if isinstance(error, DeviceError) else "unusable_input"
             job.state, job.error = "failed", RefusedError(kind, text)
-        except Exception as error:  # noqa: BLE001 (the films after this one are still to be made)
-            _LOG.exception("a film failed", exc_info=error)
+        except Exception as error:  # noqa: BLE001 (later jobs must still run)
+            _LOG.exception("a job failed", exc_info=error)
             job.state, job.error = "failed", RefusedError("internal", "an unexpected fault of the server")
 
-    @staticmethod
-    def _remove(job: Job) -> None:
-        shutil.rmtree(job.folder, ignore_errors=True)
+
+def check_open(job: Job) -> None:
+    """Refuse changes of a job that has been started."""
+    if job.state != "open":
+        raise RefusedError("bad_request", f"the job is {job.state}: open another one")
 
 
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of ``animate`` that a client may set.
+def _remove(job: Job) -> None:
+    shutil.rmtree(job.folder, ignore_errors=True)
 
-    Raises:
-        RefusedError: one that it may not, or an unusable value.
-    """
-    known = {name: value for name, value in asdict(AnimateOptions()).items() if name not in _OURS}
-    known.pop("center_fallback")
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = [name for name in asdict(AnimateOptions()) if name not in SERVER_OPTIONS]
     if unknown := [name for name in options if name not in known]:
         raise RefusedError("bad_request", f"unknown option {unknown[0]!r}: there are {', '.join(known)}")
     try:
         AnimateOptions(**options)
     except (InputError, TypeError) as error:
         raise RefusedError("bad_request", f"options: {error}") from None
-    return dict(options)

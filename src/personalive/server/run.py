@@ -1,7 +1,8 @@
-"""From options to a running server."""
+"""The server as a process: options checked, uvicorn configured, sessions ended before their connections."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
+from fastapi import FastAPI
 
 from personalive.errors import InputError
 from personalive.live.config import LiveConfig
@@ -19,19 +21,20 @@ from personalive.server.app import create_app
 from personalive.server.auth import LOCAL_NAMES, Auth
 from personalive.server.certificate import self_signed
 from personalive.server.config import ServerConfig
-from personalive.server.serving import GracefulServer
 from personalive.server.webrtc.sdp import read_ice_server
+
+_GOODBYE_ROUNDS, _GOODBYE_ROUND_S = 50, 0.02  # longest wait for clients to read why they are disconnected
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """What `personalive serve` is asked for."""
+    """Options of `personalive serve`."""
 
     weights: str = AUTO
     model: EngineOptions = field(default_factory=EngineOptions)
     host: str = ServerConfig.host
     port: int = ServerConfig.port
-    token: str | None = None  # None: none on localhost, else one is made
+    token: str | None = None  # None: none on localhost, else a random one
     origins: tuple[str, ...] = ()
     certificate: Path | None = None
     key: Path | None = None
@@ -44,15 +47,34 @@ class ServeOptions:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is ready to run, and the address that opens its page."""
+    """Server that is ready to run, the address of its page, and notes for the user."""
 
     run: Callable[[], None]
     address: str
     notes: list[str] = field(default_factory=list)
 
 
+class GracefulServer(uvicorn.Server):
+    """Uvicorn that ends sessions before their connections: alone it would hang up without a reason."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the sessions, give their clients a moment to read why, then shut down."""
+        registry = self._app.state.sessions
+        sessions = list(registry)
+        registry.close_all("the server is shutting down")
+        for _ in range(_GOODBYE_ROUNDS):
+            if not any(session.connections for session in sessions):
+                break
+            await asyncio.sleep(_GOODBYE_ROUND_S)
+        await super().shutdown(sockets)
+
+
 def prepare(options: ServeOptions, folder: Path) -> Server:
-    """Check all that can be checked before anything is loaded.
+    """Check all that can be checked before the model is loaded, and build the server.
 
     Args:
         folder: for a self-signed certificate.
@@ -60,20 +82,9 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     Raises:
         InputError: options that do not go together, or a port that is taken.
     """
-    local = options.host in LOCAL_NAMES
-    token = options.token or (None if local else secrets.token_urlsafe(12))
-    if (options.certificate is None) != (options.key is None):
-        raise InputError("--tls-cert and --tls-key belong together: give both, or --self-signed")
-    certificate, key = options.certificate, options.key
-    notes = []
-    if options.self_signed:
-        certificate, key = self_signed(folder, options.host)
-        notes.append("browsers warn of a self-signed certificate once: let them go on")
-    elif certificate is None and not local:
-        notes.append("without TLS browsers allow no camera from other machines: add --self-signed, or --tls-cert")
-    for path in (certificate, key):
-        if path is not None and not path.is_file():
-            raise InputError(f"{path}: no such file")
+    is_local = options.host in LOCAL_NAMES
+    token = options.token or (None if is_local else secrets.token_urlsafe(12))
+    certificate, key, notes = _tls_files(options, folder)
     for url in options.ice_servers:
         read_ice_server(url)
     _check_port(options.host, options.port)
@@ -83,9 +94,8 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
     )
-    worker = make_worker(options.weights, options.model, limits=settings)
     app = create_app(
-        worker,
+        make_worker(options.weights, options.model, limits=settings),
         Auth(token, options.origins, config=settings),
         live=LiveConfig(idle_s=options.idle_s),
         server=settings,
@@ -104,25 +114,41 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         server_header=False,
     )
     scheme = "http" if certificate is None else "https"
-    shown = _shown_host(options.host)
-    address = f"{scheme}://{shown}:{options.port}/" + (f"#token={quote(token)}" if token else "")
+    address = f"{scheme}://{_shown_host(options.host)}:{options.port}/" + (f"#token={quote(token)}" if token else "")
     return Server(GracefulServer(config, app).run, address, notes)
 
 
+def _tls_files(options: ServeOptions, folder: Path) -> tuple[Path | None, Path | None, list[str]]:
+    """Return certificate, key, and notes for the user."""
+    certificate, key = options.certificate, options.key
+    if (certificate is None) != (key is None):
+        raise InputError("--tls-cert and --tls-key belong together: give both, or --self-signed")
+    if options.self_signed:
+        note = "browsers warn of a self-signed certificate once: let them go on"
+        return *self_signed(folder, options.host), [note]
+    for path in (certificate, key):
+        if path is not None and not path.is_file():
+            raise InputError(f"{path}: no such file")
+    if certificate is None and options.host not in LOCAL_NAMES:
+        note = "without TLS browsers allow no camera from other machines: add --self-signed, or --tls-cert"
+        return None, None, [note]
+    return certificate, key, []
+
+
 def _shown_host(host: str) -> str:
-    """An address that can be opened: a server on all addresses is reached by this machine's own."""
+    """Return a host name that can be opened: this machine's own for a server on all addresses."""
     if host not in ("0.0.0.0", "::"):
         return f"[{host}]" if ":" in host else host
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing; tells which of our addresses faces outwards
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but selects the address that faces outwards
             return probe.getsockname()[0]
         except OSError:
             return socket.gethostname()
 
 
 def _check_port(host: str, port: int) -> None:
-    """Told now, before minutes of loading."""
+    """Refuse a taken port now, before minutes of loading."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Who may have a session: a limit that follows from the device's speed, and a line for those who come too late."""
+"""Registry of sessions: as many as the device's speed allows, and a queue of tickets for those who come later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from personalive.live.worker import Worker
 from personalive.server.auth import same
 from personalive.server.config import ServerConfig
 
-_LOOK_S = 0.5
+_CHECK_S = 0.5
 
 
 class SessionRegistry:
@@ -39,7 +39,7 @@ class SessionRegistry:
         self.worker, self._folder, self._clock = worker, folder, clock
         self.live, self.server = live or LiveConfig(), server or ServerConfig()
         self._sessions: dict[str, Session] = {}
-        self._line: dict[str, float] = {}  # tickets in order of arrival, and when each was last asked for
+        self._tickets: dict[str, float] = {}  # in order of arrival, with the time of the last request
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -49,30 +49,29 @@ class SessionRegistry:
 
     @property
     def waiting(self) -> int:
-        """People in line."""
-        return len(self._line)
+        """Number of clients in the queue."""
+        return len(self._tickets)
 
     def open(self, ticket: str | None, *, seed: int = 0, view_key: str | None = None) -> Session:
-        """A new session.
+        """Create a session.
 
         Args:
-            ticket: the place in line that was given before.
+            ticket: of an earlier refusal, which keeps the place in the queue.
             view_key: of an earlier session, so that a link to its view shows this one; None makes a new one.
 
         Raises:
-            RefusedError: the model is not ready, or no session is free; then with a place in line.
+            RefusedError: the model is not ready, or no session is free; then with a ticket.
         """
-        worker, wait = self.worker, {"retry_after_s": self.server.retry_after_s}
+        worker = self.worker
         if worker.state != "ready":
-            raise RefusedError("not_ready", worker.message or "the server is not ready", **wait)
-        self._forget_absent()
-        line = list(self._line)
-        ahead = line.index(ticket) if ticket in self._line else len(line)
-        free = worker.session_limit - len(self)
-        if ahead >= free:
-            raise self._full(ticket, ahead)
+            message = worker.message or "the server is not ready"
+            raise RefusedError("not_ready", message, retry_after_s=self.server.retry_after_s)
+        self._drop_stale_tickets()
+        ahead = list(self._tickets).index(ticket) if ticket in self._tickets else len(self._tickets)
+        if ahead >= worker.session_limit - len(self):
+            raise self._queued(ticket, ahead)
         if ticket is not None:
-            self._line.pop(ticket, None)
+            self._tickets.pop(ticket, None)
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         session = Session(
@@ -88,7 +87,7 @@ class SessionRegistry:
         return session
 
     def find(self, ident: str) -> Session:
-        """The session of that name.
+        """Return the session with this id.
 
         Raises:
             RefusedError: there is none, or it has ended.
@@ -99,7 +98,7 @@ class SessionRegistry:
         return session
 
     def find_view(self, key: str) -> Session:
-        """The newest session with that view key.
+        """Return the newest session with this view key.
 
         Raises:
             RefusedError: there is none now.
@@ -110,7 +109,7 @@ class SessionRegistry:
         raise RefusedError("not_found", "nothing to view: no session with this key runs now")
 
     def close(self, session: Session, reason: str) -> None:
-        """End a session; what was uploaded to it is gone."""
+        """End a session and remove its uploads."""
         session.end(reason)
         self._sessions.pop(session.id, None)
         shutil.rmtree(session.folder, ignore_errors=True)
@@ -121,15 +120,15 @@ class SessionRegistry:
             self.close(session, reason)
 
     async def watch(self) -> None:
-        """Look after everything until cancelled: a dead worker, sessions nobody is at, places nobody asks for."""
+        """Restart a dead worker, end unused sessions and drop stale tickets, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_S)
-            self.look()
+            await asyncio.sleep(_CHECK_S)
+            self.check()
 
-    def look(self) -> None:
-        """One round of ``watch``."""
+    def check(self) -> None:
+        """Run one round of ``watch``."""
         self.worker.check()
-        self._forget_absent()
+        self._drop_stale_tickets()
         now = self._clock()
         for session in self:
             if session.connections:
@@ -139,23 +138,24 @@ class SessionRegistry:
             elif now - session.seen_s > self.live.idle_s:
                 self.close(session, "nobody was connected any more")
 
-    def _full(self, ticket: str | None, ahead: int) -> RefusedError:
-        limit, told = self.worker.session_limit, {"retry_after_s": self.server.retry_after_s}
-        if ticket not in self._line and len(self._line) >= self.server.waiting_places:
-            return RefusedError("server_full", "all sessions are taken, and so are all places in line", **told)
-        ticket = ticket if ticket in self._line and ticket is not None else secrets.token_urlsafe(12)
-        self._line[ticket] = self._clock()
-        people = "session is" if limit == 1 else "sessions are"
+    def _queued(self, ticket: str | None, ahead: int) -> RefusedError:
+        """Return the refusal of a client with ``ahead`` before it, and a ticket if the queue has room."""
+        limit, wait_s = self.worker.session_limit, self.server.retry_after_s
+        if ticket is None or ticket not in self._tickets:
+            if len(self._tickets) >= self.server.waiting_places:
+                message = "all sessions are taken, and so are all places in line"
+                return RefusedError("server_full", message, retry_after_s=wait_s)
+            ticket = secrets.token_urlsafe(12)
+        self._tickets[ticket] = self._clock()
+        are_open = "session is" if limit == 1 else "sessions are"
         return RefusedError(
             "server_full",
-            f"all that this device can serve at once ({limit} {people} open): you are number {ahead + 1} in line",
+            f"all that this device can serve at once ({limit} {are_open} open): you are number {ahead + 1} in line",
             ticket=ticket,
             position=ahead + 1,
-            **told,
+            retry_after_s=wait_s,
         )
 
-    def _forget_absent(self) -> None:
+    def _drop_stale_tickets(self) -> None:
         now = self._clock()
-        for ticket, seen in list(self._line.items()):
-            if now - seen > self.server.ticket_s:
-                del self._line[ticket]
+        self._tickets = {ticket: seen for ticket, seen in self._tickets.items() if now - seen <= self.server.ticket_s}

@@ -1,14 +1,14 @@
-"""Bodies of requests into files of our own naming, within limits, whole or not at all."""
+"""Uploads: bodies of requests written to files with names of our own, within limits, whole or not at all."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
 from personalive.errors import InputError
@@ -17,9 +17,22 @@ from personalive.media import load_still
 from personalive.media.config import MediaConfig
 from personalive.server.config import ServerConfig
 
+T = TypeVar("T")
 
-async def receive(request: Request, folder: Path, limit_bytes: int, what: str) -> Path:
-    """The body as a new file in ``folder``.
+
+def binary_body(*media_types: str) -> dict[str, Any]:
+    """Describe a body that the route reads by itself, for OpenAPI."""
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"content": dict.fromkeys(media_types, schema)}}
+
+
+def text_body(media_type: str) -> dict[str, Any]:
+    """Describe a text that the route reads by itself, for OpenAPI."""
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": {"type": "string"}}}}}
+
+
+async def receive(request: Request, folder: Path, limit_bytes: int, name: str) -> Path:
+    """Write the body to a new file in ``folder``; errors call it ``name``.
 
     Raises:
         RefusedError: empty, larger than ``limit_bytes``, cut off, or too slow. Then nothing is left.
@@ -27,74 +40,53 @@ async def receive(request: Request, folder: Path, limit_bytes: int, what: str) -
     limit_s = ServerConfig.upload_s
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > limit_bytes:
-        raise _too_large(what, limit_bytes)
+        raise _too_large(name, limit_bytes)
     path = folder / secrets.token_hex(8)
     try:
         async with asyncio.timeout(limit_s):
-            count = await _write(request, path, limit_bytes, what)
+            count = await _write(request, path, limit_bytes, name)
+        if not count:
+            raise RefusedError("bad_request", f"the request has no body: send the {name} as it")
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, ClientDisconnect):
-            raise RefusedError("bad_request", f"the {what} was cut off before its end: send it again") from None
+            raise RefusedError("bad_request", f"the {name} was cut off before its end: send it again") from None
         if isinstance(error, TimeoutError):
-            raise RefusedError("bad_request", f"the {what} took more than {limit_s:.0f} s") from None
+            raise RefusedError("bad_request", f"the {name} took more than {limit_s:.0f} s") from None
         raise
-    if not count:
-        path.unlink(missing_ok=True)
-        raise RefusedError("bad_request", f"the request has no body: send the {what} as it")
     return path
 
 
-async def _write(request: Request, path: Path, limit_bytes: int, what: str) -> int:
+async def _write(request: Request, path: Path, limit_bytes: int, name: str) -> int:
     count = 0
     with path.open("xb") as file:
         async for part in request.stream():
             count += len(part)
             if count > limit_bytes:
-                raise _too_large(what, limit_bytes)
+                raise _too_large(name, limit_bytes)
             await asyncio.to_thread(file.write, part)
     return count
 
 
-def _too_large(what: str, limit_bytes: int) -> RefusedError:
-    return RefusedError("too_large", f"the {what} is larger than {limit_bytes / 1e6:.0f} MB: send a smaller one")
+def _too_large(name: str, limit_bytes: int) -> RefusedError:
+    return RefusedError("too_large", f"the {name} is larger than {limit_bytes / 1e6:.0f} MB: send a smaller one")
 
 
-async def json_object(request: Request) -> dict[str, Any]:
-    """The body as a small JSON object; empty where there is no body.
-
-    Raises:
-        RefusedError: something else, or too long.
-    """
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > ServerConfig.message_bytes:
-            raise RefusedError("too_large", f"the body may have {ServerConfig.message_bytes} bytes")
-    try:
-        values = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise RefusedError("bad_request", "the body must be a JSON object")
-    return values
-
-
-async def read_picture(path: Path, config: ServerConfig) -> Any:
-    """(H, W, 3) uint8 of an uploaded picture, which is removed.
+async def read_image(path: Path, config: ServerConfig) -> np.ndarray:
+    """Read an uploaded image (H, W, 3) uint8 RGB and remove the file.
 
     Raises:
-        RefusedError: not a usable picture, or too many pixels.
+        RefusedError: not a usable image, or too many pixels.
     """
     limits = MediaConfig(max_image_pixels=config.portrait_pixels)
     try:
-        return await named(path, "the picture", lambda: load_still(path, limits))
+        return await run_named(path, "the portrait", lambda: load_still(path, limits))
     finally:
         path.unlink(missing_ok=True)
 
 
-async def named(path: Path, what: str, work: Callable[[], Any]) -> Any:
-    """Run ``work`` beside the event loop; its errors name ``what``, never our paths.
+async def run_named(path: Path, name: str, work: Callable[[], T]) -> T:
+    """Run ``work`` on a thread; its errors call the file ``name`` instead of giving its path.
 
     Raises:
         RefusedError: instead of ``InputError``.
@@ -102,5 +94,5 @@ async def named(path: Path, what: str, work: Callable[[], Any]) -> Any:
     try:
         return await asyncio.to_thread(work)
     except InputError as error:
-        text = str(error).replace(f"{path}:", what).replace(str(path), what)
+        text = str(error).replace(f"{path}:", name).replace(str(path), name)
         raise RefusedError("unusable_input", text) from None

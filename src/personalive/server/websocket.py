@@ -1,4 +1,4 @@
-"""The WebSocket of a session: driving frames in, finished frames and messages out."""
+"""WebSocket of a session: driving frames in, finished frames and messages out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -22,30 +22,30 @@ from personalive.server.auth import PROTOCOL
 from personalive.server.config import ServerConfig
 from personalive.server.wire import pack_finished, unpack_driving
 
-Role = Literal["driver", "viewer"]
 CLOSE_REFUSED, CLOSE_ENDED = 4400, 4410
-_MAX_REFUSALS = 20  # of one socket; a client that never learns is let go
+_MAX_REFUSALS = 20  # of one socket, before it is closed
 
 
 async def refuse(socket: WebSocket, error: RefusedError) -> None:
-    """Tell why, and close."""
-    await socket.accept(subprotocol=_offered(socket))
+    """Open a socket to send the reason, and close it."""
+    await socket.accept(subprotocol=_subprotocol(socket))
     await socket.send_json(error.message())
     await socket.close(CLOSE_REFUSED, str(error)[:120])
 
 
 async def serve_socket(
-    socket: WebSocket, session: Session, role: Role, *, frames: bool, live: LiveConfig, server: ServerConfig
+    socket: WebSocket, session: Session, role: str, *, frames: bool, live: LiveConfig, server: ServerConfig
 ) -> None:
     """Serve one socket until either side ends it.
 
     Args:
-        frames: whether finished frames are wanted, or messages alone.
+        role: "driver" or "viewer".
+        frames: whether to send finished frames, or messages alone.
     """
-    await socket.accept(subprotocol=_offered(socket))
+    await socket.accept(subprotocol=_subprotocol(socket))
     session.connections += 1
-    served = _Served(socket, session, role, live, server)
-    work = [served.listen(), served.tell(), *([served.show()] if frames else [])]
+    served = _SessionSocket(socket, session, role, live, server)
+    work = [served.receive(), served.send_messages(), *([served.send_frames()] if frames else [])]
     tasks = [asyncio.create_task(part) for part in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -57,25 +57,25 @@ async def serve_socket(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
-        _look_at(task)
+        _raise_failure(task)
     if socket.application_state is WebSocketState.CONNECTED:
         await _close(socket, session.ended)
 
 
-class _Served:
-    """What one socket's three tasks share."""
+class _SessionSocket:
+    """The state that a socket's three tasks share."""
 
     def __init__(
-        self, socket: WebSocket, session: Session, role: Role, live: LiveConfig, server: ServerConfig
+        self, socket: WebSocket, session: Session, role: str, live: LiveConfig, server: ServerConfig
     ) -> None:
         self._socket, self._session, self._role = socket, session, role
-        self._live, self._server = live, server
+        self._server = server
         self._listener = session.add_listener()
         self._viewer: Viewer | None = None
         self._sequence = -1
         self._refusals = 0
-        self._under_way = AckWindow(live)
-        self._answered = asyncio.Event()
+        self._window = AckWindow(live)
+        self._acknowledged = asyncio.Event()
 
     def close(self) -> None:
         """Leave the session."""
@@ -83,49 +83,49 @@ class _Served:
         if self._viewer is not None:
             self._session.remove_viewer(self._viewer)
 
-    async def listen(self) -> None:
-        """Messages from the client, until it leaves or never learns."""
+    async def receive(self) -> None:
+        """Receive messages until the client leaves or was refused too often."""
         while self._refusals < _MAX_REFUSALS:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             try:
                 if (data := message.get("bytes")) is not None:
-                    self._take_frame(data)
+                    self._receive_frame(data)
                 elif (text := message.get("text")) is not None:
-                    self._take_text(text)
+                    self._receive_text(text)
             except RefusedError as error:
                 self._refusals += 1
                 self._listener.put(error.message())
 
-    async def tell(self) -> None:
-        """Messages to the client; returns after the last."""
+    async def send_messages(self) -> None:
+        """Send messages until the last."""
         while True:
             message = await self._listener.get()
             await self._socket.send_text(json.dumps(message, allow_nan=False))
             if message["type"] == "ended":
                 return
 
-    async def show(self) -> None:
-        """Finished frames to the client, never more than it keeps up with."""
+    async def send_frames(self) -> None:
+        """Send finished frames, never more than the client keeps up with."""
         session = self._session
         viewer = self._viewer = session.add_viewer()
         while True:
-            while not self._under_way.has_room:
-                self._answered.clear()
-                await self._answered.wait()
+            while not self._window.has_room:
+                self._acknowledged.clear()
+                await self._acknowledged.wait()
             frame = await viewer.get(session.clock)
             if frame is None:
-                await asyncio.Event().wait()  # ``tell`` ends the socket
+                await asyncio.Event().wait()  # ``send_messages`` ends the socket
                 return
             jpeg = await asyncio.to_thread(frame.jpeg, self._encode)
-            self._under_way.sent(frame.header.index, session.clock())
+            self._window.sent(frame.header.index, session.clock())
             times = replace(frame.header.times, pace_ms=1e3 * (session.clock() - frame.done_s))
             await self._socket.send_bytes(pack_finished(replace(frame.header, times=times), jpeg))
 
     # --- one message --------------------------------------------------------------------------------------
 
-    def _take_frame(self, data: bytes) -> None:
+    def _receive_frame(self, data: bytes) -> None:
         session = self._session
         if self._role != "driver":
             raise RefusedError("bad_request", "a viewer sends no frames")
@@ -140,20 +140,20 @@ class _Served:
         session.push(frame, "camera")
 
     def _check_jpeg(self, jpeg: bytes) -> None:
-        """By its header alone."""
+        """Check size and header; the frame may never have to be decoded."""
         if len(jpeg) > self._server.frame_bytes:
             raise RefusedError("too_large", f"a driving frame may have {self._server.frame_bytes / 1e6:g} MB")
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
         except ValueError:
-            raise RefusedError("unusable_input", "the driving frame is not a JPEG picture") from None
+            raise RefusedError("unusable_input", "the driving frame is not a JPEG image") from None
         if int(width) * int(height) > self._server.frame_pixels:
             limit = self._server.frame_pixels / 1e6
             raise RefusedError(
                 "too_large", f"the driving frame is {width} x {height}: {limit:g} million pixels at most"
             )
 
-    def _take_text(self, text: str) -> None:
+    def _receive_text(self, text: str) -> None:
         if len(text) > self._server.message_bytes:
             raise RefusedError("too_large", f"a message may have {self._server.message_bytes} characters")
         try:
@@ -163,15 +163,12 @@ class _Served:
         message = message if isinstance(message, dict) else {}
         kind = message.get("type")
         if kind == "ack":
-            self._answer(_number(message, "index"))
+            self._window.acknowledged(_number(message, "index"), self._session.clock())
+            self._acknowledged.set()
         elif kind == "ping":
             self._listener.put({"type": "pong", "at_ms": _number(message, "at_ms")})
         else:
             raise RefusedError("bad_request", "a message is a JSON object of type ack or ping")
-
-    def _answer(self, index: float) -> None:
-        self._under_way.acknowledged(index, self._session.clock())
-        self._answered.set()
 
     def _encode(self, image: np.ndarray) -> bytes:
         return simplejpeg.encode_jpeg(
@@ -180,7 +177,7 @@ class _Served:
 
 
 class _Jpeg:
-    """A picture that is decoded when it is needed."""
+    """Image that is decoded when it is needed."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -189,7 +186,7 @@ class _Jpeg:
         try:
             return simplejpeg.decode_jpeg(self._data, colorspace="RGB", fastdct=True)
         except ValueError as error:
-            raise InputError(f"a driving frame is a damaged JPEG picture ({error})") from None
+            raise InputError(f"a driving frame is a damaged JPEG image ({error})") from None
 
 
 def _number(message: Mapping[str, Any], name: str) -> float:
@@ -199,12 +196,12 @@ def _number(message: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _offered(socket: WebSocket) -> str | None:
+def _subprotocol(socket: WebSocket) -> str | None:
     return PROTOCOL if PROTOCOL in socket.scope.get("subprotocols", []) else None
 
 
-def _look_at(task: asyncio.Task) -> None:
-    """A socket that closes while we send is no error."""
+def _raise_failure(task: asyncio.Task) -> None:
+    """Raise a task's exception, unless the socket closed while it was sending."""
     error = task.exception() if not task.cancelled() else None
     if error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError):
         raise error

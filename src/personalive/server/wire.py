@@ -1,4 +1,4 @@
-"""Binary messages of the WebSocket, both ways (docs/protocol.md). Little-endian."""
+"""Binary messages of the WebSocket in both directions, little-endian (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DRIVING_BYTES, FINISHED_BYTES = _DRIVING.size, _FINISHED.size
 
 @dataclass(frozen=True, slots=True)
 class DrivingHeader:
-    """What precedes the JPEG of a driving frame."""
+    """Header before the JPEG of a driving frame."""
 
     sequence: int
     capture_us: int
 
 
 def unpack_driving(message: bytes) -> tuple[DrivingHeader, bytes]:
-    """Header and JPEG of a binary message from a client.
+    """Split a client's binary message into header and JPEG.
 
     Raises:
         RefusedError: not such a message.
@@ -40,12 +40,12 @@ def unpack_driving(message: bytes) -> tuple[DrivingHeader, bytes]:
 
 
 def pack_driving(header: DrivingHeader, jpeg: bytes) -> bytes:
-    """The message of a driving frame, as clients send it."""
+    """Join header and JPEG of a driving frame, as clients send it."""
     return _DRIVING.pack(MAGIC, VERSION, DRIVING, header.sequence, header.capture_us) + jpeg
 
 
 def pack_finished(header: FinishedHeader, jpeg: bytes) -> bytes:
-    """The message of a finished frame."""
+    """Join header and JPEG of a finished frame."""
     t = header.times
     packed = _FINISHED.pack(
         MAGIC,
@@ -64,7 +64,7 @@ def pack_finished(header: FinishedHeader, jpeg: bytes) -> bytes:
 
 
 def unpack_finished(message: bytes) -> tuple[FinishedHeader, bytes]:
-    """Header and JPEG of a finished frame, as clients read it.
+    """Split a finished frame into header and JPEG, as clients read it.
 
     Raises:
         ValueError: not such a message.

@@ -1,4 +1,4 @@
-"""Portraits and clips of a session: uploaded, or from the gallery (docs/protocol.md)."""
+"""Routes of portraits, clips and motion files of a session, and of the gallery (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -7,114 +7,117 @@ import secrets
 import shutil
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel
 
 from personalive.live.errors import RefusedError
 from personalive.live.players import ClipPlayer, MotionPlayer
 from personalive.live.session import Session
 from personalive.offline.motion_file import motion_clip_from_bytes, motion_file_bytes
-from personalive.server.dependencies import OwnSession, Sessions
-from personalive.server.uploads import named, read_picture, receive
+from personalive.server.dependencies import AppSessions, OwnSession
+from personalive.server.schemas import ChangeRecording, DriverAnswer, GalleryItem, PortraitAnswer, SessionState
+from personalive.server.uploads import binary_body, read_image, receive, run_named
 
 _DEMO = Path(str(resources.files("personalive"))) / "assets" / "demo"
-GALLERY = {  # name: title, kind, file
-    "portrait": ("A synthetic portrait", "portrait", _DEMO / "portrait.png"),
-    "performance": ("A synthetic performance", "clip", _DEMO / "driving.mp4"),
+_GALLERY = {
+    "portrait": (GalleryItem(name="portrait", title="A synthetic portrait", kind="portrait"), _DEMO / "portrait.png"),
+    "performance": (
+        GalleryItem(name="performance", title="A synthetic performance", kind="clip"),
+        _DEMO / "driving.mp4",
+    ),
 }
+_MOTION_FILE = "application/octet-stream"
 
-routes = APIRouter(prefix="/api")
-
-
-@routes.get("/gallery")
-def gallery() -> list[dict[str, str]]:
-    """Bundled portraits and clips."""
-    return [{"name": name, "title": title, "kind": kind} for name, (title, kind, _) in GALLERY.items()]
+router = APIRouter(prefix="/api")
 
 
-@routes.get("/gallery/{name}")
-def gallery_file(name: str) -> FileResponse:
-    """One of them."""
-    return FileResponse(_from_gallery(name)[1])
+@router.get("/gallery", tags=["Gallery"])
+async def gallery() -> list[GalleryItem]:
+    """List the bundled portraits and clips."""
+    return [item for item, _ in _GALLERY.values()]
 
 
-@routes.put("/sessions/{ident}/portrait")
+@router.get("/gallery/{name}", tags=["Gallery"], response_class=FileResponse)
+async def gallery_file(name: str) -> FileResponse:
+    """Return one of them."""
+    return FileResponse(_find_bundled(name)[1])
+
+
+@router.put("/sessions/{ident}/portrait", tags=["Media"], openapi_extra=binary_body("image/*"))
 async def put_portrait(
-    request: Request, desk: Sessions, session: OwnSession, gallery: str | None = None
-) -> dict[str, Any]:
-    """The body, a picture, becomes the portrait; the next frames show it."""
-    path = await _received(request, session, gallery, "portrait", desk.server.portrait_bytes)
-    picture = await read_picture(path, desk.server)
-    note = await session.run_on_worker(lambda stream: stream.set_portrait(picture, session.controls.seed))
-    return {"note": note, "generation": session.state()["generation"]}
+    request: Request, sessions: AppSessions, session: OwnSession, gallery: str | None = None
+) -> PortraitAnswer:
+    """Set the portrait to the body, or to one of the gallery; the next frames show it."""
+    path = await _receive(request, session, gallery, "portrait", sessions.server.portrait_bytes)
+    image = await read_image(path, sessions.server)
+    note = await session.run_on_worker(lambda stream: stream.set_portrait(image, session.controls.seed))
+    return PortraitAnswer(note=note, generation=session.state()["generation"])
 
 
-@routes.put("/sessions/{ident}/clip")
+@router.put("/sessions/{ident}/clip", tags=["Media"], openapi_extra=binary_body("video/*"))
 async def put_clip(
-    request: Request, desk: Sessions, session: OwnSession, gallery: str | None = None, loop: bool = True
-) -> dict[str, Any]:
-    """The body, a video, drives from now on."""
-    path = await _received(request, session, gallery, "clip", desk.server.clip_bytes)
+    request: Request, sessions: AppSessions, session: OwnSession, gallery: str | None = None, loop: bool = True
+) -> DriverAnswer:
+    """Drive by the body, a video, or by a clip of the gallery, from now on."""
+    path = await _receive(request, session, gallery, "clip", sessions.server.clip_bytes)
     try:
-        player = await named(path, "the clip", lambda: ClipPlayer(path, session, loop=loop))
+        player = await run_named(path, "the clip", lambda: ClipPlayer(path, session, loop=loop))
     except RefusedError:
         path.unlink(missing_ok=True)
         raise
     await session.set_driver("clip", player)
-    return {"duration_s": player.duration_s, "fps": player.fps}
+    return DriverAnswer(duration_s=player.duration_s, fps=player.fps)
 
 
-@routes.put("/sessions/{ident}/template")
-async def put_template(request: Request, desk: Sessions, session: OwnSession, loop: bool = True) -> dict[str, Any]:
-    """The body, a motion file, drives from now on."""
-    path = await receive(request, session.folder, desk.server.template_bytes, "template")
+@router.put("/sessions/{ident}/template", tags=["Media"], openapi_extra=binary_body(_MOTION_FILE))
+async def put_template(
+    request: Request, sessions: AppSessions, session: OwnSession, loop: bool = True
+) -> DriverAnswer:
+    """Drive by the body, a motion file, from now on."""
+    path = await receive(request, session.folder, sessions.server.template_bytes, "template")
     try:
         data = await asyncio.to_thread(path.read_bytes)
     finally:
         path.unlink(missing_ok=True)
-    template = await asyncio.to_thread(motion_clip_from_bytes, data, name="the template")
-    player = MotionPlayer(await session.run_on_worker(lambda stream: stream.fit_motion(template)), session, loop=loop)
+    motion = await asyncio.to_thread(motion_clip_from_bytes, data, name="the template")
+    player = MotionPlayer(await session.run_on_worker(lambda stream: stream.fit_motion(motion)), session, loop=loop)
     await session.set_driver("template", player)
-    return {"duration_s": player.duration_s, "fps": player.fps}
+    return DriverAnswer(duration_s=player.duration_s, fps=player.fps)
 
 
-class RecordBody(BaseModel):
-    """Begin or end."""
-
-    recording: bool
-
-
-@routes.post("/sessions/{ident}/template")
-async def record_template(session: OwnSession, body: RecordBody) -> dict[str, Any]:
-    """Begin to keep the motion, or end it."""
+@router.post("/sessions/{ident}/template", tags=["Media"])
+async def record_template(session: OwnSession, body: ChangeRecording) -> SessionState:
+    """Begin or end recording the motion."""
     await session.run_on_worker(lambda stream: stream.set_recording(body.recording))
-    return session.state()
+    return SessionState(**session.state())
 
 
-@routes.get("/sessions/{ident}/template")
-async def take_template(session: OwnSession) -> Response:
-    """The motion kept last, as a file for ``PUT`` and for `personalive animate`."""
-    template = await session.run_on_worker(lambda stream: stream.recorded_motion())
-    data = await asyncio.to_thread(motion_file_bytes, template)
+@router.get(
+    "/sessions/{ident}/template",
+    tags=["Media"],
+    response_class=Response,
+    responses={200: {"content": {_MOTION_FILE: {}}}},
+)
+async def get_template(session: OwnSession) -> Response:
+    """Return the motion recorded last, as a motion file."""
+    motion = await session.run_on_worker(lambda stream: stream.recorded_motion())
+    data = await asyncio.to_thread(motion_file_bytes, motion)
     headers = {"Content-Disposition": 'attachment; filename="performance.safetensors"'}
-    return Response(data, media_type="application/octet-stream", headers=headers)
+    return Response(data, media_type=_MOTION_FILE, headers=headers)
 
 
-async def _received(request: Request, session: Session, name: str | None, kind: str, limit_bytes: int) -> Path:
-    """The body, or a copy of something bundled, in the session's folder."""
+async def _receive(request: Request, session: Session, name: str | None, kind: str, limit_bytes: int) -> Path:
+    """Write the body, or a copy of a bundled file, into the session's folder."""
     if name is None:
         return await receive(request, session.folder, limit_bytes, kind)
-    found, source = _from_gallery(name)
-    if found != kind:
-        raise RefusedError("unusable_input", f"{name!r} is a {found}, not a {kind}")
+    item, source = _find_bundled(name)
+    if item.kind != kind:
+        raise RefusedError("unusable_input", f"{name!r} is a {item.kind}, not a {kind}")
     return shutil.copyfile(source, session.folder / f"{secrets.token_hex(8)}{source.suffix}")
 
 
-def _from_gallery(name: str) -> tuple[str, Path]:
-    """Kind and file of something bundled."""
-    if name not in GALLERY:
-        raise RefusedError("not_found", f"no {name[:40]!r} in the gallery: there are {', '.join(GALLERY)}")
-    return GALLERY[name][1:]
+def _find_bundled(name: str) -> tuple[GalleryItem, Path]:
+    if name not in _GALLERY:
+        raise RefusedError("not_found", f"no {name[:40]!r} in the gallery: there are {', '.join(_GALLERY)}")
+    return _GALLERY[name]

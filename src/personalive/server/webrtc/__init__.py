@@ -1,1 +1,1 @@
-"""WebRTC: session descriptions, connections and tracks."""
+"""Session descriptions, connections and tracks of WebRTC."""

@@ -1,4 +1,4 @@
-"""WebRTC connections of sessions: who may have one, and that each ends with what it belongs to.
+"""WebRTC connections of sessions: WHIP and WHEP offers answered, and each connection ended with its session.
 
 Results go out as VP8 where the client can take it, else H.264. Encoding 25 frames per second on one core takes, per
 frame of 256 and 512 px, 1.5 and 3.6 ms as VP8 (0.5 Mbit/s, 39 and 38 dB) and 5.5 and 12.8 ms as H.264 (0.8 Mbit/s, 42
@@ -28,51 +28,53 @@ from personalive.live.errors import RefusedError
 from personalive.live.session import Session
 from personalive.server.sessions import SessionRegistry
 from personalive.server.webrtc.sdp import Offer, Trickle, read_ice_server
-from personalive.server.webrtc.tracks import ResultTrack, Sound, SoundTrack, drive, hand_on
+from personalive.server.webrtc.tracks import AudioRelay, AudioTrack, ResultTrack, receive_video, relay_audio
 
 _LOG = logging.getLogger(__name__)
 _ID_BYTES = 12
+_ICE_ROUND_S = 0.03  # aioice pauses 0.02 s between checks
 _CODECS = ("video/VP8", "video/H264", "video/rtx")  # in order of preference
 
 Kind = Literal["whip", "whep"]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Connection:
-    """One connection, its tasks, and its place in the session. Event loop only.
+    """WebRTC connection of a session, with its tasks. Event loop only.
 
-    It ends by itself: with the session, when the other side leaves or is lost (after 30 s of silence, RFC 7675), when
-    its work is done, and when it has not connected in time.
+    It ends by itself: with the session, when the client leaves or is lost (after 30 s of silence, RFC 7675), when an
+    essential task ends, and when it is not established in time.
     """
 
-    def __init__(self, session: Session, kind: Kind, offer: Offer, connection: RTCPeerConnection) -> None:
+    def __init__(self, session: Session, kind: Kind, offer: Offer, rtc: RTCPeerConnection) -> None:
         self.id, self.session, self.kind, self.offer = secrets.token_urlsafe(_ID_BYTES), session, kind, offer
-        self.connection = connection
+        self.rtc = rtc
         self.connected = False
-        self._over = asyncio.Event()
+        self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._life: asyncio.Task[None] | None = None
-        connection.on("connectionstatechange", self._look)
+        self._lifetime: asyncio.Task[None] | None = None
+        rtc.on("connectionstatechange", self._on_state_change)
 
-    def begin(self, connect_s: float, forget: Callable[[Connection], None]) -> None:
-        """Live from now on; ``forget`` is called when it is all over."""
-        self._life = asyncio.create_task(self._live(connect_s, forget))
-        self.work(self._end_with_session, vital=True)
+    def start(self, connect_s: float, on_end: Callable[[Connection], None]) -> None:
+        """Start; ``on_end`` is called when nothing of the connection is left."""
+        self._lifetime = asyncio.create_task(self._run(connect_s, on_end))
+        self.add_task(self._wait_for_session_end, essential=True)
 
-    def work(self, work: Callable[[], Coroutine[Any, Any, None]], *, vital: bool) -> None:
-        """Do something beside, until it is done or the peer ends; with ``vital`` work the peer ends too."""
-        if not self._over.is_set():
-            self._tasks.append(asyncio.create_task(self._watch(work, vital)))
+    def add_task(self, work: Work, *, essential: bool) -> None:
+        """Run ``work`` until it is done or the connection ends; the connection ends with essential work."""
+        if not self._ended.is_set():
+            self._tasks.append(asyncio.create_task(self._run_task(work, essential)))
 
     async def close(self) -> None:
         """End; returns when nothing is left of it."""
-        self._over.set()
-        if self._life is not None:
-            await asyncio.wait([self._life])
+        self._ended.set()
+        if self._lifetime is not None:
+            await asyncio.wait([self._lifetime])
 
-    async def _live(self, connect_s: float, forget: Callable[[Connection], None]) -> None:
-        timer = asyncio.get_running_loop().call_later(connect_s, self._give_up)
+    async def _run(self, connect_s: float, on_end: Callable[[Connection], None]) -> None:
+        timer = asyncio.get_running_loop().call_later(connect_s, self._end_unconnected)
         try:
-            await self._over.wait()
+            await self._ended.wait()
         finally:
             timer.cancel()
             for task in self._tasks:
@@ -82,21 +84,30 @@ class Connection:
                 self.session.connections -= 1
                 self.session.seen_s = self.session.clock()
             try:
-                await self.connection.close()
+                await self._close_rtc()
             finally:
-                forget(self)
+                on_end(self)
 
-    async def _watch(self, work: Callable[[], Coroutine[Any, Any, None]], vital: bool) -> None:
+    async def _close_rtc(self) -> None:
+        await self.rtc.close()
+        if not self.connected:  # closed while connecting, aioice may still start consent checks, which never end
+            await asyncio.sleep(_ICE_ROUND_S)
+            for transceiver in self.rtc.getTransceivers():
+                consent = transceiver.receiver.transport.transport._connection._query_consent_task
+                if consent is not None:
+                    consent.cancel()
+
+    async def _run_task(self, work: Work, essential: bool) -> None:
         try:
             await work()
         except RefusedError as error:
             self.session.send(error.message())
-        except Exception as error:  # noqa: BLE001 (one peer's fault is not the server's)
-            _LOG.exception("a WebRTC peer failed", exc_info=error)
-        if vital:
-            self._over.set()
+        except Exception as error:  # noqa: BLE001 (one connection's fault is not the server's)
+            _LOG.exception("a WebRTC connection failed", exc_info=error)
+        if essential:
+            self._ended.set()
 
-    async def _end_with_session(self) -> None:
+    async def _wait_for_session_end(self) -> None:
         listener = self.session.add_listener()
         try:
             while self.session.ended is None:
@@ -104,164 +115,165 @@ class Connection:
         finally:
             self.session.remove_listener(listener)
 
-    def _look(self) -> None:
-        state = self.connection.connectionState
-        if state == "connected" and not self.connected and not self._over.is_set():
+    def _on_state_change(self) -> None:
+        state = self.rtc.connectionState
+        if state == "connected" and not self.connected and not self._ended.is_set():
             self.connected = True
             self.session.connections += 1
         elif state in ("failed", "closed"):
-            self._over.set()
+            self._ended.set()
 
-    def _give_up(self) -> None:
+    def _end_unconnected(self) -> None:
         if not self.connected:
-            self._over.set()
+            self._ended.set()
 
 
-class _Room:
+class _SessionConnections:
     """Connections of one session."""
 
     def __init__(self, session: Session) -> None:
-        self.peers: dict[str, Connection] = {}
-        self.sound = Sound(session.clock)
-        self.door = asyncio.Lock()  # one offer at a time
+        self.by_id: dict[str, Connection] = {}
+        self.audio = AudioRelay(session.clock)
+        self.lock = asyncio.Lock()  # one offer at a time
 
-    def forget(self, peer: Connection) -> None:
-        """It is over."""
-        self.peers.pop(peer.id, None)
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self.by_id.pop(connection.id, None)
 
     def of(self, kind: Kind) -> list[Connection]:
-        return [peer for peer in self.peers.values() if peer.kind == kind]
+        """List the connections of a kind."""
+        return [connection for connection in self.by_id.values() if connection.kind == kind]
 
 
 class Connections:
     """All WebRTC connections of the server. Event loop only."""
 
-    def __init__(self, desk: SessionRegistry) -> None:
+    def __init__(self, sessions: SessionRegistry) -> None:
         """
         Raises:
-            InputError: an ICE server in the configuration that is none.
+            InputError: the configuration names an ICE server that is none.
         """
-        self._desk, self._config = desk, desk.server
-        servers = [read_ice_server(url) for url in desk.server.ice_servers]
-        self._setting = RTCConfiguration(iceServers=servers)  # empty, not None: aiortc would ask a public server
-        self._rooms: WeakKeyDictionary[Session, _Room] = WeakKeyDictionary()
+        self._registry, self._config = sessions, sessions.server
+        servers = [read_ice_server(url) for url in self._config.ice_servers]
+        self._rtc_config = RTCConfiguration(iceServers=servers)  # empty, not None: aiortc would ask a public server
+        self._by_session: WeakKeyDictionary[Session, _SessionConnections] = WeakKeyDictionary()
 
     def __len__(self) -> int:
-        return sum(len(room.peers) for room in self._rooms.values())
+        return sum(len(found.by_id) for found in self._by_session.values())
 
-    async def take_in(self, session: Session, offer: Offer) -> tuple[Connection, str]:
-        """Let a client's video drive the session, in place of the client before; and the answer's SDP.
+    async def answer_whip(self, session: Session, offer: Offer) -> tuple[Connection, str]:
+        """Answer a client whose video drives the session from now on, in place of the one before.
+
+        Returns:
+            The connection and the answer's SDP.
 
         Raises:
-            RefusedError: the offer cannot be answered. The client before stays.
+            RefusedError: the offer cannot be answered. The connection before stays.
         """
-        room = self._room(session)
-        async with room.door:
-            before = room.of("whip")
-            peer = self._new_peer(session, "whip", offer, room)
+        found = self._of(session)
+        async with found.lock:
+            before = found.of("whip")
+            connection = self._add(session, "whip", offer, found)
 
-            @peer.connection.on("track")
+            @connection.rtc.on("track")
             def start(track: MediaStreamTrack) -> None:
                 if track.kind == "video":
-                    peer.work(partial(drive, track, session, self._config.frame_pixels), vital=True)
+                    work = partial(receive_video, track, session, self._config.frame_pixels)
                 else:
-                    peer.work(partial(hand_on, track, session, room.sound), vital=False)
+                    work = partial(relay_audio, track, session, found.audio)
+                connection.add_task(work, essential=track.kind == "video")
 
-            answer = await self._answer(peer)
+            answer = await self._answer(connection)
             for old in before:
                 await old.close()
-        return peer, answer
+        return connection, answer
 
-    async def send_out(self, session: Session, offer: Offer) -> tuple[Connection, str]:
-        """Show a client the result, with the driver's sound; and the answer's SDP.
+    async def answer_whep(self, session: Session, offer: Offer) -> tuple[Connection, str]:
+        """Answer a client that views the result, with the driver's audio.
+
+        Returns:
+            The connection and the answer's SDP.
 
         Raises:
             RefusedError: the offer cannot be answered, there are too many viewers, or the model is not loaded.
         """
-        room = self._room(session)
-        async with room.door:
-            if len(room.of("whep")) >= self._config.webrtc_viewers:
-                raise RefusedError(
-                    "server_full",
-                    f"{self._config.webrtc_viewers} viewers see this session by WebRTC already: close one of them",
-                    retry_after_s=self._config.retry_after_s,
-                )
-            engine = self._desk.worker.engine
+        found, limit, wait_s = self._of(session), self._config.webrtc_viewers, self._config.retry_after_s
+        async with found.lock:
+            if len(found.of("whep")) >= limit:
+                message = f"{limit} viewers see this session by WebRTC already: close one of them"
+                raise RefusedError("server_full", message, retry_after_s=wait_s)
+            engine = self._registry.worker.engine
             if engine is None:
-                wait = {"retry_after_s": self._config.retry_after_s}
-                raise RefusedError("not_ready", self._desk.worker.message, **wait)
-            peer = self._new_peer(session, "whep", offer, room)
-            connection = peer.connection
-            picture = connection.addTransceiver(
-                ResultTrack(session, engine.image_size, self._config.repeat_s), direction="sendonly"
-            )
-            picture.setCodecPreferences(_preferred())
+                raise RefusedError("not_ready", self._registry.worker.message, retry_after_s=wait_s)
+            connection = self._add(session, "whep", offer, found)
+            track = ResultTrack(session, engine.image_size, self._config.repeat_s)
+            connection.rtc.addTransceiver(track, direction="sendonly").setCodecPreferences(_codecs())
             if offer.has_audio:
-                connection.addTransceiver(SoundTrack(room.sound, session.clock), direction="sendonly")
-            return peer, await self._answer(peer)
+                connection.rtc.addTransceiver(AudioTrack(found.audio, session.clock), direction="sendonly")
+            return connection, await self._answer(connection)
 
     def find(self, session: Session, kind: Kind, ident: str) -> Connection:
-        """A session's connection of that name.
+        """Return a session's connection.
 
         Raises:
-            RefusedError: there is none, or it has ended.
+            RefusedError: there is none with this id, or it has ended.
         """
-        room = self._rooms.get(session)
-        peer = room.peers.get(ident) if room else None
-        if peer is None or peer.kind != kind:
+        found = self._by_session.get(session)
+        connection = found.by_id.get(ident) if found else None
+        if connection is None or connection.kind != kind:
             raise RefusedError("not_found", "no such connection: it has ended, or the address is wrong")
-        return peer
+        return connection
 
-    async def trickle(self, peer: Connection, found: Trickle) -> None:
-        """Addresses that a client has found since.
+    async def trickle(self, connection: Connection, found: Trickle) -> None:
+        """Add ICE candidates that the client found after its offer.
 
         Raises:
-            RefusedError: it asks for an ICE restart, which there is none of: connect anew instead.
+            RefusedError: an ICE restart, which is not supported.
         """
-        if not found.ice_names <= peer.offer.ice_names:
+        if not found.ice_ufrags <= connection.offer.ice_ufrags:
             raise RefusedError("unusable_input", "ICE restarts are not supported: send a new offer instead")
-        with suppress(TimeoutError):  # names that nobody answers for
+        with suppress(TimeoutError):  # of names that nobody resolves
             async with asyncio.timeout(self._config.negotiate_s):
                 for candidate in found.candidates:
-                    await peer.connection.addIceCandidate(candidate)
+                    await connection.rtc.addIceCandidate(candidate)
                 if found.complete:
-                    await peer.connection.addIceCandidate(None)
+                    await connection.rtc.addIceCandidate(None)
 
     async def close_all(self) -> None:
         """End all; returns when nothing is left of them."""
-        peers = [peer for room in self._rooms.values() for peer in room.peers.values()]
-        await asyncio.gather(*(peer.close() for peer in peers))
+        every = [connection for found in self._by_session.values() for connection in found.by_id.values()]
+        await asyncio.gather(*(connection.close() for connection in every))
 
-    def _room(self, session: Session) -> _Room:
-        if session not in self._rooms:
-            self._rooms[session] = _Room(session)
-        return self._rooms[session]
+    def _of(self, session: Session) -> _SessionConnections:
+        if session not in self._by_session:
+            self._by_session[session] = _SessionConnections(session)
+        return self._by_session[session]
 
-    def _new_peer(self, session: Session, kind: Kind, offer: Offer, room: _Room) -> Connection:
-        peer = Connection(session, kind, offer, RTCPeerConnection(self._setting))
-        room.peers[peer.id] = peer
-        peer.begin(self._config.connect_s, room.forget)
-        return peer
+    def _add(self, session: Session, kind: Kind, offer: Offer, found: _SessionConnections) -> Connection:
+        connection = Connection(session, kind, offer, RTCPeerConnection(self._rtc_config))
+        found.by_id[connection.id] = connection
+        connection.start(self._config.connect_s, found.remove)
+        return connection
 
-    async def _answer(self, peer: Connection) -> str:
-        connection = peer.connection
+    async def _answer(self, connection: Connection) -> str:
+        rtc = connection.rtc
         try:
             async with asyncio.timeout(self._config.negotiate_s):
-                await connection.setRemoteDescription(RTCSessionDescription(peer.offer.sdp, "offer"))
-                await connection.setLocalDescription(await connection.createAnswer())
-            answer = connection.localDescription.sdp
+                await rtc.setRemoteDescription(RTCSessionDescription(connection.offer.sdp, "offer"))
+                await rtc.setLocalDescription(await rtc.createAnswer())
+            answer = rtc.localDescription.sdp
         except BaseException as error:
-            await peer.close()
-            if not isinstance(error, Exception):  # the request was given up
+            await connection.close()
+            if not isinstance(error, Exception):  # the request was cancelled
                 raise
-            raise _refusal(peer.session, error) from None
+            raise _refusal(connection.session, error) from None
         if "a=candidate:" not in answer:
-            await peer.close()
+            await connection.close()
             raise RefusedError("not_ready", "this machine has no network address that WebRTC could use")
         return answer
 
 
-def _preferred() -> list[Any]:
+def _codecs() -> list[Any]:
     known = RTCRtpSender.getCapabilities("video").codecs
     return [codec for name in _CODECS for codec in known if codec.mimeType == name]
 

@@ -1,7 +1,7 @@
-"""Text that WebRTC clients send: offers, candidates that trickle in, and addresses of ICE servers.
+"""Parsers of WebRTC text: offers, trickled ICE candidates, and addresses of ICE servers.
 
-Offers come from strangers, and what aiortc does not expect breaks inside it, late and in a task of its own. So all
-that it takes for granted is checked here first.
+Offers are untrusted, and aiortc fails on unexpected ones late, in a task of its own. So all that it takes for granted
+is checked here first.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _DIRECTIONS = {"sends": ("sendonly", "sendrecv"), "receives": ("recvonly", "send
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A session description that can be answered."""
+    """Session description that can be answered."""
 
     sdp: str
     mids: tuple[str, ...]
-    ice_names: frozenset[str]  # user fragments
+    ice_ufrags: frozenset[str]
     has_audio: bool
 
 
@@ -40,7 +40,7 @@ class Trickle:
 
     candidates: tuple[RTCIceCandidate, ...]
     complete: bool  # no more will come
-    ice_names: frozenset[str]
+    ice_ufrags: frozenset[str]
 
 
 def read_offer(text: str, client: Literal["sends", "receives"]) -> Offer:
@@ -60,7 +60,7 @@ def read_offer(text: str, client: Literal["sends", "receives"]) -> Offer:
     kinds = sorted(part.kind for part in media)
     if kinds not in (["video"], ["audio", "video"]):
         raise _bad("offer one video and at most one audio, nothing else")
-    names = frozenset(_checked(part) for part in media)
+    ufrags = frozenset(_check_media(part) for part in media)
     video = next(part for part in media if part.kind == "video")
     if video.direction not in _DIRECTIONS[client]:
         raise _bad(f"its video is {video.direction}: offer {' or '.join(_DIRECTIONS[client])}")
@@ -70,7 +70,7 @@ def read_offer(text: str, client: Literal["sends", "receives"]) -> Offer:
         raise _bad("its media sections have no clear names (a=mid, a=group:BUNDLE)")
     if any(part.ice_candidates_complete for part in media) and not any(part.ice_candidates for part in media):
         raise _bad("it has no address that can be reached from here (a=candidate), and says that none will follow")
-    return Offer(text, mids, names, "audio" in kinds)
+    return Offer(text, mids, ufrags, "audio" in kinds)
 
 
 def read_trickle(text: str, mids: tuple[str, ...]) -> Trickle:
@@ -82,12 +82,12 @@ def read_trickle(text: str, mids: tuple[str, ...]) -> Trickle:
     Raises:
         RefusedError: not such a fragment.
     """
-    mid, candidates, complete, names = mids[0], [], False, set()
+    mid, candidates, complete, ufrags = mids[0], [], False, set()
     for line in (line.strip() for line in text.splitlines()):
         if line.startswith("a=mid:"):
             mid = line.removeprefix("a=mid:")
         elif line.startswith("a=ice-ufrag:"):
-            names.add(line.removeprefix("a=ice-ufrag:"))
+            ufrags.add(line.removeprefix("a=ice-ufrag:"))
         elif line == "a=end-of-candidates":
             complete = True
         elif _is_usable(line) and len(candidates) < _MAX_CANDIDATES:
@@ -96,19 +96,19 @@ def read_trickle(text: str, mids: tuple[str, ...]) -> Trickle:
             candidates.append(candidate)
         elif not re.match(r"[a-z]=", line) and line:
             raise RefusedError("bad_request", "the fragment is not made of lines of SDP")
-    return Trickle(tuple(candidates), complete, frozenset(names))
+    return Trickle(tuple(candidates), complete, frozenset(ufrags))
 
 
 def read_ice_server(url: str) -> RTCIceServer:
-    """``stun:HOST[:PORT]`` or ``turn:[USER:PASSWORD@]HOST[:PORT][?transport=tcp]``, also ``turns:``.
+    """Parse ``stun:HOST[:PORT]`` or ``turn:[USER:PASSWORD@]HOST[:PORT][?transport=tcp]``, also ``turns:``.
 
     Raises:
         InputError: neither.
     """
     scheme, _, rest = url.partition(":")
-    login, _, place = rest.rpartition("@")
+    login, _, address = rest.rpartition("@")
     user, _, password = login.partition(":")
-    plain = f"{scheme}:{place}"
+    plain = f"{scheme}:{address}"
     try:
         parse_stun_turn_uri(plain)
     except ValueError:
@@ -116,8 +116,8 @@ def read_ice_server(url: str) -> RTCIceServer:
     return RTCIceServer(plain, username=user or None, credential=password or None)
 
 
-def _checked(part: MediaDescription) -> str:
-    """The ICE name of a media section that has all that a connection needs."""
+def _check_media(part: MediaDescription) -> str:
+    """Check that a media section has all that a connection needs, and return its ICE user fragment."""
     ice, dtls = part.ice, part.dtls
     if not part.rtp.muxId:
         raise _bad("a media section has no a=mid")
@@ -150,15 +150,15 @@ def _with_usable_candidates(text: str) -> str:
 
 
 def _is_usable(line: str) -> bool:
-    """Whether it is a candidate that packets could be sent to."""
+    """Return whether the line is a candidate that packets can be sent to."""
     parts = line.removeprefix(_CANDIDATE).split()
     if not line.startswith(_CANDIDATE) or len(parts) < 8 or not all(parts[i].isdecimal() for i in (1, 3, 5)):
         return False
     component, protocol, host, port, kind = parts[1], parts[2], parts[4], parts[5], parts[7]
-    is_place = host.endswith(".local") or _is_address(host)
+    is_reachable = host.endswith(".local") or _is_address(host)
     related = dict(zip(parts[8::2], parts[9::2], strict=False)).get("rport", "0")
     is_udp = component == "1" and protocol.lower() == "udp" and kind in ("host", "srflx", "relay")
-    return is_place and is_udp and 0 < int(port) < 65536 and related.isdecimal()
+    return is_reachable and is_udp and 0 < int(port) < 65536 and related.isdecimal()
 
 
 def _is_address(text: str) -> bool:
