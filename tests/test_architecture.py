@@ -240,7 +240,7 @@ def test_only_the_engine_denoises_and_one_module_calls_the_denoiser():
     }
     # Image-level training has no stream: it shows the net single frames, without its temporal modules.
     assert callers == {
-        "personalive.engine.calls",
+        "personalive.engine.backend",
         "personalive.runtime.programs",  # the exported whole call, by the same module
         "personalive.training.motion",
         "personalive.training.recipe.denoise",  # and windows of published sliding training, which no engine runs

@@ -20,8 +20,7 @@ import personalive
 from personalive.checkpoints.layout import CONFIGS, PARTS
 from personalive.cli.main import NAME, app
 from personalive.config import FACE_DETECTOR, ModelConfig
-from personalive.engine.backend import Backend
-from personalive.engine.calls import NetworkCall
+from personalive.engine.backend import Backend, NetworkCall
 from personalive.engine.engine import Engine
 from personalive.engine.state import Conditioning, DenoisedChunk, Motion, Reference, StreamState
 from personalive.models.networks import Networks

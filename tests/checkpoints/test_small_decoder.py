@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from personalive.checkpoints.download import download_weights
 from personalive.checkpoints.networks import save_networks
 from personalive.checkpoints.sources import SMALL_DECODER
-from personalive.engine.backend import Backend
-from personalive.engine.calls import network_calls
+from personalive.engine.backend import Backend, network_calls
 from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError
 from personalive.runtime.load import load_engine

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from personalive.config import DetailConfig
-from personalive.engine.detail import add_detail
 from personalive.engine.engine import Engine
+from personalive.models.detail import add_detail
 from personalive.models.networks import Networks
 from personalive.vision.keypoints import interpolated_start, retarget
 from support import stored_state

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from personalive.checkpoints.key_map import KEY_RULES
 from personalive.config import ModelConfig, MotionExtractorConfig
-from personalive.models.motion_extractor import MotionExtractor, bins_to_degrees
+from personalive.models.pose import MotionExtractor, bins_to_degrees
 from personalive.vision.keypoints import HeadPose, interpolated_start, retarget, transform_keypoints
 from support import golden, keyseeded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from personalive.config import PoseGuiderConfig
-from personalive.models.pose_guider import PoseGuider
+from personalive.models.pose import PoseGuider
 from personalive.vision.canvas import draw_canvas
 from support import golden, keyseeded
 

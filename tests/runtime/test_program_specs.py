@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.engine.backend import Backend
-from personalive.engine.calls import flatten_reference, network_calls
+from personalive.engine.backend import Backend, flatten_reference, network_calls
 from personalive.models.attention import KV
 from personalive.runtime.programs import ProgramSpec, exported, program_specs
 from personalive.vision.keypoints import HeadPose

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from personalive.config import DetailConfig
-from personalive.engine.detail import moved_portrait
 from personalive.errors import InputError
-from personalive.models.detail import DetailHead
+from personalive.models.detail import DetailHead, moved_portrait
 from personalive.models.networks import Networks
 from personalive.training.build import build_networks
 from personalive.training.cache import REFERENCES, FrameCache, missing_flow

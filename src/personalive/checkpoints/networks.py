@@ -21,9 +21,8 @@ from personalive.checkpoints.strict import load_files, module_infos
 from personalive.errors import CheckpointError
 from personalive.models.detail import DetailHead
 from personalive.models.motion_encoder import MotionEncoder
-from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.networks import Networks
-from personalive.models.pose_guider import PoseGuider
+from personalive.models.pose import MotionExtractor, PoseGuider
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 
 

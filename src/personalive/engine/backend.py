@@ -1,21 +1,175 @@
-"""Network calls of a stream as the engine makes them, whichever runtime computes them.
+"""Network calls of a stream, each stated once as a module, and the backend that makes them.
 
-Letters as in calls.py.
+A module takes tensors by position and gives a tuple of them. ``Backend`` runs the modules by torch; other runtimes
+and the exports take the same ones (runtime/programs.py).
+
+Letters: C latent channels, h w latent sides, S image side, s side of a network's own input, F frames in flight, N
+images, D width of the image embedding, T motion tokens of width K, C0 first U-Net width, W width of the detail head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from personalive.engine.calls import flatten_reference, network_calls
 from personalive.engine.schedule import Schedule
 from personalive.models.attention import KV
 from personalive.models.networks import Networks
-from personalive.vision.keypoints import HeadPose
+from personalive.models.unet import DenoisingUNet
+from personalive.vision.keypoints import POSE_FIELDS, HeadPose
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call with the names of its tensors."""
+
+    module: nn.Module
+    inputs: tuple[str, ...]  # "reference" stands for the tensors of ``flatten_reference``
+    outputs: tuple[str, ...]
+
+
+def network_calls(networks: Networks, *, recompute: bool = False) -> dict[str, NetworkCall]:
+    """Every call of a stream by name; ``flow_residual`` and ``blend_mask`` only where the model has a detail head.
+
+    Args:
+        networks: all on one device, in eval mode.
+        recompute: save memory in training, see ``DenoisingUNet``; changes no number.
+    """
+    unet = networks.denoising_unet
+    denoise_inputs = ("latents", "context", "motion", "pose", "reference")
+    calls = {
+        "denoise": NetworkCall(Denoise(networks, recompute=recompute), denoise_inputs, ("features", "prediction")),
+        "decode": NetworkCall(Decode(networks), ("latents",), ("images",)),
+        "encode": NetworkCall(Encode(networks), ("images",), ("latents",)),
+        "project": NetworkCall(Project(networks), ("latent", "context"), reference_names(unet)),
+        "extract": NetworkCall(_Method(networks.motion_extractor), ("images",), POSE_FIELDS),
+        "motion_tokens": NetworkCall(_Method(networks.motion_encoder), ("faces",), ("tokens",)),
+        "guide": NetworkCall(_Method(networks.pose_guider), ("canvas",), ("features",)),
+    }
+    if (head := networks.detail) is not None:
+        flow_inputs, mask_inputs = ("features", "moved", "shift"), ("decoded", "found", "hidden")
+        calls["flow_residual"] = NetworkCall(_Method(head, "flow_residual"), flow_inputs, ("hidden", "flow"))
+        calls["blend_mask"] = NetworkCall(_Method(head, "blend_mask"), mask_inputs, ("mask",))
+    return calls
+
+
+def reference_names(unet: DenoisingUNet) -> tuple[str, ...]:
+    """Names of the projected reference tensors, in the order of ``flatten_reference``."""
+    return tuple(f"reference.{block}.{kind}" for block in unet.spatial_transformers() for kind in KV._fields)
+
+
+def flatten_reference(reference: Mapping[str, KV]) -> list[Tensor]:
+    """Keys and values by turns, in the order of the denoiser's blocks."""
+    return [tensor for kv in reference.values() for tensor in kv]
+
+
+class Denoise(nn.Module):
+    """One pass of the denoiser over all frames in flight, at the schedule's fixed timesteps."""
+
+    def __init__(self, networks: Networks, *, recompute: bool = False, fixed_time: bool = False) -> None:
+        """
+        Args:
+            fixed_time: compute here, once, what depends on time alone: for networks that learn no more.
+        """
+        super().__init__()
+        self.unet, self.recompute = networks.denoising_unet, recompute
+        self.chunk_frames = networks.config.chunk_frames
+        self.blocks = list(self.unet.spatial_transformers())
+        timesteps = Schedule(networks.config.schedule).timesteps(self.chunk_frames)
+        self.register_buffer("timesteps", timesteps.to(self.unet.conv_in.weight.device))  # (1, F)
+        with torch.no_grad():
+            fixed = self.unet.embed_time(self.get_buffer("timesteps")) if fixed_time else {}
+        self.resnets = list(fixed)
+        for number, embedding in enumerate(fixed.values()):
+            self.register_buffer(f"time_embedding_{number}", embedding)
+
+    def forward(
+        self, latents: Tensor, context: Tensor, motion: Tensor, pose: Tensor, *reference: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Run the denoiser.
+
+        Args:
+            latents: (1, C, F, h, w) at the levels of the schedule.
+            context: (1, 1, D).
+            motion: (1, F, T, K).
+            pose: (1, C0, F, h, w).
+            reference: as ``flatten_reference`` gives them.
+
+        Returns:
+            Last features of the chunk that leaves, (4, C0, h, w), and the prediction (1, C, F, h, w).
+        """
+        fixed = {name: self.get_buffer(f"time_embedding_{i}") for i, name in enumerate(self.resnets)}
+        features = self.unet.features(
+            latents,
+            self.get_buffer("timesteps"),
+            context=context,
+            motion=motion,
+            pose=pose,
+            reference={n: KV(*reference[2 * i : 2 * i + 2]) for i, n in enumerate(self.blocks)},
+            recompute=self.recompute,
+            time_embeddings=fixed or None,
+        )
+        return features[: self.chunk_frames], self.unet.prediction(features, latents.shape[2])
+
+
+class Project(nn.Module):
+    """Keys and values of a clean image, once per portrait or keyframe."""
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__()
+        self.reference, self.unet = networks.reference_unet, networks.denoising_unet
+        start = torch.zeros(1, 1, dtype=torch.long, device=self.unet.conv_in.weight.device)
+        self.register_buffer("start", start)
+
+    def forward(self, latent: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        """(1, C, h, w), (1, 1, D) -> as ``flatten_reference`` gives them."""
+        features = self.reference(latent, self.get_buffer("start"), context)
+        return tuple(flatten_reference(self.unet.project_reference(features)))
+
+
+class Decode(nn.Module):
+    """Images of clean latents, by the small decoder where there is one."""
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__()
+        self.decoder, self.scale = networks.decoder, networks.decoder.config.scaling_factor
+        self.dtype = networks.denoising_unet.conv_in.weight.dtype
+
+    def forward(self, latents: Tensor) -> tuple[Tensor]:
+        """(N, C, h, w) float32 -> (N, 3, S, S) about [-1, 1]."""
+        return (self.decoder.decode((latents / self.scale).to(self.dtype), return_dict=False)[0],)
+
+
+class Encode(nn.Module):
+    """Latents of images: the posterior mean, scaled (weights)."""
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__()
+        self.vae, self.scale = networks.vae, networks.vae.config.scaling_factor
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """(N, 3, S, S) in [-1, 1] -> (N, C, h, w)."""
+        return (self.vae.encode(images, return_dict=False)[0].mean * self.scale,)
+
+
+class _Method(nn.Module):
+    """A method of a network as a call; its result, a tensor or several, becomes a tuple."""
+
+    def __init__(self, network: nn.Module, method: str = "forward") -> None:
+        super().__init__()
+        self.network, self.method = network, method
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        run: Any = self.network if self.method == "forward" else getattr(self.network, self.method)
+        found = run(*tensors)
+        if isinstance(found, Tensor):
+            return (found,)
+        return found if isinstance(found, tuple) else tuple(found.tensors())
+
 
 Program = Callable[..., Sequence[Tensor]]
 """A network call by another runtime: tensors by position in, tensors out; may be called from any thread."""

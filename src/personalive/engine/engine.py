@@ -21,7 +21,6 @@ from personalive.device import HostCopy
 from personalive.engine.backend import Backend
 from personalive.engine.conditioning import PLAIN, Conditioner
 from personalive.engine.controls import Controls
-from personalive.engine.detail import add_detail
 from personalive.engine.directions import DirectionFinder
 from personalive.engine.keyframes import extend, is_keyframe
 from personalive.engine.schedule import Schedule
@@ -35,6 +34,7 @@ from personalive.engine.state import (
     entering_latents,
 )
 from personalive.errors import InputError
+from personalive.models.detail import add_detail
 from personalive.models.networks import Networks
 from personalive.vision.keypoints import HeadPose
 

@@ -20,7 +20,7 @@ from av.packet import Packet
 from personalive.media.config import MediaConfig
 from personalive.media.decode import open_container
 from personalive.media.paths import reason
-from personalive.media.timeline import ticks
+from personalive.media.source import ticks
 
 # Codec name to the lowest sample rate mp4 holds it at. Opus and FLAC fit too, but many players refuse them.
 _COPIED = {"aac": 0, "mp3": 16_000, "mp3float": 16_000, "ac3": 0, "eac3": 0, "alac": 0}

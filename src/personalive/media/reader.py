@@ -19,9 +19,8 @@ from personalive.media.audio import AudioCut
 from personalive.media.config import MediaConfig
 from personalive.media.decode import VideoFileSource
 from personalive.media.paths import check_input
-from personalive.media.source import RawFrame, Source
+from personalive.media.source import RawFrame, Source, Timeline, ticks
 from personalive.media.still import check_size, is_animation, is_still
-from personalive.media.timeline import Timeline, ticks
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from personalive.errors import OutputError
 from personalive.media.audio import AudioCut, AudioFeed
 from personalive.media.config import MediaConfig
 from personalive.media.paths import check_output, partial_beside, reason, remove, temporary_beside
-from personalive.media.timeline import ticks
+from personalive.media.source import ticks
 
 _WRITE_ERRORS = (OSError, FFmpegError)
 _FILM_TICKS_PER_S = 90_000  # at least about this many, and a multiple of the time base's

@@ -1,1 +1,1 @@
-"""The networks: architecture only, no files, devices or number formats."""
+"""The networks: architecture only, no files, devices or dtypes."""

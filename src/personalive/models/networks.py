@@ -10,8 +10,7 @@ from torch import nn
 from personalive.config import ModelConfig
 from personalive.models.detail import DetailHead
 from personalive.models.motion_encoder import MotionEncoder
-from personalive.models.motion_extractor import MotionExtractor
-from personalive.models.pose_guider import PoseGuider
+from personalive.models.pose import MotionExtractor, PoseGuider
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 
 NETWORK_NAMES = (

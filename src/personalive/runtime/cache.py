@@ -25,7 +25,7 @@ from personalive.errors import OutputError
 Found = TypeVar("Found")
 _CHOICES = "choices.json"
 _PARTIAL = ".partial"
-_CODE = ("models", "runtime", "engine/calls.py")  # what programs are made from
+_CODE = ("models", "runtime", "engine/backend.py")  # what programs are made from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Network calls with example inputs and names for what varies: what exporters and other runtimes take in.
 
-Letters as in engine/calls.py; n images, r reference images.
+Letters as in engine/backend.py; n images, r reference images.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from personalive.config import KeyframeConfig
-from personalive.engine.backend import Backend, Program
-from personalive.engine.calls import Denoise, NetworkCall, network_calls, reference_names
-from personalive.engine.detail import HALVING
+from personalive.engine.backend import Backend, Denoise, NetworkCall, Program, network_calls, reference_names
 from personalive.engine.schedule import Schedule
+from personalive.models.detail import HALVING
 from personalive.models.networks import Networks
 
 REFERENCES = tuple(range(1, KeyframeConfig.maximum + 2))  # counts of reference images that a stream meets

@@ -11,9 +11,8 @@ from personalive.models.attention import FrameTransformer, SpatialTransformer
 from personalive.models.blocks import ResnetBlock
 from personalive.models.detail import DetailHead
 from personalive.models.motion_encoder import MotionEncoder
-from personalive.models.motion_extractor import MotionExtractor
 from personalive.models.networks import Networks
-from personalive.models.pose_guider import PoseGuider
+from personalive.models.pose import MotionExtractor, PoseGuider
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNet
 from personalive.training.presets import TinyPreset
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from personalive.engine.detail import find
-from personalive.models.detail import DetailHead
+from personalive.models.detail import DetailHead, find
 from personalive.models.networks import Networks
 from personalive.training.finding import Finding, place_weight
 from personalive.training.loop import Losses

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from personalive.models.motion_extractor import MotionExtractor
+from personalive.models.pose import MotionExtractor
 from personalive.training.augment import jitter_colours, vary_view
 from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.loop import Losses

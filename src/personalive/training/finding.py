@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from personalive.engine.detail import HALVING, moved_portrait
 from personalive.errors import InputError
-from personalive.models.detail import DetailHead
+from personalive.models.detail import HALVING, DetailHead, moved_portrait
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet
 from personalive.vision.keypoints import HeadPose, as_held_by

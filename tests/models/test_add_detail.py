@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from personalive.config import DetailConfig
-from personalive.engine.detail import add_detail, find, moved_portrait
-from personalive.models.detail import DetailHead
+from personalive.models.detail import DetailHead, add_detail, find, moved_portrait
 from personalive.synthetic import Identity, Motion, render
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.warps import move_head

@@ -1,7 +1,10 @@
-"""The motion extractor: frame to head pose and canonical keypoints (weights: LivePortrait's network M).
+"""Head pose networks: the motion extractor, and the pose guider of its keypoint canvas (weights).
 
-A ConvNeXt-V2 (Woo et al. 2023) with linear heads. Axis letters: B images, C channels, H W feature height
-and width, K keypoints (21), N angle bins (66), S input side in pixels.
+The extractor (LivePortrait's network M) is a ConvNeXt-V2 (Woo et al. 2023) with linear heads: frame to head pose and
+canonical keypoints. The guider turns the canvas into features added after the denoiser's first convolution.
+
+Letters: B images, C channels, H W feature height and width, K keypoints (21), N angle bins (66), S input side in
+pixels; for the guider F frames, C channels of the denoiser's first level, S canvas side in pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from personalive.config import MotionExtractorConfig
+from personalive.config import MotionExtractorConfig, PoseGuiderConfig
 from personalive.vision.keypoints import HeadPose
 
 _DEGREES_PER_BIN = 3.0  # weights; the bins are centred on 0 degrees
@@ -144,3 +147,24 @@ class _ChannelNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.LayerNorm gives it
         """(B, C, H, W) → same."""
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class PoseGuider(nn.Module):
+    """Eight 3×3 convolutions per frame, three of them with stride 2 (weights: ``pose_guider.pth``)."""
+
+    def __init__(self, config: PoseGuiderConfig, out_channels: int) -> None:
+        super().__init__()
+        first, last = config.widths[0], config.widths[-1]
+        self.conv_in = nn.Conv2d(3, first, 3, padding=1)
+        self.blocks = nn.ModuleList()
+        for narrow, wide in pairwise(config.widths):
+            self.blocks.append(nn.Conv2d(narrow, narrow, 3, padding=1))
+            self.blocks.append(nn.Conv2d(narrow, wide, 3, padding=1, stride=2))
+        self.conv_out_modify = nn.Conv2d(last, out_channels, 3, padding=1)
+
+    def forward(self, canvas: Tensor) -> Tensor:
+        """(F, 3, S, S) in [0, 1] → (F, C, S/8, S/8)."""
+        x = F.silu(self.conv_in(canvas))
+        for block in self.blocks:
+            x = F.silu(block(x))
+        return self.conv_out_modify(x)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.media.timeline import Timeline, ticks
+from personalive.media.source import Timeline, ticks
 
 _STEP, _RESTART = 10, 1000
 
