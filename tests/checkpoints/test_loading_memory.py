@@ -35,7 +35,7 @@ LOAD = """
 import json, sys, torch
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks
-from personalive.config import WeightFilesConfig
+from personalive.checkpoints.config import WeightFilesConfig
 
 def memory(what):
     with open("/proc/self/status") as lines:

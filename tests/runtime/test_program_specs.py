@@ -45,7 +45,7 @@ def plainly(backend: Backend, name: str, inputs: list[Tensor]) -> list[Tensor]:
         return list(backend.denoise(latents, context=context, motion=motion, pose=pose, reference=reference))
     result = getattr(backend, name)(*inputs)
     if name == "project":
-        return flatten_reference(result)
+        return flatten_reference(result, list(backend.networks.denoising_unet.spatial_transformers()))
     if isinstance(result, HeadPose):
         return [result.kp, result.yaw, result.pitch, result.roll, result.t, result.scale]
     return list(result) if isinstance(result, tuple) else [result]

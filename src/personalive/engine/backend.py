@@ -62,9 +62,9 @@ def reference_names(unet: DenoisingUNet) -> tuple[str, ...]:
     return tuple(f"reference.{block}.{kind}" for block in unet.spatial_transformers() for kind in KV._fields)
 
 
-def flatten_reference(reference: Mapping[str, KV]) -> list[Tensor]:
-    """Keys and values by turns, in the order of the denoiser's blocks."""
-    return [tensor for kv in reference.values() for tensor in kv]
+def flatten_reference(reference: Mapping[str, KV], blocks: Sequence[str]) -> list[Tensor]:
+    """Keys and values by turns, in the order of ``blocks``, the denoiser's; the order of the mapping is nothing."""
+    return [tensor for block in blocks for tensor in reference[block]]
 
 
 class Denoise(nn.Module):
@@ -122,13 +122,14 @@ class Project(nn.Module):
     def __init__(self, networks: Networks) -> None:
         super().__init__()
         self.reference, self.unet = networks.reference_unet, networks.denoising_unet
+        self.blocks = list(self.unet.spatial_transformers())
         start = torch.zeros(1, 1, dtype=torch.long, device=self.unet.conv_in.weight.device)
         self.register_buffer("start", start)
 
     def forward(self, latent: Tensor, context: Tensor) -> tuple[Tensor, ...]:
         """(1, C, h, w), (1, 1, D) -> as ``flatten_reference`` gives them."""
         features = self.reference(latent, self.get_buffer("start"), context)
-        return tuple(flatten_reference(self.unet.project_reference(features)))
+        return tuple(flatten_reference(self.unet.project_reference(features), self.blocks))
 
 
 class Decode(nn.Module):
@@ -215,7 +216,9 @@ class Backend:
         self, latents: Tensor, *, context: Tensor, motion: Tensor, pose: Tensor, reference: Mapping[str, KV]
     ) -> DenoiserOutput:
         """One pass over all frames in flight, see ``calls.Denoise``."""
-        return DenoiserOutput(*self._calls["denoise"](latents, context, motion, pose, *flatten_reference(reference)))
+        return DenoiserOutput(
+            *self._calls["denoise"](latents, context, motion, pose, *flatten_reference(reference, self._blocks))
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """(N, C, h, w) clean latents, float32 -> (N, 3, S, S) about [-1, 1]."""
