@@ -95,13 +95,18 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> Engine:
     return engine
 
 
+@torch.no_grad()
 def test_no_call_looks_at_the_device_nor_waits_for_the_call_before(on_meta: Engine):
     controls = Controls(mouth=1.5, eyes=0.5, expression=0.8, smoothing=0.3, head_motion=0.7, pose="relative")
     state = on_meta.start(PORTRAIT, keyframe_threshold=0.0)
     for number, window in enumerate(WINDOWS, start=1):
         Sent.call = number
         with Crossings() as crossings, Constants() as constants:
-            state, _ = on_meta.step(state, window, cut=2 if number == 3 else None, controls=controls)
+            motion = on_meta.encode_motion(window)
+            cut = 2 if number == 3 else None
+            conditioning = on_meta.conditioner.condition(state, motion, cut, controls)
+            state, chunk = on_meta.advance(state, conditioning)
+            on_meta.decode_images(chunk.latents[0].transpose(0, 1))
         if number == 4:
             state = dataclasses.replace(state, call=20)  # old enough for keyframes
         if number > 1:  # constants are copied once

@@ -140,8 +140,8 @@ def test_sound_stays_in_sync_and_ends_with_the_cut(
     clip: Callable[..., Path], video, sound: tuple[str, str, str], cut: tuple, fps: int
 ) -> None:
     name, codec, expected = sound
-    video = "libvpx" if name.endswith("webm") else "libx264"
-    options = {"pts": range(6 * fps // 5), "time_base": Fraction(1, fps), "codec": video}
+    encoder = "libvpx" if name.endswith("webm") else "libx264"
+    options = {"pts": range(6 * fps // 5), "time_base": Fraction(1, fps), "codec": encoder}
     source = clip(name, **options, audio=codec, rate=48_000, seconds=1.2, beep_s=0.6)
     writer = _copy(source, source.with_name("out.mp4"), *cut)
     before, out = video(source), video(writer.path)
