@@ -27,7 +27,7 @@ LEVELS = {
     **dict.fromkeys(("config", "device", "errors", "progress"), 6),
 }
 QUESTION_WORDS = {"What", "Whether", "How", "Who", "Whom", "Whose", "Where", "When", "Why"}
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_WITH_SIGNATURE_LINES = 400, 60, 80
 
 
 @cache
@@ -276,7 +276,9 @@ def test_files_and_functions_are_short():
     for path in MODULES:
         assert len(path.read_text(encoding="utf-8").splitlines()) < MAX_FILE_LINES, name_of(path)
         for function in functions(path):
-            assert body_lines(function) < MAX_FUNCTION_LINES, f"{name_of(path)}:{function.lineno} {function.name}"
+            where = f"{name_of(path)}:{function.lineno} {function.name}"
+            assert body_lines(function) < MAX_FUNCTION_LINES, where
+            assert (function.end_lineno or 0) - function.lineno < MAX_WITH_SIGNATURE_LINES, where
 
 
 def test_every_module_has_a_docstring():

@@ -227,6 +227,13 @@ def test_folders_named_in_the_architecture_are_those_of_the_package():
     assert folders | {"assets"} == named
 
 
+def test_a_frame_crosses_at_most_25_files():
+    _, _, section = text("docs/architecture.md").partition("## A frame's path, file by file")
+    files = re.findall(r"`([\w/]+\.py)`", section.partition("That is")[0])
+    assert 20 < len(files) == len(set(files)) <= 25
+    assert all((ROOT / "src" / "personalive" / file).is_file() for file in files)
+
+
 # --- Python examples ----------------------------------------------------------------------------------------
 
 

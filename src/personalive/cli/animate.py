@@ -98,6 +98,54 @@ class _Controls(ControlOptions):
     ] = Pose.ABSOLUTE
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """Contents of the video, and what is written beside it."""
+
+    audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Keep the clip's sound.")] = True
+    side_by_side: Annotated[
+        bool | None,
+        typer.Option(
+            "--side-by-side/--no-side-by-side",
+            help="Show portrait, driver and result beside each other; a motion file has no driver to show.",
+            show_default="no, or yes with --demo",
+        ),
+    ] = None
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PNG", help="Also write an image that shows the whole video at a glance.", show_default="none"
+        ),
+    ] = None
+    keyframes: Annotated[
+        bool,
+        typer.Option(
+            "--keyframes/--no-keyframes",
+            help="Keep up to three frames of the result as further references for the later ones.",
+        ),
+    ] = True
+    keyframe_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DISTANCE",
+            help="How far a frame's motion must be from all kept frames' for it to be kept too.",
+            show_default=f"{KeyframeConfig.threshold:g}",
+        ),
+    ] = None
+
+    def to_dict(self, *, demo: bool) -> dict[str, Any]:
+        """Return the options of ``animate``."""
+        if not self.keyframes and self.keyframe_threshold is not None:
+            raise typer.BadParameter("--keyframe-threshold means nothing with --no-keyframes: leave one out")
+        threshold = self.keyframe_threshold if self.keyframes else math.inf
+        return {
+            "audio": self.audio,
+            "contact_sheet": None if self.contact_sheet is None else str(self.contact_sheet),
+            "side_by_side": demo if self.side_by_side is None else self.side_by_side,
+            **({} if threshold is None else {"keyframe_threshold": threshold}),
+        }
+
+
 @with_groups
 def animate(
     portrait: Annotated[
@@ -151,36 +199,7 @@ def animate(
         ),
     ] = NoFace.HOLD,
     controls: _Controls = _Controls(),
-    audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Keep the clip's sound.")] = True,
-    side_by_side: Annotated[
-        bool | None,
-        typer.Option(
-            "--side-by-side/--no-side-by-side",
-            help="Show portrait, driver and result beside each other; a motion file has no driver to show.",
-            show_default="no, or yes with --demo",
-        ),
-    ] = None,
-    contact_sheet: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PNG", help="Also write an image that shows the whole video at a glance.", show_default="none"
-        ),
-    ] = None,
-    keyframes: Annotated[
-        bool,
-        typer.Option(
-            "--keyframes/--no-keyframes",
-            help="Keep up to three frames of the result as further references for the later ones.",
-        ),
-    ] = True,
-    keyframe_threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DISTANCE",
-            help="How far a frame's motion must be from all kept frames' for it to be kept too.",
-            show_default=f"{KeyframeConfig.threshold:g}",
-        ),
-    ] = None,
+    result: _Result = _Result(),
 ) -> None:
     """Make a video of PORTRAIT performing what DRIVING shows."""
     model = replace(model, weights=model.weights or (TINY if demo else AUTO))
@@ -188,14 +207,11 @@ def animate(
         "seed": seed,
         "size_px": size,
         "no_face": no_face.value,
-        "audio": audio,
-        "contact_sheet": None if contact_sheet is None else str(contact_sheet),
-        "side_by_side": demo if side_by_side is None else side_by_side,
         "center_fallback": demo or model.is_tiny,
         **clip.to_dict(Framing.NONE if demo else Framing.AUTO),
         **asdict(controls),
         "pose": controls.pose.value,
-        **_keyframe_options(keyframes, keyframe_threshold),
+        **result.to_dict(demo=demo),
     }
     if demo:
         if portrait is not None:
@@ -206,14 +222,6 @@ def animate(
         raise typer.BadParameter("give PORTRAIT and DRIVING, or --demo for the bundled ones")
     target = output or Path(f"{driving.stem}_by_{portrait.stem}.mp4")
     _show(_make(portrait, driving, target, options, model))
-
-
-def _keyframe_options(wanted: bool, threshold: float | None) -> dict[str, float]:
-    if not wanted:
-        if threshold is not None:
-            raise typer.BadParameter("--keyframe-threshold means nothing with --no-keyframes: leave one out")
-        return {"keyframe_threshold": math.inf}
-    return {} if threshold is None else {"keyframe_threshold": threshold}
 
 
 def _make(portrait: Path, driving: Path, target: Path, options: dict[str, Any], model: ModelOptions) -> AnimateReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,42 @@ LPIPS, ID-SIM, AED, APD and FVD need files that you download; without them the r
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Cases:
+    """Cases to score, and other methods' videos of them."""
+
+    self_: Annotated[bool, typer.Option("--self/--no-self", help="Each portrait driven by its own video.")] = True
+    cross: Annotated[bool, typer.Option("--cross/--no-cross", help="Each portrait driven by somebody else.")] = True
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR",
+            help="Also score the videos of another method, in DIR; can be repeated.",
+            show_default="none",
+        ),
+    ] = None
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help=f"Most frames of each case; the drift metric needs {2 * EvaluationConfig.drift_frames}.",
+            show_default=f"{EvaluationConfig.frames} of synthetic heads, all of videos",
+        ),
+    ] = None
+    people: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most cases of each kind, self and cross.", show_default="all"),
+    ] = None
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of pairs for cross: lines PORTRAIT,DRIVING of video names without suffixes.",
+            show_default="each by the next one",
+        ),
+    ] = None
+
+
 @with_groups
 def evaluate(
     dataset: Annotated[
@@ -52,36 +89,7 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace a report that is there already.")
     ] = False,
-    self_: Annotated[bool, typer.Option("--self/--no-self", help="Each portrait driven by its own video.")] = True,
-    cross: Annotated[bool, typer.Option("--cross/--no-cross", help="Each portrait driven by somebody else.")] = True,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=DIR",
-            help="Also score the videos of another method, in DIR; can be repeated.",
-            show_default="none",
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help=f"Most frames of each case; the drift metric needs {2 * EvaluationConfig.drift_frames}.",
-            show_default=f"{EvaluationConfig.frames} of synthetic heads, all of videos",
-        ),
-    ] = None,
-    people: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Most cases of each kind, self and cross.", show_default="all"),
-    ] = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File of pairs for cross: lines PORTRAIT,DRIVING of video names without suffixes.",
-            show_default="each by the next one",
-        ),
-    ] = None,
+    cases: _Cases = _Cases(),
     model: Annotated[
         bool,
         typer.Option("--model/--no-model", help="Score the model; without it only the videos given by --method."),
@@ -121,7 +129,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score the model on DATASET, and videos of other methods beside it."""
-    methods = [_method(text) for text in method or []]
+    methods = [_method(text) for text in cases.method or []]
     if not model and not methods:
         raise typer.BadParameter("--no-model leaves nothing to score: give videos with --method NAME=DIR")
     from personalive.evaluation.datasets import KINDS, check_inputs_folder  # noqa: PLC0415 (imports torch)
@@ -133,11 +141,11 @@ def evaluate(
         check_inputs_folder(inputs)
     options = EvaluateOptions(
         dataset=dataset,
-        kinds=tuple(kind for kind in KINDS if (self_ if kind == "self" else cross)),
+        kinds=tuple(kind for kind in KINDS if (cases.self_ if kind == "self" else cases.cross)),
         methods=tuple(methods),
-        people=people,
-        frames=frames,
-        pairs=None if pairs is None else str(pairs),
+        people=cases.people,
+        frames=cases.frames,
+        pairs=None if cases.pairs is None else str(cases.pairs),
         framing=framing.value,
         center_fallback=model and network.is_tiny,
         size_px=size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +28,14 @@ address, and browsers give them the camera over https only. Ctrl-C ends every se
 """
 
 
-@with_groups
-def serve(
-    model: ModelOptions = ModelOptions(),
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
-    ] = ServerConfig.host,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = ServerConfig.port,
+@dataclass(frozen=True, kw_only=True)
+class _Access:
+    """Address of the server, and who may use it."""
+
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = (
+        ServerConfig.host
+    )
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = ServerConfig.port
     token: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +45,7 @@ def serve(
             help="Secret that other machines must give to open a session; also in PERSONALIVE_TOKEN.",
             show_default="none on this machine, else a new one",
         ),
-    ] = None,
+    ] = None
     origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,14 +53,20 @@ def serve(
             help="Origin of another web page that may use the server, such as https://example.org; can be repeated.",
             show_default="none",
         ),
-    ] = None,
+    ] = None
     tls_cert: Annotated[
         Path | None, typer.Option(metavar="PEM", help="Certificate for https.", show_default="none")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.", show_default="none")] = None,
+    ] = None
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.", show_default="none")] = None
     self_signed: Annotated[
         bool, typer.Option("--self-signed/--no-self-signed", help="https with a certificate made now.")
-    ] = False,
+    ] = False
+
+
+@with_groups
+def serve(
+    model: ModelOptions = ModelOptions(),
+    access: _Access = _Access(),
     idle: Annotated[
         float,
         typer.Option(min=1.0, metavar="SECONDS", help="A session without a connection ends after this long."),
@@ -90,13 +98,13 @@ def serve(
     options = ServeOptions(
         weights=model.weights,
         model=model.engine_options(),
-        host=host,
-        port=port,
-        token=token,
-        origins=tuple(origin or ()),
-        certificate=tls_cert,
-        key=tls_key,
-        self_signed=self_signed,
+        host=access.host,
+        port=access.port,
+        token=access.token,
+        origins=tuple(access.origin or ()),
+        certificate=access.tls_cert,
+        key=access.tls_key,
+        self_signed=access.self_signed,
         max_sessions=max_sessions,
         min_session_fps=min_fps,
         idle_s=idle,
