@@ -154,7 +154,7 @@ def test_a_file_that_is_no_image_leaves_the_portrait(live: Person, server: LiveS
     (tmp_path / "broken.png").write_bytes(b"not an image")
     live.expected = "status of 422"
     live.find("portrait-input").set_input_files(tmp_path / "broken.png")
-    notice = live.notice("the portrait: ")
+    notice = live.notice("the portrait is not an image")
     live.wait(lambda: live.page.locator("#portrait-thumb").evaluate("image => image.naturalWidth") == thumb)
     assert session_of(server, live).state()["generation"] == before
     live.see_different(3)
