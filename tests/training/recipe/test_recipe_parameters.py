@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from personalive.training.recipe.parameters import TRAINED, choose, named_parameters
-from personalive.training.recipe.settings import STAGES, Stage
+from personalive.training.recipe.presets import STAGES, Stage
 from support.stated import stated
 from support.toy_run import toy_config, toy_loop, toy_networks
 

@@ -24,8 +24,9 @@ from personalive.training.recipe.motion import MotionLosses
 from personalive.training.recipe.optimiser import Average, make_player
 from personalive.training.recipe.overrides import as_json, check_same, from_json
 from personalive.training.recipe.parameters import choose
+from personalive.training.recipe.presets import Stage
 from personalive.training.recipe.samples import SYNTHETIC
-from personalive.training.recipe.settings import Stage, TrainConfig
+from personalive.training.recipe.settings import TrainConfig
 from personalive.training.recipe.stage import Setting, StageLosses
 from personalive.training.recipe.stream import StreamLosses
 from personalive.training.sets import PreparedSet, TrainingSet

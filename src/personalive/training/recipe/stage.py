@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from personalive.engine.schedule import Schedule
 from personalive.models.networks import Networks
 from personalive.training.recipe.material import Arithmetic, Loader
-from personalive.training.recipe.settings import STAGES, TrainConfig
+from personalive.training.recipe.presets import STAGES
+from personalive.training.recipe.settings import TrainConfig
 from personalive.training.sets import TrainingSet
 
 _HELD_OUT = 1 << 40  # in the place of the step: no run gets there
