@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,8 +113,14 @@ class Loop:
             _add(sums, "norm", self.networks.update(step))
             if self.average is not None:
                 self.average.update(step)
-            if self.discriminator is not None and step >= self.config.discriminator.train_from_step:
-                self._update_discriminator(self.discriminator, outputs, step, sums)
+            pixels, player = self.stage.pixels, self.discriminator
+            if pixels is not None and player is not None and step >= self.config.discriminator.train_from_step:
+                player.clear()  # of what the networks' loss left there
+                for output in outputs:
+                    losses = pixels.discriminator_loss(output)
+                    _record(sums, losses, 1 / len(outputs))
+                    player.backward(losses["discriminator"], 1 / len(outputs))
+                _add(sums, "discriminator_norm", player.update(step))
         means = {name: value / self.stage.updates for name, value in sums.items()}
         return means | {"lr": self.networks.optimiser.param_groups[0]["lr"]}
 
@@ -123,17 +129,6 @@ class Loop:
         _record(sums, output.losses, share)
         self.networks.backward(output.losses["loss"], share)
         return Output({}, output.made, output.real, output.levels)
-
-    def _update_discriminator(
-        self, player: Player, outputs: Sequence[Output], step: int, sums: dict[str, float]
-    ) -> None:
-        player.clear()  # of what the networks' loss left there
-        share = 1 / len(outputs)
-        for output in outputs:
-            losses = self.stage.discriminator_loss(output)
-            _record(sums, losses, share)
-            player.backward(losses["discriminator"], share)
-        _add(sums, "discriminator_norm", player.update(step))
 
     # --- what people see ------------------------------------------------------------------------------
 

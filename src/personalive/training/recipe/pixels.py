@@ -47,7 +47,7 @@ class PixelLoss:
         return Output({"loss": loss, **found}, made.detach(), real.detach(), levels)
 
     def discriminator_loss(self, output: Output) -> dict[str, Tensor]:
-        """See ``StageLosses``."""
+        """Losses that the discriminator minimises; "discriminator" carries the gradient."""
         assert output.made is not None and output.real is not None and output.levels is not None
         made, real = self._verdict(output.made, output.levels), self._verdict(output.real, output.levels)
         return {

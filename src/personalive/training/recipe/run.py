@@ -101,8 +101,8 @@ def make_loop(setting: Setting, folder: Path, show: Callable[[Progress], None], 
     say(f"{config.stage}: trains {count:,} parameters in {len(parameters)} tensors on {device}")
     player = make_player("networks", parameters, config.optimiser.lr, config, device)
     other = None
-    if stage.discriminator is not None:
-        own = dict(stage.discriminator.named_parameters())
+    if stage.pixels is not None:
+        own = dict(stage.pixels.discriminator.named_parameters())
         other = make_player("discriminator", own, config.optimiser.discriminator_lr, config, device)
     average = Average(parameters, config.average.half_life_steps) if config.average.on else None
     return Loop(

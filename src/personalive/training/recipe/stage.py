@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from personalive.engine.schedule import Schedule
 from personalive.models.networks import Networks
@@ -15,6 +15,9 @@ from personalive.training.recipe.material import Arithmetic, Loader
 from personalive.training.recipe.presets import STAGES
 from personalive.training.recipe.settings import TrainConfig
 from personalive.training.sets import TrainingSet
+
+if TYPE_CHECKING:
+    from personalive.training.recipe.pixels import PixelLoss
 
 _HELD_OUT = 1 << 40  # in the place of the step: no run gets there
 
@@ -37,34 +40,23 @@ class Window(NamedTuple):
     levels: Tensor  # (B, F) timesteps
 
 
-class StageLosses(Protocol):
+class StageLosses:
     """One stage: losses, and images for people."""
 
-    @property
-    def updates(self) -> int:
-        """Of the parameters, per step."""
-        ...
-
-    @property
-    def discriminator(self) -> nn.Module | None:
-        """The network that is trained against the others, if there is one."""
-        ...
+    updates = 1  # of the parameters, per step
+    pixels: PixelLoss | None = None  # with the network that is trained against the others, if there is one
 
     def losses(self, step: int, rows: Sequence[int]) -> Iterator[Output]:
         """``updates`` outputs for the samples ``rows`` of a step; the next is asked for after the update."""
-        ...
-
-    def discriminator_loss(self, output: Output) -> dict[str, Tensor]:
-        """Losses that the discriminator minimises; "discriminator" carries the gradient."""
-        ...
+        raise NotImplementedError
 
     def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The loss on fixed held-out samples without any dropout; the caller turns gradients off."""
-        ...
+        raise NotImplementedError
 
     def sheet(self, rows: int) -> np.ndarray:
         """(H, W, 3) uint8 image of fixed held-out samples; the caller turns gradients off."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
