@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from personalive.training.augment import jitter_colours, jitter_place
+from personalive.training.build import standardise_norms
 from personalive.training.loop import LOG_EVERY_STEPS, Average, TrainingError, progress, set_lr, train
 from personalive.training.presets import StageConfig
-from personalive.training.standardise import standardise_norms
 
 
 def rates(config: StageConfig) -> list[float]:

@@ -18,11 +18,11 @@ from personalive.engine.schedule import Schedule
 from personalive.errors import InputError
 from personalive.models.attention import KV
 from personalive.models.networks import Networks
+from personalive.training.build import standardise_norms
 from personalive.training.cache import REFERENCES, FrameCache
 from personalive.training.data import RenderedSet
 from personalive.training.finding import FLOW_WEIGHT, Finding
 from personalive.training.loop import Losses
-from personalive.training.standardise import standardise_norms
 from personalive.vision.canvas import draw_canvas
 from personalive.vision.keypoints import as_held_by, transform_keypoints
 

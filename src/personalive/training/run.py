@@ -21,19 +21,17 @@ from personalive.models.networks import Networks
 from personalive.runtime.load import choose_device
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
-from personalive.training.critic import Adversary, LatentCritic
 from personalive.training.data import RenderedSet, render_set
 from personalive.training.detail import DetailStage
 from personalive.training.extractor import ExtractorStage
 from personalive.training.linear_start import LinearPath, fit, place
-from personalive.training.loop import LossOf, Snapshot, train, trainable
+from personalive.training.loop import LossOf, Snapshot, join_world, train, trainable
 from personalive.training.motion import MotionModules, MotionStage
 from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
-from personalive.training.sharpen import SharpenStage
+from personalive.training.sharpen import Adversary, LatentCritic, SharpenStage
 from personalive.training.temporal import TemporalModules, TemporalStage
 from personalive.training.tokens import TokenReader, TokenStage, standardise_tokens
 from personalive.training.vae import VaeStage, encode_all
-from personalive.training.world import join_world
 
 STEPS = (
     *("render", "vae", "latents", "extractor", "faces", "moved"),

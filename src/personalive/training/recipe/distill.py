@@ -15,9 +15,9 @@ from torch import Tensor
 
 from personalive.training.recipe.denoise import Conditions, noise_of
 from personalive.training.recipe.image_level import ImageLevel
+from personalive.training.recipe.losses import Output, PixelLoss
 from personalive.training.recipe.material import Material, decode
-from personalive.training.recipe.pixels import PixelLoss
-from personalive.training.recipe.stage import Output, Setting
+from personalive.training.recipe.stage import Setting
 
 
 class DistillLosses(ImageLevel):
@@ -27,7 +27,7 @@ class DistillLosses(ImageLevel):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting, setting.config.distill.inference_form)
-        self.pixels = PixelLoss(setting)
+        self.pixels = PixelLoss(setting.config, setting.networks.config.image_size_px, setting.arithmetic)
 
     def output(self, material: Material, step: int | None) -> Output:
         """Losses of the decoded pixels after as many steps as each sample draws."""

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from personalive.engine.backend import Backend
 from personalive.engine.conditioning import Conditioner
+from personalive.errors import InputError
 from personalive.models.networks import Networks
 from personalive.training.recipe.augment import augment_faces
-from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.settings import AugmentConfig
 from personalive.training.sets import Clip, Pair
 from personalive.vision.canvas import crop_faces, draw_canvas, face_box
@@ -132,6 +132,19 @@ class Loader:
         with self.arithmetic.autocast():
             parts = [self.conditioner.encode(part) for part in images.split(ENCODED_AT_ONCE)]
         return torch.cat(parts).float()
+
+
+def check_sample(image: np.ndarray, size_px: int) -> None:
+    """Refuse images that are not of the model's size.
+
+    Raises:
+        InputError: naming both sizes.
+    """
+    if image.shape[-3:] != (size_px, size_px, 3) or image.dtype != np.uint8:
+        raise InputError(
+            f"the data has images of shape {image.shape[-3:]} ({image.dtype}) but the model needs "
+            f"{size_px} x {size_px} RGB: prepare the data at that size"
+        )
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:

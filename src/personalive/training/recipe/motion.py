@@ -10,9 +10,9 @@ from torch import Tensor
 
 from personalive.training.recipe.denoise import noise_of
 from personalive.training.recipe.image_level import ImageLevel
-from personalive.training.recipe.losses import masked_errors
+from personalive.training.recipe.losses import Output, masked_errors
 from personalive.training.recipe.material import Material
-from personalive.training.recipe.stage import Output, Setting
+from personalive.training.recipe.stage import Setting
 
 
 class MotionLosses(ImageLevel):

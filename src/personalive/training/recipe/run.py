@@ -25,13 +25,13 @@ from personalive.training.recipe.optimiser import Average, make_player
 from personalive.training.recipe.overrides import as_json, check_same, from_json
 from personalive.training.recipe.parameters import choose
 from personalive.training.recipe.presets import Stage
-from personalive.training.recipe.samples import SYNTHETIC
 from personalive.training.recipe.settings import TrainConfig
 from personalive.training.recipe.stage import Setting, StageLosses
 from personalive.training.recipe.stream import StreamLosses
 from personalive.training.sets import PreparedSet, TrainingSet
 from personalive.training.synthetic_set import SyntheticSet
 
+SYNTHETIC = "synthetic"  # the name of the synthetic set where a prepared folder is asked for
 CONFIG, ORIGIN, WEIGHTS = "config.json", "origin.json", "weights"
 _WAYS_OUT = "--set batch=1 with a larger --set accumulate, --set compute.recompute=true, or --preset tiny"
 STAGE_LOSSES: dict[Stage, Callable[[Setting], StageLosses]] = {

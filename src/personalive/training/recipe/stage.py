@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from personalive.engine.schedule import Schedule
 from personalive.models.networks import Networks
+from personalive.training.recipe.losses import Output, PixelLoss
 from personalive.training.recipe.material import Arithmetic, Loader
 from personalive.training.recipe.presets import STAGES
 from personalive.training.recipe.settings import TrainConfig
 from personalive.training.sets import TrainingSet
 
-if TYPE_CHECKING:
-    from personalive.training.recipe.pixels import PixelLoss
-
 _HELD_OUT = 1 << 40  # in the place of the step: no run gets there
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Output:
-    """One batch's losses, and what the discriminator is shown of it."""
-
-    losses: dict[str, Tensor]  # scalars; "loss" carries the gradient
-    made: Tensor | None = None  # (N, 3, S, S) detached
-    real: Tensor | None = None
-    levels: Tensor | None = None  # (N,) timesteps
 
 
 class Window(NamedTuple):

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from personalive.errors import InputError
 from personalive.training.recipe.denoise import Conditions, condition, noise_of, predict_clean
+from personalive.training.recipe.losses import Output, PixelLoss
 from personalive.training.recipe.material import Loader, Material, decode
-from personalive.training.recipe.pixels import PixelLoss
 from personalive.training.recipe.rolled_out import RolledOut, preview
-from personalive.training.recipe.stage import Output, Setting, StageLosses, Window
+from personalive.training.recipe.stage import Setting, StageLosses, Window
 
 
 class StreamLosses(StageLosses):
@@ -37,7 +37,7 @@ class StreamLosses(StageLosses):
         self.setting, self.config = setting, setting.config.stream
         self.windows = Windows(setting)
         self.rolled_out = RolledOut(setting)
-        self.pixels = PixelLoss(setting)
+        self.pixels = PixelLoss(setting.config, setting.networks.config.image_size_px, setting.arithmetic)
         self.updates = len(self.config.gradient_windows)
         if self.config.gradient_windows[-1] >= self.windows.count:
             raise InputError(
