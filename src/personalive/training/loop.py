@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,23 +79,29 @@ class TrainingError(PersonaLiveError):
 
 
 class Average:
-    """Exponential moving average of parameters and buffers, warmed up so that early steps do not linger."""
+    """Exponential moving average of named tensors, warmed up so that early steps do not linger."""
 
-    def __init__(self, module: nn.Module, half_life_steps: int) -> None:
-        self.module = module
-        self.average = copy.deepcopy(module).requires_grad_(False)
+    def __init__(
+        self, tensors: Mapping[str, Tensor], half_life_steps: int, values: dict[str, Tensor] | None = None
+    ) -> None:
+        """
+        Args:
+            tensors: that change; those that are no floats are copied.
+            values: their averages, which begin as equal tensors; by default new ones.
+        """
+        self.tensors = tensors
+        self.values = values or {name: tensor.detach().clone() for name, tensor in tensors.items()}
         self.decay = 0.5 ** (1 / half_life_steps)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the module."""
+        """Move the averages towards the tensors after step ``step``, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
-        for mean, value in pairs:
+        for name, mean in self.values.items():
             if mean.dtype.is_floating_point:
-                mean.lerp_(value, weight)
+                mean.lerp_(self.tensors[name], weight)
             else:
-                mean.copy_(value)
+                mean.copy_(self.tensors[name])
 
 
 def train(
@@ -124,7 +130,8 @@ def train(
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    average = Average(module, config.ema_half_life_steps)
+    averaged = copy.deepcopy(module).requires_grad_(False)
+    average = Average(module.state_dict(), config.ema_half_life_steps, averaged.state_dict())
     begun, shown, step = time.monotonic(), time.monotonic(), 0
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as lines:
@@ -146,11 +153,11 @@ def train(
                 lines.write(json.dumps(row | {"norm": round(norm.item(), 4)}) + "\n")
                 lines.flush()
             if snapshot and world.leads and time.monotonic() - shown > 60 * snapshot_minutes:
-                snapshot(average.average, step)
+                snapshot(averaged, step)
                 shown = time.monotonic()
     if snapshot and world.leads:
-        snapshot(average.average, step)
-    return average.average
+        snapshot(averaged, step)
+    return averaged
 
 
 def progress(config: StageConfig, step: int, seconds: float) -> float:

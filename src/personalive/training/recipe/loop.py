@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from personalive.training.loop import TrainingError
+from personalive.training.loop import Average, TrainingError
 from personalive.training.recipe.journal import Journal
 from personalive.training.recipe.losses import Output
-from personalive.training.recipe.optimiser import Average, Player
+from personalive.training.recipe.optimiser import Player
 from personalive.training.recipe.resume import Checkpoints, Resumable
 from personalive.training.recipe.settings import TrainConfig
 from personalive.training.recipe.sheets import write_sheet

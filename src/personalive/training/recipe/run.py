@@ -16,12 +16,13 @@ from personalive.errors import InputError, OutputError
 from personalive.models.networks import Networks
 from personalive.runtime.load import DTYPES, choose_device
 from personalive.runtime.memory import oom_errors
+from personalive.training.loop import Average
 from personalive.training.presets import HELD_OUT_SEED
 from personalive.training.recipe.distill import DistillLosses
 from personalive.training.recipe.loop import Loop, Progress
 from personalive.training.recipe.material import Arithmetic
 from personalive.training.recipe.motion import MotionLosses
-from personalive.training.recipe.optimiser import Average, make_player
+from personalive.training.recipe.optimiser import make_player
 from personalive.training.recipe.overrides import as_json, check_same, from_json
 from personalive.training.recipe.parameters import choose
 from personalive.training.recipe.presets import Stage
