@@ -233,7 +233,7 @@ class Run:
 
     def effect(self) -> torch.Tensor:
         """(C,) what each latent channel does to an image, as step ``latents`` measured it."""
-        return self._cache().known_effect()
+        return self._cache().known("effect")
 
     def load_all(self) -> Networks:
         """The networks as far as they are trained, in eval mode on the CPU."""

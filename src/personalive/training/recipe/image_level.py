@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from personalive.training.recipe.denoise import Conditions, condition, noise_of, predict_clean
+from personalive.training.recipe.journal import page, pictures
 from personalive.training.recipe.losses import Output
 from personalive.training.recipe.material import Material, decode
-from personalive.training.recipe.sheets import page, pictures
 from personalive.training.recipe.stage import Setting, StageLosses
 
 

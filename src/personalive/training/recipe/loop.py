@@ -15,31 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from personalive.progress import Progress
 from personalive.training.loop import Average, TrainingError
-from personalive.training.recipe.journal import Journal
+from personalive.training.recipe.journal import Journal, write_sheet
 from personalive.training.recipe.losses import Output
 from personalive.training.recipe.optimiser import Player
 from personalive.training.recipe.resume import Checkpoints, Resumable
 from personalive.training.recipe.settings import TrainConfig
-from personalive.training.recipe.sheets import write_sheet
 from personalive.training.recipe.stage import StageLosses
 
 CHECKPOINTS, SHEETS = "checkpoints", "sheets"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Progress of a run."""
-
-    done_steps: int
-    total_steps: int
-    loss: float
-    steps_per_s: float
-
-    @property
-    def left_s(self) -> float:
-        """Expected time to the end."""
-        return (self.total_steps - self.done_steps) / self.steps_per_s
 
 
 @dataclass(kw_only=True)
@@ -137,7 +122,8 @@ class Loop:
         if self._due(self.config.journal.log_every_steps):
             journal.write(self.finished, "train", values, steps_per_s=round(rate, 4))
         self._look(journal)
-        self.show(Progress(self.finished, self.config.steps, values["loss"], rate))
+        note = f"loss {values['loss']:.4g}"
+        self.show(Progress(self.finished, self.config.steps, rate, "steps", note=note))
 
     def _look(self, journal: Journal) -> None:
         """Held-out losses and a sheet, where they are due."""

@@ -20,8 +20,8 @@ from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.models.networks import Networks
 from personalive.training.predicted import advance_predicting, detached
+from personalive.training.recipe.journal import page
 from personalive.training.recipe.material import check_sample, mask_tensor
-from personalive.training.recipe.sheets import page
 from personalive.training.recipe.stage import Setting, Window
 from personalive.training.sets import Clip
 from personalive.vision.resize import frames_to_tensor

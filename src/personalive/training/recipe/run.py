@@ -14,12 +14,14 @@ from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.errors import InputError, OutputError
 from personalive.models.networks import Networks
+from personalive.progress import Progress
 from personalive.runtime.load import DTYPES, choose_device
 from personalive.runtime.memory import oom_errors
 from personalive.training.loop import Average
 from personalive.training.presets import HELD_OUT_SEED
 from personalive.training.recipe.distill import DistillLosses
-from personalive.training.recipe.loop import Loop, Progress
+from personalive.training.recipe.journal import write_whole
+from personalive.training.recipe.loop import Loop
 from personalive.training.recipe.material import Arithmetic
 from personalive.training.recipe.motion import MotionLosses
 from personalive.training.recipe.optimiser import make_player
@@ -146,8 +148,8 @@ def _claim(folder: Path, config: TrainConfig, origin: dict[str, str]) -> None:
         elif folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder}: holds other files and no training run: give another --run")
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / ORIGIN, json.dumps(origin, indent=2))
-        _write(folder / CONFIG, as_json(config))
+        write_whole(folder / ORIGIN, json.dumps(origin, indent=2) + "\n")
+        write_whole(folder / CONFIG, as_json(config) + "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{folder}: cannot be the run folder ({error}): give another --run") from error
 
@@ -164,12 +166,6 @@ def _check_origin(folder: Path, origin: dict[str, str]) -> None:
                 f"{folder}: this run began with {name} {begun.get(name)!r}, not {origin[name]!r} as it is now: "
                 "repeat its own command, or give another --run"
             )
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n")
-    partial.replace(path)
 
 
 def _export(networks: Networks, folder: Path) -> None:
