@@ -42,10 +42,7 @@ class RolledOut:
 
         Windows are counted from the first that holds no frame of the ease-in.
         """
-        rngs = self.setting.rngs(step, rows)
-        data = self.setting.held_out_data if step is None else self.setting.data
-        settings = self.setting.config.stream
-        clips = [data.clip(rng, settings.frames, settings.frame_stride) for rng in rngs]
+        clips, rngs = self.setting.clips(step, rows)
         streams = [
             self._stream(clip, int(rng.integers(2**31)), step is not None)
             for clip, rng in zip(clips, rngs, strict=True)

@@ -15,7 +15,7 @@ from personalive.training.recipe.losses import Output, PixelLoss
 from personalive.training.recipe.material import Arithmetic, Loader
 from personalive.training.recipe.presets import STAGES
 from personalive.training.recipe.settings import TrainConfig
-from personalive.training.sets import TrainingSet
+from personalive.training.sets import Clip, TrainingSet
 
 _HELD_OUT = 1 << 40  # in the place of the step: no run gets there
 
@@ -66,6 +66,12 @@ class Setting:
     def loader(self) -> Loader:
         """Samples to tensors."""
         return Loader(self.networks, self.arithmetic, self.config.augment)
+
+    def clips(self, step: int | None, rows: Sequence[int]) -> tuple[list[Clip], list[np.random.Generator]]:
+        """Clips of one step, or held-out ones (None), and the generators that drew them."""
+        rngs, config = self.rngs(step, rows), self.config.stream
+        data = self.held_out_data if step is None else self.data
+        return [data.clip(rng, config.frames, config.frame_stride) for rng in rngs], rngs
 
     def rngs(self, step: int | None, rows: Sequence[int]) -> list[np.random.Generator]:
         """One generator per sample: it depends on (seed, stage, step, row) alone; step None is held out."""

@@ -81,7 +81,8 @@ class Windows:
 
     def predictions(self, step: int | None, rows: Sequence[int]) -> Iterator[tuple[Tensor, Window]]:
         """Clean latents (B, C, F, h, w) with gradient, and the truth, of every window that updates."""
-        material = self._material(step, rows)
+        samples, rngs = self.setting.clips(step, rows)
+        material = self.loader.load(samples, rngs, augment=step is not None)
         arithmetic = self.setting.arithmetic
         with torch.no_grad(), arithmetic.autocast():  # what conditions the frames is not trained here
             conditions = condition(self.setting.networks, material, None)
@@ -119,13 +120,6 @@ class Windows:
         known = self.window_frames - self.chunk
         lowered = self.schedule.add_noise(clean[:, :, self.chunk :], noise[:, :, :known], at[:, :known])
         return torch.cat([lowered, noise[:, :, known:]], dim=2)
-
-    def _material(self, step: int | None, rows: Sequence[int]) -> Material:
-        rngs = self.setting.rngs(step, rows)
-        data = self.setting.held_out_data if step is None else self.setting.data
-        settings = self.setting.config.stream
-        samples = [data.clip(rng, settings.frames, settings.frame_stride) for rng in rngs]
-        return self.loader.load(samples, rngs, augment=step is not None)
 
 
 def _of_window(conditions: Conditions, window: slice) -> Conditions:
