@@ -78,7 +78,7 @@ def test_a_run_is_not_continued_otherwise(run, place, small_weights, toy_data, t
     ("arguments", "names", "code"),
     [
         (["--set", "optimiser.rate=1"], "unknown key 'optimiser.rate': did you mean", 1),
-        (["--set", "steps=soon"], "steps should be like", 1),
+        (["--set", "steps=soon"], "--set: steps 'soon' should be a valid integer", 1),
         (["--config", "gone.json"], "gone.json: cannot be read", 1),
         (["--preset", "huge"], "preset 'huge' is not known: use full, tiny", 1),
         (["--weights", "gone"], "gone: no such weights folder", 1),

@@ -16,8 +16,9 @@ from personalive.training.recipe.loop import Loop
 from personalive.training.recipe.material import Arithmetic
 from personalive.training.recipe.overrides import resolve
 from personalive.training.recipe.parameters import named_parameters
+from personalive.training.recipe.presets import Stage
 from personalive.training.recipe.run import make_loop
-from personalive.training.recipe.settings import Stage, TrainConfig
+from personalive.training.recipe.settings import TrainConfig
 from personalive.training.recipe.stage import Setting
 from support.small_model import SMALL_PRESET
 from support.toy_set import ToySet

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.training.critic import HALVING, Adversary, Judged, LatentCritic
-from personalive.training.world import World
+from personalive.training.loop import World
+from personalive.training.sharpen import HALVING, Adversary, Judged, LatentCritic
 
 N, C, SIDE, MOTION = 6, 4, 8, 10
 

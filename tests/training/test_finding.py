@@ -38,7 +38,7 @@ class Told(DetailHead):
         super().__init__(SMALL, FEATURES)
         self.told = flow
 
-    def correction(self, features: Tensor, moved: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    def flow_residual(self, features: Tensor, moved: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         assert self.told.shape == shift.shape
         return moved, self.told
 

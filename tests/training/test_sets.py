@@ -168,7 +168,7 @@ def test_held_out_people_are_refused_unless_asked_for():
     "options", [{"first_seed": -1}, {"people": 0}, {"people": 1, "other_driver": 1.0}, {"length_frames": 1}]
 )
 def test_drawn_sets_that_cannot_be(options: dict[str, Any]):
-    with pytest.raises(InputError, match="give a seed from 0 up"):
+    with pytest.raises(InputError, match="use a seed from 0 up"):
         SyntheticSet(**options)
 
 

@@ -7,11 +7,19 @@ import torch
 from torch import Tensor
 
 from personalive.training.cache import FrameCache
-from personalive.training.critic import Adversary, LatentCritic
 from personalive.training.data import RenderedSet
+from personalive.training.loop import World
 from personalive.training.motion import MotionModules, MotionStage
-from personalive.training.sharpen import BEGIN_STEP, FULL_STEP, PLACE_WEIGHTS, RATIO, SharpenStage, judge
-from personalive.training.world import World
+from personalive.training.sharpen import (
+    BEGIN_STEP,
+    FULL_STEP,
+    PLACE_WEIGHTS,
+    RATIO,
+    Adversary,
+    LatentCritic,
+    SharpenStage,
+    judge,
+)
 from training.conftest import toy_run
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from personalive.training import run as module
 from personalive.training.__main__ import main
-from personalive.training.world import World
+from personalive.training.loop import World
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from personalive.training.augment import jitter_colours, jitter_place
+from personalive.training.build import standardise_norms
 from personalive.training.loop import LOG_EVERY_STEPS, Average, TrainingError, progress, set_lr, train
 from personalive.training.presets import StageConfig
-from personalive.training.standardise import standardise_norms
 
 
 def rates(config: StageConfig) -> list[float]:
@@ -45,25 +45,25 @@ def test_a_stage_ends_by_steps_or_by_time(step: int, seconds: float, share: floa
 def test_the_average_halves_its_distance_in_a_half_life():
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
-    average = Average(module, half_life_steps=20)
+    average = Average(module.state_dict(), half_life_steps=20)
     nn.init.ones_(module.weight)
     for step in range(10_000, 10_020):  # far beyond the warm-up
         average.update(step)
-    assert average.average.weight.item() == pytest.approx(0.5, abs=1e-4)
-    assert not average.average.weight.requires_grad
+    assert average.values["weight"].item() == pytest.approx(0.5, abs=1e-4)
+    assert not average.values["weight"].requires_grad
     assert module.weight.item() == 1
 
 
 def test_the_average_forgets_its_start_quickly_and_follows_buffers():
     module = nn.BatchNorm1d(2)
-    average = Average(module, half_life_steps=1000)
+    average = Average(module.state_dict(), half_life_steps=1000)
     module.weight.data.fill_(5)
     module(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)))
     for step in range(60):
         average.update(step)
-    assert (average.average.weight - 5).abs().max() < 0.01
-    torch.testing.assert_close(average.average.running_mean, module.running_mean, atol=1e-3, rtol=1e-2)
-    assert average.average.num_batches_tracked == 1
+    assert (average.values["weight"] - 5).abs().max() < 0.01
+    torch.testing.assert_close(average.values["running_mean"], module.running_mean, atol=1e-3, rtol=1e-2)
+    assert average.values["num_batches_tracked"] == 1
 
 
 def quadratic(module: nn.Linear):

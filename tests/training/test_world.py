@@ -11,12 +11,12 @@ import sys
 import torch
 from torch import nn
 
-from personalive.training.world import World
+from personalive.training.loop import World
 
 SCRIPT = """
 import json, torch
 from torch import nn
-from personalive.training.world import join_world
+from personalive.training.loop import join_world
 world = join_world()
 first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))
 (first * (world.rank + 1)).sum().backward()

@@ -10,12 +10,10 @@ import typer
 
 from personalive.cli.console import progress, show_rows
 from personalive.cli.options import AUTO, WEIGHTS_METAVAR, DeviceOption
-from personalive.progress import Progress
-from personalive.training.recipe.overrides import as_json, resolve
-from personalive.training.recipe.settings import PRESETS, STAGES, Stage, TrainConfig
+from personalive.training.recipe.presets import PRESETS, STAGES, Stage
 
 if TYPE_CHECKING:
-    from personalive.training.recipe.loop import Progress as Steps
+    from personalive.training.recipe.settings import TrainConfig
 
 _HELP = {
     "motion": """Stage 1: teach motion on single frames.
@@ -108,6 +106,8 @@ def _command(stage: Stage) -> Callable[..., None]:
         device: DeviceOption = AUTO,
         dry_run: _DryRun = False,
     ) -> None:
+        from personalive.training.recipe.overrides import as_json, resolve  # noqa: PLC0415 (imports pydantic)
+
         resolved = resolve(stage, preset, config, values or ())
         if dry_run:
             print(as_json(resolved))
@@ -126,12 +126,7 @@ def _train(config: TrainConfig, data: str, run: Path, weights: str, device: str)
 
     start = str(find_weights()) if weights == AUTO else weights
     with progress("training") as display:
-
-        def show(now: Steps) -> None:
-            note = f"loss {now.loss:.4g}"
-            display.show(Progress(now.done_steps, now.total_steps, now.steps_per_s, "steps", note=note))
-
-        report = train(config, data=data, run=run, weights=start, device=device, show=show, say=print)
+        report = train(config, data=data, run=run, weights=start, device=device, show=display.show, say=print)
     show_rows(
         [
             ("steps", f"{report.steps} ({report.steps_now} now)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,13 @@ TOKENS = "tokens.npy"  # (N, T, K) float16
 EFFECT = "effect.npy"  # (C,) float32
 EFFECT_SAMPLE = 16  # images it is measured on
 REFERENCES = 2  # frames of a person whose image is moved to every other frame's pose
+_MAKERS = {  # of what may not be there yet: its name in errors, and the stage that makes it
+    "tokens": ("motion tokens", "tokens"),
+    "latents": ("latents", "latents"),
+    "effect": ("latents", "latents"),
+    "moved": ("moved portraits", "moved"),
+    "flow": ("flows", "moved"),
+}
 NUDGE = 0.5  # how far a latent channel is moved, of its spread
 
 
@@ -68,15 +76,16 @@ class FrameCache:
         dtype, shape = self.sizes[name]
         return np.memmap(self.folder / name, dtype, "r", shape=shape)
 
-    def known_effect(self) -> Tensor:
-        """(C,) what each latent channel does to an image.
+    def known(self, name: str) -> Any:
+        """``tokens``, ``latents``, ``moved``, ``flow``, or ``effect``: (C,) of each latent channel on an image.
 
         Raises:
-            InputError: not measured yet.
+            InputError: it is not made yet.
         """
-        if self.effect is None:
-            raise InputError(f"{self.folder}: no latents yet: run the latents stage first")
-        return self.effect
+        if (found := getattr(self, name)) is None:
+            what, stage = _MAKERS[name]
+            raise InputError(f"{self.folder}: no {what} yet: run the {stage} stage first")
+        return found
 
     def index(self, group: int, person: int, frame: int) -> int:
         """Row of one frame."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from personalive.models.pose import MotionExtractor
 from personalive.training.augment import jitter_colours, vary_view
+from personalive.training.build import standardise_norms
 from personalive.training.data import PEOPLE, RenderedSet
 from personalive.training.loop import Losses
-from personalive.training.standardise import standardise_norms
 from personalive.vision.keypoints import HeadPose, transform_keypoints
 from personalive.vision.resize import resize_frames
 

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from personalive.errors import InputError
 from personalive.models.detail import HALVING, DetailHead, moved_portrait
 from personalive.training.cache import FrameCache
 from personalive.training.data import RenderedSet
@@ -28,9 +27,7 @@ class Finding:
     """Images and flows of the training set, and the two errors."""
 
     def __init__(self, head: DetailHead, data: RenderedSet, cache: FrameCache) -> None:
-        if cache.flow is None:
-            raise InputError(f"{cache.folder}: no flows yet: run the moved stage first")
-        self.head, self.cache, self.flow = head, cache, cache.flow
+        self.head, self.cache, self.flow = head, cache, cache.known("flow")
         self.device = next(head.parameters()).device
         self.images = data.images.reshape(-1, *data.images.shape[3:])
 

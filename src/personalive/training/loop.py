@@ -1,20 +1,71 @@
-"""One optimisation loop for every stage: schedule, averaging, log, and what ends it."""
+"""One optimisation loop for every stage: schedule, averaging, log, and what ends it.
+
+Several processes can share it: each takes a part of the batch, and gradients are averaged. It is worth it on a CPU
+too when each has enough to do. Start them with ``torchrun``.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from personalive.errors import PersonaLiveError
 from personalive.training.presets import StageConfig
-from personalive.training.world import World
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank of this process and their number."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Tell whether this process writes files and reports progress."""
+        return self.rank == 0
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the processes; a missing one counts as zero."""
+        if self.size == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def agreed(self, value: float) -> float:
+        """The first process's value, so that all end at the same step."""
+        if self.size == 1:
+            return value
+        shared: Tensor = torch.tensor([value], dtype=torch.float64)
+        dist.broadcast(shared, src=0)
+        return float(shared.item())
+
+
+def join_world() -> World:
+    """Join the processes that ``torchrun`` describes in the environment; one process without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    return World(dist.get_rank(), size)
+
 
 Losses = dict[str, Tensor]
 LossOf = Callable[[int, float], Losses]
@@ -28,23 +79,29 @@ class TrainingError(PersonaLiveError):
 
 
 class Average:
-    """Exponential moving average of parameters and buffers, warmed up so that early steps do not linger."""
+    """Exponential moving average of named tensors, warmed up so that early steps do not linger."""
 
-    def __init__(self, module: nn.Module, half_life_steps: int) -> None:
-        self.module = module
-        self.average = copy.deepcopy(module).requires_grad_(False)
+    def __init__(
+        self, tensors: Mapping[str, Tensor], half_life_steps: int, values: dict[str, Tensor] | None = None
+    ) -> None:
+        """
+        Args:
+            tensors: that change; those that are no floats are copied.
+            values: their averages, which begin as equal tensors; by default new ones.
+        """
+        self.tensors = tensors
+        self.values = values or {name: tensor.detach().clone() for name, tensor in tensors.items()}
         self.decay = 0.5 ** (1 / half_life_steps)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the module."""
+        """Move the averages towards the tensors after step ``step``, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        pairs = zip(self.average.state_dict().values(), self.module.state_dict().values(), strict=True)
-        for mean, value in pairs:
+        for name, mean in self.values.items():
             if mean.dtype.is_floating_point:
-                mean.lerp_(value, weight)
+                mean.lerp_(self.tensors[name], weight)
             else:
-                mean.copy_(value)
+                mean.copy_(self.tensors[name])
 
 
 def train(
@@ -55,7 +112,7 @@ def train(
     log: Path,
     snapshot: Snapshot | None = None,
     snapshot_minutes: float = 5.0,
-    world: World = World(),  # noqa: B008 (a value)
+    world: World = World(),
 ) -> nn.Module:
     """Minimise ``loss_of(step, progress)["loss"]`` over the trainable parameters of ``module``.
 
@@ -73,7 +130,8 @@ def train(
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    average = Average(module, config.ema_half_life_steps)
+    averaged = copy.deepcopy(module).requires_grad_(False)
+    average = Average(module.state_dict(), config.ema_half_life_steps, averaged.state_dict())
     begun, shown, step = time.monotonic(), time.monotonic(), 0
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as lines:
@@ -95,11 +153,11 @@ def train(
                 lines.write(json.dumps(row | {"norm": round(norm.item(), 4)}) + "\n")
                 lines.flush()
             if snapshot and world.leads and time.monotonic() - shown > 60 * snapshot_minutes:
-                snapshot(average.average, step)
+                snapshot(averaged, step)
                 shown = time.monotonic()
     if snapshot and world.leads:
-        snapshot(average.average, step)
-    return average.average
+        snapshot(averaged, step)
+    return averaged
 
 
 def progress(config: StageConfig, step: int, seconds: float) -> float:

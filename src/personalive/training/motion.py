@@ -18,11 +18,11 @@ from personalive.engine.schedule import Schedule
 from personalive.errors import InputError
 from personalive.models.attention import KV
 from personalive.models.networks import Networks
+from personalive.training.build import standardise_norms
 from personalive.training.cache import REFERENCES, FrameCache
 from personalive.training.data import RenderedSet
 from personalive.training.finding import FLOW_WEIGHT, Finding
 from personalive.training.loop import Losses
-from personalive.training.standardise import standardise_norms
 from personalive.vision.canvas import draw_canvas
 from personalive.vision.keypoints import as_held_by, transform_keypoints
 
@@ -111,22 +111,16 @@ class MotionStage:
         self.rank = rank
         self.modules, self.config, self.data, self.cache = modules, networks.config, data, cache
         self.batch, self.frames = batch, frames
-        if cache.tokens is None:
-            raise InputError(f"{cache.folder}: no motion tokens yet: run the tokens stage first")
-        if cache.latents is None:
-            raise InputError(f"{cache.folder}: no latents yet: run the latents stage first")
+        self.tokens, self.clean = cache.known("tokens"), cache.known("latents")
         if data.config.groups < batch:
             raise InputError(
                 f"{data.folder}: {data.config.groups} groups are too few for batches of {batch}: render more"
             )
-        self.tokens, self.clean = cache.tokens, cache.latents
-        self.moved = cache.moved if networks.config.entry == "moved" else None
-        if networks.config.entry == "moved" and cache.moved is None:
-            raise InputError(f"{cache.folder}: no moved portraits yet: run the moved stage first")
+        self.moved = cache.known("moved") if networks.config.entry == "moved" else None
         self.finding = None if networks.detail is None else Finding(networks.detail, data, cache)
         self.schedule = Schedule(networks.config.schedule)
         self.device = next(modules.parameters()).device
-        self.channels = channel_weights(cache.known_effect()).to(self.device)
+        self.channels = channel_weights(cache.known("effect")).to(self.device)
 
     def __call__(self, step: int, done: float) -> Losses:
         made = self.attempt(step, done)

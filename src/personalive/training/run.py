@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,19 +21,17 @@ from personalive.models.networks import Networks
 from personalive.runtime.load import choose_device
 from personalive.training.build import build_networks
 from personalive.training.cache import FrameCache
-from personalive.training.critic import Adversary, LatentCritic
 from personalive.training.data import RenderedSet, render_set
 from personalive.training.detail import DetailStage
 from personalive.training.extractor import ExtractorStage
 from personalive.training.linear_start import LinearPath, fit, place
-from personalive.training.loop import LossOf, Snapshot, train, trainable
+from personalive.training.loop import LossOf, join_world, train, trainable
 from personalive.training.motion import MotionModules, MotionStage
 from personalive.training.presets import STAGES, DataConfig, StageConfig, TinyPreset
-from personalive.training.sharpen import SharpenStage
+from personalive.training.sharpen import Adversary, LatentCritic, SharpenStage
 from personalive.training.temporal import TemporalModules, TemporalStage
 from personalive.training.tokens import TokenReader, TokenStage, standardise_tokens
 from personalive.training.vae import VaeStage, encode_all
-from personalive.training.world import join_world
 
 STEPS = (
     *("render", "vae", "latents", "extractor", "faces", "moved"),
@@ -92,11 +90,8 @@ class Run:
 
     def vae(self) -> None:
         """Train the autoencoder and measure its scaling factor; called again, it goes on from where it was."""
-        data = self._data()
-        fresh = not (self.folder / "vae.safetensors").exists()
-        if not fresh:
-            self._load("vae")
-        vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        data, fresh = self._data(), not self._resume("vae")
+        vae = self._vae()
         config = self._config("vae")
         loss = VaeStage(vae, data, config.batch, self.device)
         if fresh:
@@ -104,11 +99,7 @@ class Run:
             self.say(f"vae: linear start, {config.start_steps} steps")
             self.say(f"vae: linear start: squared error {fit(path, loss.pictures, config.start_steps):.4f}")
             place(path, vae)
-        modules = trainable([vae])
-        average = self._train(
-            "vae", modules, loss, lambda m, step: self._save("vae", cast(nn.ModuleList, m)[0], scaling=1.0)
-        )
-        vae.load_state_dict(average[0].state_dict())
+        vae.load_state_dict(self._train("vae", trainable([vae]), loss, "vae", scaling=1.0).state_dict())
         pictures = data.images.reshape(-1, *data.images.shape[3:])
         rows = np.linspace(0, len(pictures) - 1, SCALING_SAMPLE).astype(int)
         scaling = 1 / encode_all(vae.eval(), pictures[rows], self.device).float().std().item()
@@ -118,32 +109,28 @@ class Run:
     def decoder(self) -> None:
         """Train the decoder further, on whole images; latents stay as they are, so this may also come last."""
         self._load("vae")
-        vae = self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        vae = self._vae()
         vae.requires_grad_(False)
         for part in (vae.decoder, vae.post_quant_conv):
             part.train().requires_grad_(True)
         data = self._data()
         loss = VaeStage(vae, data, self._config("decoder").batch, self.device, crop_px=data.config.size_px)
-        average = self._train("decoder", nn.ModuleList([vae]), loss)
-        self._save("vae", average[0], scaling=vae.config.scaling_factor)
+        self._train("decoder", nn.ModuleList([vae]), loss, "vae", scaling=vae.config.scaling_factor)
 
     def extractor(self) -> None:
         """Train the motion extractor; called again, it goes on from where it was."""
-        fresh = not (self.folder / "motion_extractor.safetensors").exists()
-        if not fresh:
-            self._load("motion_extractor")
+        fresh = not self._resume("motion_extractor")
         extractor = self.networks.motion_extractor.to(self.device)
         size, batch = self.networks.config.motion_extractor.input_size_px, self._config("extractor").batch
         loss = ExtractorStage(extractor, self._data(), size, batch)
         if fresh:
             loss.standardise()
-        average = self._train("extractor", trainable([extractor]), loss)
-        self._save("motion_extractor", average[0])
+        self._train("extractor", trainable([extractor]), loss, "motion_extractor")
 
     def latents(self) -> None:
         """Encode every training frame."""
         self._load("vae")
-        self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        self._vae()
         cache = FrameCache(self.folder / "cache", data := self._data(), self.networks)
         cache.fill_latents(data, self.networks, self._progress("latents", int(np.prod(cache.shape))))
 
@@ -156,19 +143,17 @@ class Run:
     def moved(self) -> None:
         """Encode what frames of the motion stage enter as."""
         self._load("vae")
-        self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        self._vae()
         cache = self._cache()
         cache.fill_moved(self._data(), self.networks, self._progress("moved", int(np.prod(cache.shape))))
 
     def tokens(self) -> None:
         """Train the motion encoder on the expression; called again, it goes on from where it was."""
-        if (self.folder / "reader.safetensors").exists():
-            self._load("reader")
+        self._resume("reader")
         reader = self.reader.to(self.device)
         loss = TokenStage(reader, self._data(), self._cache(), self._config("tokens").batch)
-        average = self._train("tokens", trainable([reader]), loss)
-        self._save("reader", average[0])
-        self._fill_tokens(cast(TokenReader, average[0]).eval())
+        averaged = self._train("tokens", trainable([reader]), loss, "reader")
+        self._fill_tokens(cast(TokenReader, averaged).eval())
 
     def _fill_tokens(self, reader: TokenReader) -> None:
         """Cache the tokens of every frame, and bring both them and the encoder to a known spread.
@@ -182,20 +167,21 @@ class Run:
 
     def motion(self) -> None:
         """Train image-level motion; called again, it goes on from where it was."""
-        fresh = not (self.folder / "motion.safetensors").exists()
+        fresh = not self._path("motion").exists()
         modules, loss = self._motion_stage("motion", fresh=fresh)
         if fresh:
             loss.standardise()
-        self._train_motion("motion", modules, loss)
+        self._train("motion", modules, loss, "motion")
 
     def sharpen(self) -> None:
         """Train image-level motion against a critic; called again, both go on from where they were."""
         modules, loss = self._motion_stage("sharpen", fresh=False)
         size = self.networks.config.motion_encoder
         critic = LatentCritic(self.networks.unet_config.in_channels, size.tokens * size.token_width)
-        if (path := self.folder / "critic.safetensors").exists():
+        if (path := self._path("critic")).exists():
             self._fill(critic, path)
-        self._train_motion("sharpen", modules, SharpenStage(loss, Adversary(critic.to(self.device), self.world)))
+        adversary = Adversary(critic.to(self.device), self.world)
+        self._train("sharpen", modules, SharpenStage(loss, adversary), "motion")
         if self.world.leads:
             self._save("critic", critic)
 
@@ -222,31 +208,23 @@ class Run:
             return
         for module in self.networks.modules().values():
             module.eval().requires_grad_(False)
-        self.networks.vae.to(self.device, memory_format=torch.channels_last)
+        self._vae()
         trainable([finding.head])
-        self._train_motion("detail", nn.ModuleList([loss.modules]), DetailStage(loss, finding, self.networks))
-
-    def _train_motion(self, name: str, trained: nn.ModuleList, loss: LossOf) -> None:
-        average = self._train(name, trained, loss, lambda m, _: self._save("motion", cast(nn.ModuleList, m)[0]))
-        if self.world.leads:
-            self._save("motion", average[0])
+        stage = DetailStage(loss, finding, self.networks)
+        self._train("detail", nn.ModuleList([loss.modules]), stage, "motion")
 
     def temporal(self) -> None:
         """Train the temporal modules on streams."""
         self._load("vae", "motion_extractor", "motion_encoder", "motion")
-        if (self.folder / "temporal.safetensors").exists():
-            self._load("temporal")
-        self._to_device()
+        self._resume("temporal")
+        for module in self.networks.modules().values():
+            module.to(self.device)
         self.networks.denoising_unet.requires_grad_(False)
         trained = trainable([TemporalModules(self.networks.denoising_unet)])
         config = self._config("temporal")
         batch = self._share(config)
         loss = TemporalStage(self.networks, self.effect(), batch, config.frames, self.world.rank, self.world.size)
-        average = self._train(
-            "temporal", trained, loss, lambda m, step: self._save("temporal", cast(nn.ModuleList, m)[0])
-        )
-        if self.world.leads:
-            self._save("temporal", average[0])
+        self._train("temporal", trained, loss, "temporal")
 
     def export(self) -> None:
         """Write the half-precision folder with everything that has been trained so far."""
@@ -255,12 +233,12 @@ class Run:
 
     def effect(self) -> torch.Tensor:
         """(C,) what each latent channel does to an image, as step ``latents`` measured it."""
-        return self._cache().known_effect()
+        return self._cache().known("effect")
 
     def load_all(self) -> Networks:
         """The networks as far as they are trained, in eval mode on the CPU."""
         names = ("vae", "motion_extractor", "motion_encoder", "motion", "temporal")
-        return self.load(*(name for name in names if (self.folder / f"{name}.safetensors").exists()))
+        return self.load(*(name for name in names if self._path(name).exists()))
 
     def load(self, *names: str) -> Networks:
         """The networks with what these stages left, in eval mode on the CPU.
@@ -276,13 +254,17 @@ class Run:
     # --- files and loops ------------------------------------------------------------------------------
 
     def _train(
-        self, name: str, module: nn.ModuleList, loss: LossOf, snapshot: Snapshot | None = None
-    ) -> nn.ModuleList:
+        self, name: str, modules: nn.ModuleList, loss: LossOf, file: str, scaling: float | None = None
+    ) -> nn.Module:
+        """Train, and save the average of the first module in ``file``, every few minutes and at the end."""
+
+        def snapshot(averaged: nn.Module, step: int) -> None:
+            self._save(file, cast(nn.ModuleList, averaged)[0], scaling)
+
         config = self._config(name)
-        self.say(f"{name}: {sum(p.numel() for p in module.parameters() if p.requires_grad):,} parameters, {config}")
-        return cast(
-            nn.ModuleList, train(name, module, loss, config, self.folder / "log.jsonl", snapshot, world=self.world)
-        )
+        self.say(f"{name}: {sum(p.numel() for p in modules.parameters() if p.requires_grad):,} parameters, {config}")
+        log = self.folder / "log.jsonl"
+        return cast(nn.ModuleList, train(name, modules, loss, config, log, snapshot, world=self.world))[0]
 
     def _config(self, name: str) -> StageConfig:
         given = {key: value for key, value in self.overrides.items() if value is not None}
@@ -300,13 +282,22 @@ class Run:
     def _cache(self) -> FrameCache:
         return FrameCache(self.folder / "cache", self._data(), self.networks).open()
 
-    def _to_device(self) -> None:
-        for module in self.networks.modules().values():
-            module.to(self.device)
+    def _vae(self) -> Any:
+        """The autoencoder on the device."""
+        return self.networks.vae.to(self.device, memory_format=torch.channels_last)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _resume(self, name: str) -> bool:
+        """Load what an earlier call of the stage saved, if there was one, and tell whether there was."""
+        if found := self._path(name).exists():
+            self._load(name)
+        return found
 
     def _save(self, name: str, module: nn.Module, scaling: float | None = None) -> None:
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-        path = self.folder / f"{name}.safetensors"
+        path = self._path(name)
         partial_path = path.with_suffix(".partial")
         save_file(tensors, partial_path, metadata={} if scaling is None else {"scaling_factor": repr(scaling)})
         partial_path.replace(path)
@@ -321,7 +312,7 @@ class Run:
             "temporal": TemporalModules(self.networks.denoising_unet),
         }
         for name in names:
-            path = self.folder / f"{name}.safetensors"
+            path = self._path(name)
             if not path.exists():
                 raise InputError(f"{path}: not there yet: run the stage that trains it first")
             self._fill(homes[name], path)

@@ -39,15 +39,8 @@ class Pair:
     name: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Clip:
+class Clip(Pair):
     """The same over time, in order. Stage 3. ``driving`` and ``target`` (F, S, S, 3), ``masks`` (F, 3, S, S)."""
-
-    reference: np.ndarray
-    driving: np.ndarray
-    target: np.ndarray
-    masks: np.ndarray
-    name: str
 
 
 class TrainingSet(Protocol):

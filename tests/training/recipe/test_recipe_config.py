@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from personalive.errors import InputError
-from personalive.training.recipe.overrides import as_json, check_same, flatten, from_json, override, resolve
-from personalive.training.recipe.settings import PRESETS, STAGE_VALUES, STAGES, TrainConfig
+from personalive.training.recipe.overrides import as_json, check_same, flatten, from_json, resolve
+from personalive.training.recipe.presets import PRESETS, STAGE_VALUES, STAGES
+from personalive.training.recipe.settings import TrainConfig
 
 
 def refused(*arguments, **named) -> str:
@@ -26,7 +27,7 @@ def test_the_full_preset_has_the_published_numbers():
         "distill": (30_000, 32),
         "stream": (10_000, 8),
     }
-    config = flatten(sizes["stream"])
+    config = flatten(sizes["stream"].model_dump())
     published = {
         "optimiser.lr": 1e-5,
         "optimiser.discriminator_lr": 2e-5,
@@ -57,11 +58,11 @@ def test_the_full_preset_has_the_published_numbers():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_overrides_of_known_keys(stage, preset: str):
     config = resolve(stage, preset)
-    known = flatten(TrainConfig(stage=stage))
+    known = flatten(TrainConfig(stage=stage).model_dump())
     chosen = PRESETS[preset]
     given = {**STAGE_VALUES[stage], **chosen.get("all", {}), **chosen.get(stage, {})}
     assert set(given) <= set(known)
-    assert flatten(config) == known | given | {"preset": preset}
+    assert flatten(config.model_dump()) == known | given | {"preset": preset}
 
 
 def test_a_config_survives_its_file(tmp_path: Path):
@@ -100,6 +101,8 @@ def test_unknown_keys_name_those_spelled_alike(tmp_path: Path):
         "drop.reference_tokens=1",
         "optimiser.lr=nan",
         "optimiser.lr=-1",
+        "optimiser.lr=inf",
+        "optimiser.beta1=1",
         "optimiser.kind=sgd",
         "compute.precision=int8",
         "average.on=maybe",
@@ -113,6 +116,17 @@ def test_unknown_keys_name_those_spelled_alike(tmp_path: Path):
 )
 def test_values_that_mean_nothing_are_refused(pair: str):
     assert pair.partition("=")[0].rpartition(".")[2] in refused("motion", pairs=[pair])
+
+
+def test_a_refusal_names_where_the_value_came_from_the_key_the_value_and_the_bound(tmp_path: Path):
+    assert refused("motion", pairs=["drop.pose=1.1"]) == "--set: drop.pose '1.1' should be less than or equal to 1"
+    file = tmp_path / "c.json"
+    file.write_text('{"augment": {"warp_min": 0.5}}')
+    line = "augment.warp_max 0.04 should not be below warp_min (0.5)"
+    assert refused("motion", file=file) == f"--set: {line}"
+    assert resolve("motion", file=file, pairs=["augment.warp_max=0.6"]).augment.warp_max == 0.6
+    file.write_text('{"batch": true}')
+    assert refused("motion", file=file) == f"{file}: batch True should not be true or false"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "\x00", '{"batch": "x"}', '{"batch": true}', '{"drop": 1}'])
@@ -130,8 +144,8 @@ def test_missing_files_unknown_stages_and_presets_are_refused(tmp_path: Path):
 
 def test_a_run_may_only_change_its_length_and_its_journal():
     begun = resolve("motion", "tiny")
-    longer = override(begun, {"steps": 999, "journal.sheet_rows": 1}, "x")
+    longer = resolve("motion", "tiny", pairs=["steps=999", "journal.sheet_rows=1"])
     check_same(begun, longer, "run")
-    other = override(begun, {"optimiser.lr": 1.0, "batch": 9}, "x")
+    other = resolve("motion", "tiny", pairs=["optimiser.lr=1", "batch=9"])
     with pytest.raises(InputError, match=r"run: this run began with batch 2, not 9 \(and 1 more\)"):
         check_same(begun, other, "run")

@@ -45,8 +45,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 def test_each_sample_ends_after_its_own_number_of_steps(networks, seen):
     losses = losses_of(networks, "distill.inference_form=false")
-    material = losses.image.material(0, range(4))
-    conditions = losses.image.condition(material, train=False)
+    material = losses.material(0, range(4))
+    conditions = losses.condition(material, train=False)
     with torch.no_grad():
         sample, levels = losses.roll(material, conditions, [1, 2, 3, 4])
     assert levels[:, 0].tolist() == TOP_DOWN
@@ -57,9 +57,9 @@ def test_each_sample_ends_after_its_own_number_of_steps(networks, seen):
 
 def test_between_steps_comes_fresh_noise(networks, seen):
     losses = losses_of(networks, "distill.inference_form=false")
-    material = losses.image.material(0, [0])
-    conditions = losses.image.condition(material, train=False)
-    again = losses.image.material(0, [0]).rngs  # the same draws once more
+    material = losses.material(0, [0])
+    conditions = losses.condition(material, train=False)
+    again = losses.material(0, [0]).rngs  # the same draws once more
     with torch.no_grad():
         sample, _ = losses.roll(material, conditions, [3])
     device = torch.device("cpu")
@@ -67,19 +67,19 @@ def test_between_steps_comes_fresh_noise(networks, seen):
     for i, level in ((0, 666), (1, 333)):
         lower = torch.tensor([[level]])
         noise = noise_of(again, (4, 1, 8, 8), device)
-        expected = losses.image.schedule.add_noise(seen[i]["clean"], noise, lower)
+        expected = losses.schedule.add_noise(seen[i]["clean"], noise, lower)
         torch.testing.assert_close(seen[i + 1]["latents"] if i == 0 else sample, expected)
 
 
 def test_as_in_use_it_begins_with_the_portrait_and_steps_like_the_engine(networks, seen):
     losses = losses_of(networks, "distill.inference_form=true")
-    material = losses.image.material(0, [0])
-    again = losses.image.material(0, [0])
-    conditions = losses.image.condition(material, train=False)
+    material = losses.material(0, [0])
+    again = losses.material(0, [0])
+    conditions = losses.condition(material, train=False)
     with torch.no_grad():
         sample, _ = losses.roll(material, conditions, [2])
-    schedule, top = losses.image.schedule, torch.tensor([[999]])
-    entering, _ = losses.image.entering(again)
+    schedule, top = losses.schedule, torch.tensor([[999]])
+    entering, _ = losses.entering(again)
     torch.testing.assert_close(seen[0]["latents"], entering)
     portrait = again.portrait[:, :, None]
     signal = schedule.alphas_cumprod[999]
@@ -126,7 +126,8 @@ def test_the_networks_loss_leaves_no_trace_in_the_discriminator(tmp_path: Path):
         "distill", "steps=1", "discriminator.generator_from_step=0", "discriminator.train_from_step=9"
     )
     loop = toy_loop(tmp_path, config)
-    network = loop.stage.discriminator
+    assert loop.stage.pixels is not None
+    network = loop.stage.pixels.discriminator
     before = {n: p.detach().clone() for n, p in network.named_parameters()}
     loop.run()
     assert "adversarial" in rows(tmp_path)[0]

@@ -23,8 +23,8 @@ from personalive.models.unet import UNetConfig
 from personalive.training.recipe.material import Arithmetic
 from personalive.training.recipe.overrides import resolve
 from personalive.training.recipe.parameters import named_parameters
+from personalive.training.recipe.presets import STAGES, Stage
 from personalive.training.recipe.run import make_loop
-from personalive.training.recipe.settings import STAGES, Stage
 from personalive.training.recipe.stage import Setting
 from support.stated import stated
 from support.toy_set import ToySet

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from personalive.training.build import build_networks
-from personalive.training.recipe.settings import STAGES
+from personalive.training.recipe.presets import STAGES
 from support.small_model import SMALL_PRESET
 from support.toy_run import rows, toy_config, toy_loop
 

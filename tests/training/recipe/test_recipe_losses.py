@@ -16,8 +16,7 @@ from personalive.errors import CheckpointError
 from personalive.models.perceptual import Lpips
 from personalive.training.recipe.augment import augment_faces, warp_grid
 from personalive.training.recipe.denoise import keep_tokens
-from personalive.training.recipe.losses import fit_masks, masked_errors
-from personalive.training.recipe.perceptual import FilterDistance, load_perceptual
+from personalive.training.recipe.losses import FilterDistance, fit_masks, load_perceptual, masked_errors
 from personalive.training.recipe.settings import AugmentConfig, LossConfig
 
 QUIET = AugmentConfig(stretch=1.0, warp_min=0.0, warp_max=0.0, colour=0.0, noise=0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from personalive.training.recipe.parameters import TRAINED, choose, named_parameters
-from personalive.training.recipe.settings import STAGES, Stage
+from personalive.training.recipe.presets import STAGES, Stage
 from support.stated import stated
 from support.toy_run import toy_config, toy_loop, toy_networks
 
@@ -23,7 +23,7 @@ def test_one_step_changes_exactly_the_stated_parameters(stage: Stage, form: str,
     buffers = {name: value.clone() for name, value in networks.motion_encoder.named_buffers()}
     config = toy_config(stage, "steps=1", "optimiser.lr=1e-3", f"{stage}.inference_form={form}", *NO_DROPS)
     loop = toy_loop(tmp_path, config, networks)
-    critic = loop.stage.discriminator
+    critic = None if loop.stage.pixels is None else loop.stage.pixels.discriminator
     own = {} if critic is None else {n: p.detach().clone() for n, p in critic.named_parameters()}
     loop.run()
     changed = {n for n, p in named_parameters(networks).items() if not torch.equal(p, before[n])}

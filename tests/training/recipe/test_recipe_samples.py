@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from personalive.errors import InputError
-from personalive.training.recipe.material import mask_tensor
-from personalive.training.recipe.samples import check_sample
+from personalive.training.recipe.material import check_sample, mask_tensor
 
 
 def test_masks_become_shares():

@@ -70,9 +70,10 @@ def test_truth_enters_the_first_window_and_predictions_the_others(networks, seen
     setting = setting_of(networks)
     windows = Windows(setting)
     list(windows.predictions(0, [0]))
-    material = windows._material(0, [0])
+    clips, rngs = setting.clips(0, [0])
+    material = windows.loader.load(clips, rngs, augment=True)
     schedule = setting.schedule
-    rngs = material.rngs  # in the state in which the roll-out had them after drawing its data
+    # the generators are now in the state in which the roll-out had them after drawing its data
     noise = noise_of(rngs, (4, 16, 8, 8), torch.device("cpu"))
     levels = torch.tensor([LEVELS])
     first = schedule.add_noise(material.latent[:, :, :16], noise, levels)

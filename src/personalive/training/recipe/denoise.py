@@ -49,13 +49,13 @@ def condition(
 ) -> Conditions:
     """Run the conditioning networks, with gradients where they train; ``drop`` None shows everything."""
     count = material.target.shape[1]
-    dropped = [_draw(rng, drop) for rng in material.rngs]
-    shown = tuple(not one.reference for one in dropped)
-    device = material.target.device
+    kept = np.ones((len(material.rngs), 3), bool)
+    if drop is not None:
+        kept = np.stack([rng.random(3) >= (drop.reference, drop.pose, drop.motion) for rng in material.rngs])
+    shown = tuple(kept[:, 0].tolist())
     motion = rearrange(networks.motion_encoder(material.faces), "(b f) t k -> b f t k", f=count)
     pose = rearrange(networks.pose_guider(material.canvas), "(b f) c h w -> b c f h w", f=count)
-    keep_motion = torch.tensor([not one.motion for one in dropped], device=device).float()
-    keep_pose = torch.tensor([not one.pose for one in dropped], device=device).float()
+    keep_pose, keep_motion = torch.from_numpy(kept[:, 1:].T).to(material.target.device).float()
     return Conditions(
         context=material.context,
         motion=motion * keep_motion[:, None, None, None],
@@ -98,20 +98,6 @@ def predict_clean(
     order = np.argsort([row for rows in groups for row in rows])
     prediction = parts[0] if len(parts) == 1 else torch.cat(parts)[order.tolist()]
     return schedule.step(prediction, latents, levels).original
-
-
-@dataclass(frozen=True, slots=True)
-class _Dropped:
-    reference: bool
-    pose: bool
-    motion: bool
-
-
-def _draw(rng: np.random.Generator, drop: DropConfig | None) -> _Dropped:
-    if drop is None:
-        return _Dropped(False, False, False)
-    reference, pose, motion = rng.random(3) < (drop.reference, drop.pose, drop.motion)
-    return _Dropped(bool(reference), bool(pose), bool(motion))
 
 
 def _reference(

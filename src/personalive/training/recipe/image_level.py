@@ -5,34 +5,47 @@ Letters: B samples, C latent channels, h w latent sides, S image side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from personalive.training.recipe.denoise import Conditions, condition, noise_of, predict_clean
+from personalive.training.recipe.journal import page, pictures
+from personalive.training.recipe.losses import Output
 from personalive.training.recipe.material import Material, decode
-from personalive.training.recipe.sheets import page, pictures
-from personalive.training.recipe.stage import Setting
+from personalive.training.recipe.stage import Setting, StageLosses
 
 
-class ImageLevel:
-    """Pairs to material, conditions and predictions."""
+class ImageLevel(StageLosses):
+    """Pairs to material, conditions and predictions. A stage adds ``output``, its losses."""
 
-    def __init__(self, setting: Setting, follow: bool) -> None:
-        """``follow``: heads are placed and frames begun as in use, not as published."""
-        self.setting, self.follow = setting, follow
+    def __init__(self, setting: Setting, inference_form: bool) -> None:
+        """``inference_form``: heads are placed and frames begun as in use, not as published."""
+        self.setting, self.inference_form = setting, inference_form
         self.networks, self.schedule = setting.networks, setting.schedule
         self.loader, self.arithmetic = setting.loader, setting.arithmetic
         self.levels = setting.networks.config.schedule.levels
+
+    def losses(self, step: int, rows: Sequence[int]) -> Iterator[Output]:
+        """One output per step."""
+        yield self.output(self.material(step, rows), step)
+
+    def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The same losses on fixed samples with fixed draws, without the adversarial term."""
+        return self.output(self.material(None, rows), None).losses
+
+    def output(self, material: Material, step: int | None) -> Output:
+        """Losses of samples of one step, or of held-out ones (None)."""
+        raise NotImplementedError
 
     def material(self, step: int | None, rows: Sequence[int]) -> Material:
         """Pairs of one step, or held-out ones (None) without augmentation."""
         rngs = self.setting.rngs(step, rows)
         data = self.setting.held_out_data if step is None else self.setting.data
         samples = [data.pair(rng) for rng in rngs]
-        return self.loader.pairs(samples, rngs, follow=self.follow, augment=step is not None)
+        return self.loader.load(samples, rngs, follow=self.inference_form, augment=step is not None)
 
     def condition(self, material: Material, train: bool) -> Conditions:
         """With dropouts in training, without elsewhere."""
@@ -41,14 +54,9 @@ class ImageLevel:
 
     def predict(self, latents: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
         """(B, C, 1, h, w) at (B, 1) timesteps -> clean latents."""
+        recompute = self.arithmetic.recompute
         return predict_clean(
-            self.networks,
-            self.schedule,
-            latents,
-            levels,
-            conditions,
-            temporal=False,
-            recompute=self.arithmetic.recompute,
+            self.networks, self.schedule, latents, levels, conditions, temporal=False, recompute=recompute
         )
 
     def entering(self, material: Material) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,21 @@
-"""Log of a run: one JSON line per logged step, and the same numbers for TensorBoard."""
+"""Record of a run: a JSON line per logged step, the same numbers for TensorBoard, and sheets of images."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
 from personalive.errors import OutputError
+from personalive.vision.resize import tensor_to_frames
 
 LOG = "log.jsonl"
 SCALARS = "tensorboard"
@@ -58,9 +65,7 @@ class Journal:
         kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= finished_steps]
         if finished_steps == 0:
             kept = []  # the run begins again
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, "".join(line + "\n" for line in kept))
 
     def _open_scalars(self, folder: Path, finished_steps: int, say: Callable[[str], None]) -> Any:
         if importlib.util.find_spec("tensorboard") is None:
@@ -77,3 +82,42 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+CELL_PX = 192
+GAP_PX = 4
+BACKGROUND_GREY = 255
+
+
+def page(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Rows of (S, S, 3) uint8 images -> one (H, W, 3) uint8 page, each cell 192 px."""
+    step = CELL_PX + GAP_PX
+    width = max(len(row) for row in rows)
+    sheet = np.full((len(rows) * step + GAP_PX, width * step + GAP_PX, 3), BACKGROUND_GREY, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            top, left = GAP_PX + y * step, GAP_PX + x * step
+            method = cv2.INTER_AREA if picture.shape[0] > CELL_PX else cv2.INTER_CUBIC
+            cell = cv2.resize(picture, (CELL_PX, CELL_PX), interpolation=method)
+            sheet[top : top + CELL_PX, left : left + CELL_PX] = cell
+    return sheet
+
+
+def pictures(images: Tensor) -> list[np.ndarray]:
+    """(N, 3, S, S) in [-1, 1] -> N uint8 images."""
+    return list(tensor_to_frames(images, "signed"))
+
+
+def write_sheet(sheet: np.ndarray, path: Path) -> None:
+    """Write a PNG that appears only when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = BytesIO()
+    Image.fromarray(sheet).save(content, format="PNG")
+    write_whole(path, content.getvalue())
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that appears, or takes the place of an older one, only when whole."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)

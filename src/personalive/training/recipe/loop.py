@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,30 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from personalive.training.loop import TrainingError
-from personalive.training.recipe.journal import Journal
-from personalive.training.recipe.optimiser import Average, Player
+from personalive.progress import Progress
+from personalive.training.loop import Average, TrainingError
+from personalive.training.recipe.journal import Journal, write_sheet
+from personalive.training.recipe.losses import Output
+from personalive.training.recipe.optimiser import Player
 from personalive.training.recipe.resume import Checkpoints, Resumable
 from personalive.training.recipe.settings import TrainConfig
-from personalive.training.recipe.sheets import write_sheet
-from personalive.training.recipe.stage import Output, StageLosses
+from personalive.training.recipe.stage import StageLosses
 
 CHECKPOINTS, SHEETS = "checkpoints", "sheets"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Progress of a run."""
-
-    done_steps: int
-    total_steps: int
-    loss: float
-    steps_per_s: float
-
-    @property
-    def left_s(self) -> float:
-        """Expected time to the end."""
-        return (self.total_steps - self.done_steps) / self.steps_per_s
 
 
 @dataclass(kw_only=True)
@@ -113,8 +99,14 @@ class Loop:
             _add(sums, "norm", self.networks.update(step))
             if self.average is not None:
                 self.average.update(step)
-            if self.discriminator is not None and step >= self.config.discriminator.train_from_step:
-                self._update_discriminator(self.discriminator, outputs, step, sums)
+            pixels, player = self.stage.pixels, self.discriminator
+            if pixels is not None and player is not None and step >= self.config.discriminator.train_from_step:
+                player.clear()  # of what the networks' loss left there
+                for output in outputs:
+                    losses = pixels.discriminator_loss(output)
+                    _record(sums, losses, 1 / len(outputs))
+                    player.backward(losses["discriminator"], 1 / len(outputs))
+                _add(sums, "discriminator_norm", player.update(step))
         means = {name: value / self.stage.updates for name, value in sums.items()}
         return means | {"lr": self.networks.optimiser.param_groups[0]["lr"]}
 
@@ -124,24 +116,14 @@ class Loop:
         self.networks.backward(output.losses["loss"], share)
         return Output({}, output.made, output.real, output.levels)
 
-    def _update_discriminator(
-        self, player: Player, outputs: Sequence[Output], step: int, sums: dict[str, float]
-    ) -> None:
-        player.clear()  # of what the networks' loss left there
-        share = 1 / len(outputs)
-        for output in outputs:
-            losses = self.stage.discriminator_loss(output)
-            _record(sums, losses, share)
-            player.backward(losses["discriminator"], share)
-        _add(sums, "discriminator_norm", player.update(step))
-
     # --- what people see ------------------------------------------------------------------------------
 
     def _tell(self, journal: Journal, values: dict[str, float], rate: float) -> None:
         if self._due(self.config.journal.log_every_steps):
             journal.write(self.finished, "train", values, steps_per_s=round(rate, 4))
         self._look(journal)
-        self.show(Progress(self.finished, self.config.steps, values["loss"], rate))
+        note = f"loss {values['loss']:.4g}"
+        self.show(Progress(self.finished, self.config.steps, rate, "steps", note=note))
 
     def _look(self, journal: Journal) -> None:
         """Held-out losses and a sheet, where they are due."""

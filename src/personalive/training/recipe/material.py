@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from personalive.engine.backend import Backend
 from personalive.engine.conditioning import Conditioner
+from personalive.errors import InputError
 from personalive.models.networks import Networks
 from personalive.training.recipe.augment import augment_faces
-from personalive.training.recipe.samples import check_sample
 from personalive.training.recipe.settings import AugmentConfig
 from personalive.training.sets import Clip, Pair
 from personalive.vision.canvas import crop_faces, draw_canvas, face_box
@@ -65,44 +65,23 @@ class Loader:
         self.networks, self.arithmetic, self.augment = networks, arithmetic, augment
         self.conditioner = Conditioner(Backend(networks))
 
-    def pairs(
-        self, samples: Sequence[Pair], rngs: list[np.random.Generator], *, follow: bool, augment: bool
-    ) -> Material:
-        """Material of pairs; ``follow`` and ``augment`` as in ``_material``."""
-        return self._material(
-            np.stack([sample.reference for sample in samples]),
-            np.stack([sample.target[None] for sample in samples]),
-            np.stack([sample.driving[None] for sample in samples]),
-            np.stack([sample.masks[None] for sample in samples]),
-            rngs,
-            follow,
-            augment,
-        )
-
-    def clips(self, samples: Sequence[Clip], rngs: list[np.random.Generator], *, augment: bool) -> Material:
-        """Material of clips."""
-        targets = np.stack([sample.target for sample in samples])
-        same = all(sample.driving is sample.target for sample in samples)
-        driving = targets if same else np.stack([sample.driving for sample in samples])
-        references = np.stack([sample.reference for sample in samples])
-        masks = np.stack([sample.masks for sample in samples])
-        return self._material(references, targets, driving, masks, rngs, False, augment)
-
     @torch.no_grad()
-    def _material(
+    def load(
         self,
-        references: np.ndarray,
-        targets: np.ndarray,
-        driving: np.ndarray,
-        masks: np.ndarray,
+        samples: Sequence[Pair | Clip],
         rngs: list[np.random.Generator],
-        follow: bool,
+        *,
+        follow: bool = False,
         augment: bool,
     ) -> Material:
-        """Stacked uint8 images, (B, S, S, 3) and (B, F, S, S, 3), to material.
+        """Material of samples that are all pairs or all clips of one length.
 
         ``follow`` places the head as in use, by the model's gains, instead of where the target has it (paper).
         """
+        references = np.stack([sample.reference for sample in samples])
+        targets, masks = _stacked([s.target for s in samples]), _stacked([s.masks for s in samples])
+        same = all(sample.driving is sample.target for sample in samples)
+        driving = targets if same else _stacked([sample.driving for sample in samples])
         check_sample(references, self.networks.config.image_size_px)
         check_sample(targets, self.networks.config.image_size_px)
         B, count = targets.shape[:2]
@@ -153,6 +132,25 @@ class Loader:
         with self.arithmetic.autocast():
             parts = [self.conditioner.encode(part) for part in images.split(ENCODED_AT_ONCE)]
         return torch.cat(parts).float()
+
+
+def check_sample(image: np.ndarray, size_px: int) -> None:
+    """Refuse images that are not of the model's size.
+
+    Raises:
+        InputError: naming both sizes.
+    """
+    if image.shape[-3:] != (size_px, size_px, 3) or image.dtype != np.uint8:
+        raise InputError(
+            f"the data has images of shape {image.shape[-3:]} ({image.dtype}) but the model needs "
+            f"{size_px} x {size_px} RGB: prepare the data at that size"
+        )
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """B images (or triples of masks) of three axes, or clips of them, to (B, F, ...)."""
+    stacked = np.stack(arrays)
+    return stacked[:, None] if stacked.ndim == 4 else stacked
 
 
 def mask_tensor(masks: np.ndarray, device: torch.device) -> Tensor:

@@ -112,25 +112,3 @@ def restore_optimiser(player: Player, tensors: Mapping[str, Tensor]) -> None:
         state.setdefault(index_of[name], {})[entry.removesuffix(_SCALAR_MARK)] = value
     groups = player.optimiser.state_dict()["param_groups"]
     player.optimiser.load_state_dict({"state": state, "param_groups": groups})
-
-
-class Average:
-    """Exponential moving average of parameters, warmed up so that early steps do not linger."""
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], half_life_steps: int) -> None:
-        self.parameters = parameters
-        self.values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-        self.decay = 0.5 ** (1 / half_life_steps)
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move towards the parameters after step ``step``, counted from 0."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, value in self.values.items():
-            value.lerp_(self.parameters[name].detach(), weight)
-
-    @torch.no_grad()
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Stored values."""
-        for name, value in self.values.items():
-            value.copy_(tensors[name])

@@ -2,85 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
+
+from pydantic import ValidationError
 
 from personalive.errors import InputError
-from personalive.training.recipe.settings import CHANGEABLE, PRESETS, STAGE_VALUES, STAGES, Stage, TrainConfig
+from personalive.training.recipe.presets import CHANGEABLE, PRESETS, STAGE_VALUES, STAGES, Overrides, Stage
+from personalive.training.recipe.settings import TrainConfig
 
 MAX_CONFIG_BYTES = 1 << 20
 MATCHES_SHOWN = 3
-_SHARES = ("drop.", "data.other_driver")
-_FROM_ZERO = (
-    "seed",
-    "loss.",
-    "augment.",
-    "motion.noise_offset",
-    "optimiser.weight_decay",
-    "optimiser.warmup_steps",
-    "discriminator.generator_from_step",
-    "discriminator.train_from_step",
-    "stream.keyframe_threshold",
-    "journal.held_out_samples",
-    "journal.sheet_rows",
-)
 
 
 def resolve(stage: Stage, preset: str = "full", file: Path | None = None, pairs: Iterable[str] = ()) -> TrainConfig:
     """The config of ``stage``: defaults, then the stage, the preset, the file, and ``key=value`` pairs.
 
     Raises:
-        InputError: an unknown stage, preset or key, or a value that means nothing, in one line.
+        InputError: an unknown stage, preset or key, or a value out of bounds, in one line.
     """
     if stage not in STAGES:
         raise InputError(f"stage {stage!r} is not known: use {', '.join(STAGES)}")
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r} is not known: use {', '.join(PRESETS)}")
-    config = TrainConfig(stage=stage, preset=preset)
     chosen = PRESETS[preset]
-    for values in (STAGE_VALUES[stage], chosen.get("all", {}), chosen.get(stage, {})):
-        config = override(config, values, where=f"preset {preset}")
-    if file is not None:
-        config = override(config, _read(file), where=str(file))
-    config = override(config, dict(map(_pair, pairs)), where="--set")
-    check(config)
-    return config
+    layers = [
+        (f"preset {preset}", {**STAGE_VALUES[stage], **chosen.get("all", {}), **chosen.get(stage, {})}),
+        *([(str(file), _read(file))] if file is not None else []),
+        ("--set", dict(map(_pair, pairs))),
+    ]
+    return _validated(stage, preset, layers)
 
 
-def override(config: TrainConfig, values: Mapping[str, Any], where: str) -> TrainConfig:
-    """``config`` with other values for dotted keys; strings are read as the kind of value that the key has.
-
-    Raises:
-        InputError: a key that is not there, naming those that are spelled alike, or a value of another kind.
-    """
-    known = flatten(config)
-    for key, value in values.items():
-        if key not in known:
-            raise InputError(_unknown(where, key, known))
-        if key in ("stage", "preset") and value != known[key]:
-            raise InputError(f"{where}: {key} is {value!r}, but the command says {known[key]!r}: make them agree")
-        config = _put(config, key.split("."), _read_value(config, key, value, where))
-    return config
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and values, in the order of the definition."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries, such as ``config.model_dump()``, to dotted keys and values in the same order."""
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        key = f"{prefix}{field.name}"
-        found |= flatten(value, f"{key}.") if dataclasses.is_dataclass(value) else {key: value}
+    for key, value in values.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 
 def as_json(config: TrainConfig) -> str:
     """The whole config, for people and for ``--config``."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
+    return json.dumps(config.model_dump(), indent=2)
 
 
 def from_json(text: str, where: str) -> TrainConfig:
@@ -92,8 +59,7 @@ def from_json(text: str, where: str) -> TrainConfig:
     values = _decoded(text, where)
     if values.get("stage") not in STAGES:
         raise InputError(f"{where}: no training config (its stage is {values.get('stage')!r}): give another --run")
-    config = TrainConfig(stage=values["stage"], preset=str(values.get("preset")))
-    return override(config, values, where=where)
+    return _validated(values["stage"], str(values.get("preset")), [(where, values)])
 
 
 def check_same(begun: TrainConfig, now: TrainConfig, where: str) -> None:
@@ -102,7 +68,7 @@ def check_same(begun: TrainConfig, now: TrainConfig, where: str) -> None:
     Raises:
         InputError: naming the first value that differs.
     """
-    before, after = flatten(begun), flatten(now)
+    before, after = flatten(begun.model_dump()), flatten(now.model_dump())
     changed = [key for key in after if before[key] != after[key] and not key.startswith(CHANGEABLE)]
     if changed:
         key = changed[0]
@@ -113,37 +79,26 @@ def check_same(begun: TrainConfig, now: TrainConfig, where: str) -> None:
         )
 
 
-def check(config: TrainConfig) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        InputError: naming the key and the rule.
-    """
-    for key, value in flatten(config).items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if key.startswith(_SHARES):
-            fine, rule = 0 <= value <= 1, "from 0 to 1"
-        elif key.startswith(_FROM_ZERO):
-            fine, rule = value >= 0, "0 or more"
-        else:
-            fine, rule = value > 0, "above 0"
-        if not fine or math.isnan(value):
-            raise InputError(f"{key} {value}: give a number {rule}")
-    _check_parts(config)
-
-
-def _check_parts(config: TrainConfig) -> None:
-    stream, drop = config.stream, config.drop
-    if drop.reference_tokens == 1:
-        raise InputError("drop.reference_tokens 1.0: leaves nothing; give less, or use drop.reference")
-    if config.augment.stretch < 1:
-        raise InputError(f"augment.stretch {config.augment.stretch}: give 1 or more")
-    if config.augment.warp_min > config.augment.warp_max:
-        raise InputError("augment.warp_min is above augment.warp_max: exchange them")
-    windows = stream.gradient_windows
-    if not windows or list(windows) != sorted(set(windows)) or windows[0] < 0:
-        raise InputError(f"stream.gradient_windows {list(windows)}: give rising numbers of windows, from 0 up")
+def _validated(stage: Stage, preset: str, layers: Sequence[tuple[str, Overrides]]) -> TrainConfig:
+    """Defaults under layers of dotted keys, the last one on top; each has the name that its errors begin with."""
+    known = flatten(TrainConfig(stage=stage, preset=preset).model_dump())
+    nested: dict[str, Any] = {"stage": stage, "preset": preset}
+    for where, values in layers:
+        for key, value in values.items():
+            if key not in known:
+                raise InputError(_unknown(where, key, known))
+            if key in ("stage", "preset") and value != known[key]:
+                raise InputError(f"{where}: {key} is {value!r}, but the command says {known[key]!r}: make them agree")
+            part, _, name = key.rpartition(".")
+            (nested.setdefault(part, {}) if part else nested)[name] = value
+    try:
+        return TrainConfig.model_validate(nested)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        where = next((where for where, values in reversed(layers) if key in values), layers[-1][0])
+        rule = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        raise InputError(f"{where}: {key} {first['input']!r} {rule}") from error
 
 
 def _unknown(where: str, key: str, known: Mapping[str, Any]) -> str:
@@ -152,46 +107,6 @@ def _unknown(where: str, key: str, known: Mapping[str, Any]) -> str:
     near += [last[name] for name in difflib.get_close_matches(key.rpartition(".")[2], last, MATCHES_SHOWN)]
     shown = ", ".join(list(dict.fromkeys(near))[:MATCHES_SHOWN])
     return f"{where}: unknown key {key!r}: " + (f"did you mean {shown}?" if shown else "--dry-run prints all keys")
-
-
-def _put(config: Any, path: list[str], value: Any) -> Any:
-    first, *rest = path
-    return dataclasses.replace(config, **{first: _put(getattr(config, first), rest, value) if rest else value})
-
-
-def _read_value(config: TrainConfig, key: str, value: Any, where: str) -> Any:
-    *path, name = key.split(".")
-    owner: Any = config
-    for part in path:
-        owner = getattr(owner, part)
-    present = getattr(owner, name)
-    read: Any = _parsed(value, present) if isinstance(value, str) else value
-    read = tuple(read) if isinstance(read, list) else read
-    choices = get_args(get_type_hints(type(owner))[name]) if isinstance(present, str) else ()
-    if choices and read not in choices:
-        raise InputError(f"{where}: {key} {value!r}: use {', '.join(choices)}")
-    wanted = (int, float) if isinstance(present, float) else type(present)
-    if not isinstance(read, wanted) or isinstance(read, bool) != isinstance(present, bool):
-        raise InputError(f"{where}: {key} should be like {_example(present)}, not {value!r}")
-    if isinstance(present, tuple) and not all(isinstance(item, int) for item in read):
-        raise InputError(f"{where}: {key} should be like {_example(present)}, not {value!r}")
-    return float(read) if isinstance(present, float) else read
-
-
-def _parsed(text: str, present: Any) -> Any:
-    """``text`` as the kind of ``present``; the text itself where it is no such thing."""
-    try:
-        if isinstance(present, bool):
-            return {"true": True, "false": False}.get(text.lower(), text)
-        if isinstance(present, tuple):
-            return tuple(int(part) for part in text.split(","))
-        return type(present)(text)
-    except ValueError:
-        return text
-
-
-def _example(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -220,11 +135,4 @@ def _decoded(text: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: not valid JSON: --dry-run prints what it should look like") from error
     if not isinstance(values, dict):
         raise InputError(f"{where}: not a JSON object: --dry-run prints what it should look like")
-    return _dotted(values)
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+    return flatten(values)

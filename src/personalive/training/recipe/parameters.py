@@ -10,7 +10,7 @@ from types import MappingProxyType
 from torch import nn
 
 from personalive.models.networks import Networks
-from personalive.training.recipe.settings import Stage
+from personalive.training.recipe.presets import Stage
 
 # A softmax over the one context token is 1 whatever these are: no loss has a gradient for them.
 IDLE = r".*\.(attn2\.to_[qk]\.weight|transformer_blocks\.0\.norm2\.(weight|bias))"

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from personalive.checkpoints.files import TensorInfo, read_tensors, whole_folder, write_safetensors
 from personalive.errors import CheckpointError
-from personalive.training.recipe.optimiser import Average, Player, optimiser_tensors, restore_optimiser
+from personalive.training.loop import Average
+from personalive.training.recipe.optimiser import Player, optimiser_tensors, restore_optimiser
 
 _NAME = re.compile(r"step-(\d{8})")
 _STATE = "state.json"
@@ -80,7 +81,7 @@ class Checkpoints:
                 restore_optimiser(player, read_tensors(path / f"{player.name}-optimiser.safetensors"))
                 player.scaler.load_state_dict(raw["scalers"][player.name])
             if state.average is not None:
-                state.average.restore(read_tensors(path / "average.safetensors"))
+                _fill(state.average.values, read_tensors(path / "average.safetensors"))
             return int(raw["step"])
         except (OSError, ValueError, KeyError, RuntimeError, CheckpointError) as error:
             raise CheckpointError(
@@ -101,7 +102,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Any]) -> None:
+def _fill(parameters: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> None:
     if parameters.keys() != tensors.keys():
         raise KeyError("parameters")
     for name, parameter in parameters.items():

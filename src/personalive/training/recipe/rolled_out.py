@@ -20,9 +20,8 @@ from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.models.networks import Networks
 from personalive.training.predicted import advance_predicting, detached
-from personalive.training.recipe.material import mask_tensor
-from personalive.training.recipe.samples import check_sample
-from personalive.training.recipe.sheets import page
+from personalive.training.recipe.journal import page
+from personalive.training.recipe.material import check_sample, mask_tensor
 from personalive.training.recipe.stage import Setting, Window
 from personalive.training.sets import Clip
 from personalive.vision.resize import frames_to_tensor
@@ -43,10 +42,7 @@ class RolledOut:
 
         Windows are counted from the first that holds no frame of the ease-in.
         """
-        rngs = self.setting.rngs(step, rows)
-        data = self.setting.held_out_data if step is None else self.setting.data
-        settings = self.setting.config.stream
-        clips = [data.clip(rng, settings.frames, settings.frame_stride) for rng in rngs]
+        clips, rngs = self.setting.clips(step, rows)
         streams = [
             self._stream(clip, int(rng.integers(2**31)), step is not None)
             for clip, rng in zip(clips, rngs, strict=True)

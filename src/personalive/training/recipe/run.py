@@ -14,23 +14,27 @@ from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.errors import InputError, OutputError
 from personalive.models.networks import Networks
+from personalive.progress import Progress
 from personalive.runtime.load import DTYPES, choose_device
 from personalive.runtime.memory import oom_errors
+from personalive.training.loop import Average
 from personalive.training.presets import HELD_OUT_SEED
 from personalive.training.recipe.distill import DistillLosses
-from personalive.training.recipe.loop import Loop, Progress
+from personalive.training.recipe.journal import write_whole
+from personalive.training.recipe.loop import Loop
 from personalive.training.recipe.material import Arithmetic
 from personalive.training.recipe.motion import MotionLosses
-from personalive.training.recipe.optimiser import Average, make_player
+from personalive.training.recipe.optimiser import make_player
 from personalive.training.recipe.overrides import as_json, check_same, from_json
 from personalive.training.recipe.parameters import choose
-from personalive.training.recipe.samples import SYNTHETIC
-from personalive.training.recipe.settings import Stage, TrainConfig
+from personalive.training.recipe.presets import Stage
+from personalive.training.recipe.settings import TrainConfig
 from personalive.training.recipe.stage import Setting, StageLosses
 from personalive.training.recipe.stream import StreamLosses
 from personalive.training.sets import PreparedSet, TrainingSet
 from personalive.training.synthetic_set import SyntheticSet
 
+SYNTHETIC = "synthetic"  # the name of the synthetic set where a prepared folder is asked for
 CONFIG, ORIGIN, WEIGHTS = "config.json", "origin.json", "weights"
 _WAYS_OUT = "--set batch=1 with a larger --set accumulate, --set compute.recompute=true, or --preset tiny"
 STAGE_LOSSES: dict[Stage, Callable[[Setting], StageLosses]] = {
@@ -100,8 +104,8 @@ def make_loop(setting: Setting, folder: Path, show: Callable[[Progress], None], 
     say(f"{config.stage}: trains {count:,} parameters in {len(parameters)} tensors on {device}")
     player = make_player("networks", parameters, config.optimiser.lr, config, device)
     other = None
-    if stage.discriminator is not None:
-        own = dict(stage.discriminator.named_parameters())
+    if stage.pixels is not None:
+        own = dict(stage.pixels.discriminator.named_parameters())
         other = make_player("discriminator", own, config.optimiser.discriminator_lr, config, device)
     average = Average(parameters, config.average.half_life_steps) if config.average.on else None
     return Loop(
@@ -144,8 +148,8 @@ def _claim(folder: Path, config: TrainConfig, origin: dict[str, str]) -> None:
         elif folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder}: holds other files and no training run: give another --run")
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / ORIGIN, json.dumps(origin, indent=2))
-        _write(folder / CONFIG, as_json(config))
+        write_whole(folder / ORIGIN, json.dumps(origin, indent=2) + "\n")
+        write_whole(folder / CONFIG, as_json(config) + "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{folder}: cannot be the run folder ({error}): give another --run") from error
 
@@ -162,12 +166,6 @@ def _check_origin(folder: Path, origin: dict[str, str]) -> None:
                 f"{folder}: this run began with {name} {begun.get(name)!r}, not {origin[name]!r} as it is now: "
                 "repeat its own command, or give another --run"
             )
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n")
-    partial.replace(path)
 
 
 def _export(networks: Networks, folder: Path) -> None:

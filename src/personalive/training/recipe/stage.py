@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from personalive.engine.schedule import Schedule
 from personalive.models.networks import Networks
+from personalive.training.recipe.losses import Output, PixelLoss
 from personalive.training.recipe.material import Arithmetic, Loader
-from personalive.training.recipe.settings import STAGES, TrainConfig
-from personalive.training.sets import TrainingSet
+from personalive.training.recipe.presets import STAGES
+from personalive.training.recipe.settings import TrainConfig
+from personalive.training.sets import Clip, TrainingSet
 
 _HELD_OUT = 1 << 40  # in the place of the step: no run gets there
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Output:
-    """One batch's losses, and what the discriminator is shown of it."""
-
-    losses: dict[str, Tensor]  # scalars; "loss" carries the gradient
-    made: Tensor | None = None  # (N, 3, S, S) detached
-    real: Tensor | None = None
-    levels: Tensor | None = None  # (N,) timesteps
 
 
 class Window(NamedTuple):
@@ -36,34 +28,23 @@ class Window(NamedTuple):
     levels: Tensor  # (B, F) timesteps
 
 
-class StageLosses(Protocol):
+class StageLosses:
     """One stage: losses, and images for people."""
 
-    @property
-    def updates(self) -> int:
-        """Of the parameters, per step."""
-        ...
-
-    @property
-    def discriminator(self) -> nn.Module | None:
-        """The network that is trained against the others, if there is one."""
-        ...
+    updates = 1  # of the parameters, per step
+    pixels: PixelLoss | None = None  # with the network that is trained against the others, if there is one
 
     def losses(self, step: int, rows: Sequence[int]) -> Iterator[Output]:
         """``updates`` outputs for the samples ``rows`` of a step; the next is asked for after the update."""
-        ...
-
-    def discriminator_loss(self, output: Output) -> dict[str, Tensor]:
-        """Losses that the discriminator minimises; "discriminator" carries the gradient."""
-        ...
+        raise NotImplementedError
 
     def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The loss on fixed held-out samples without any dropout; the caller turns gradients off."""
-        ...
+        raise NotImplementedError
 
     def sheet(self, rows: int) -> np.ndarray:
         """(H, W, 3) uint8 image of fixed held-out samples; the caller turns gradients off."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +66,12 @@ class Setting:
     def loader(self) -> Loader:
         """Samples to tensors."""
         return Loader(self.networks, self.arithmetic, self.config.augment)
+
+    def clips(self, step: int | None, rows: Sequence[int]) -> tuple[list[Clip], list[np.random.Generator]]:
+        """Clips of one step, or held-out ones (None), and the generators that drew them."""
+        rngs, config = self.rngs(step, rows), self.config.stream
+        data = self.held_out_data if step is None else self.data
+        return [data.clip(rng, config.frames, config.frame_stride) for rng in rngs], rngs
 
     def rngs(self, step: int | None, rows: Sequence[int]) -> list[np.random.Generator]:
         """One generator per sample: it depends on (seed, stage, step, row) alone; step None is held out."""

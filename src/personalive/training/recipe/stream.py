@@ -18,14 +18,16 @@ from torch import Tensor
 
 from personalive.errors import InputError
 from personalive.training.recipe.denoise import Conditions, condition, noise_of, predict_clean
+from personalive.training.recipe.losses import Output, PixelLoss
 from personalive.training.recipe.material import Loader, Material, decode
-from personalive.training.recipe.pixels import PixelLoss
 from personalive.training.recipe.rolled_out import RolledOut, preview
-from personalive.training.recipe.stage import Output, Setting, Window
+from personalive.training.recipe.stage import Setting, StageLosses, Window
 
 
-class StreamLosses:
+class StreamLosses(StageLosses):
     """The loss of stage distill over all frames of chosen windows."""
+
+    pixels: PixelLoss
 
     def __init__(self, setting: Setting) -> None:
         """
@@ -35,8 +37,7 @@ class StreamLosses:
         self.setting, self.config = setting, setting.config.stream
         self.windows = Windows(setting)
         self.rolled_out = RolledOut(setting)
-        self.pixels = PixelLoss(setting)
-        self.discriminator = self.pixels.discriminator
+        self.pixels = PixelLoss(setting.config, setting.networks.config.image_size_px, setting.arithmetic)
         self.updates = len(self.config.gradient_windows)
         if self.config.gradient_windows[-1] >= self.windows.count:
             raise InputError(
@@ -44,24 +45,8 @@ class StreamLosses:
                 f"windows 0 to {self.windows.count - 1}: name some of those, or raise stream.frames"
             )
 
-    def losses(self, step: int, rows: Sequence[int]) -> Iterator[Output]:
-        """One output per window with a gradient."""
-        return self._outputs(step, rows)
-
-    def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Means over the same windows of fixed clips, without the adversarial term."""
-        found = [output.losses for output in self._outputs(None, rows)]
-        return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
-
-    def discriminator_loss(self, output: Output) -> dict[str, Tensor]:
-        """See ``PixelLoss``."""
-        return self.pixels.discriminator_loss(output)
-
-    def sheet(self, rows: int) -> np.ndarray:
-        """See ``video``."""
-        return preview(self.setting, rows)
-
-    def _outputs(self, step: int | None, rows: Sequence[int]) -> Iterator[Output]:
+    def losses(self, step: int | None, rows: Sequence[int]) -> Iterator[Output]:
+        """One output per window with a gradient; of held-out samples if ``step`` is None."""
         roll = self.rolled_out if self.config.inference_form else self.windows
         for clean, window in roll.predictions(step, rows):
             with self.setting.arithmetic.autocast():
@@ -69,6 +54,15 @@ class StreamLosses:
                 made = decode(self.setting.networks, flat, recompute=self.setting.arithmetic.recompute)
             real = window.target.flatten(0, 1)
             yield self.pixels.output(made, real, window.masks.flatten(0, 1), window.levels.flatten(), step)
+
+    def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Means over the same windows of fixed clips, without the adversarial term."""
+        found = [output.losses for output in self.losses(None, rows)]
+        return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
+
+    def sheet(self, rows: int) -> np.ndarray:
+        """See ``preview``."""
+        return preview(self.setting, rows)
 
 
 class Windows:
@@ -87,7 +81,8 @@ class Windows:
 
     def predictions(self, step: int | None, rows: Sequence[int]) -> Iterator[tuple[Tensor, Window]]:
         """Clean latents (B, C, F, h, w) with gradient, and the truth, of every window that updates."""
-        material = self._material(step, rows)
+        samples, rngs = self.setting.clips(step, rows)
+        material = self.loader.load(samples, rngs, augment=step is not None)
         arithmetic = self.setting.arithmetic
         with torch.no_grad(), arithmetic.autocast():  # what conditions the frames is not trained here
             conditions = condition(self.setting.networks, material, None)
@@ -125,13 +120,6 @@ class Windows:
         known = self.window_frames - self.chunk
         lowered = self.schedule.add_noise(clean[:, :, self.chunk :], noise[:, :, :known], at[:, :known])
         return torch.cat([lowered, noise[:, :, known:]], dim=2)
-
-    def _material(self, step: int | None, rows: Sequence[int]) -> Material:
-        rngs = self.setting.rngs(step, rows)
-        data = self.setting.held_out_data if step is None else self.setting.data
-        settings = self.setting.config.stream
-        samples = [data.clip(rng, settings.frames, settings.frame_stride) for rng in rngs]
-        return self.loader.clips(samples, rngs, augment=step is not None)
 
 
 def _of_window(conditions: Conditions, window: slice) -> Conditions:
