@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from personalive.engine.engine import Engine
-from personalive.engine.state import Conditioning, StreamState, entering_latents
+from personalive.engine.state import Conditioning, StreamState, Window, entering_latents
 from personalive.models.networks import Networks
 from personalive.vision.keypoints import HeadPose, interpolated_start, retarget
 from personalive.vision.warps import move_head
@@ -308,3 +308,39 @@ def test_without_a_cut_the_first_driving_frame_stays_the_base(engine: Engine, pi
 def assert_same_pose(one: HeadPose, other: HeadPose) -> None:
     for field in dataclasses.fields(HeadPose):
         assert torch.equal(getattr(one, field.name), getattr(other, field.name)), field.name
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 6])
+def test_a_whole_stream_gives_one_chunk_per_window(engine: Engine, pictures, count: int):
+    """However few windows there are, against start, step and flush by hand without the ease-in."""
+    portrait, windows = pictures(1, 1)[0], list(pictures(4 * max(count, 1), 2).reshape(-1, 4, 64, 64, 3)[:count])
+    seen: list[int] = []
+    found = list(engine.stream(portrait, iter(windows), seed=5, on_step=lambda state, _: seen.append(state.call)))
+    state, made = engine.start(portrait, seed=5), []
+    for window in windows:
+        state, frames = engine.step(state, window)
+        made.append(frames)
+    made += list(engine.flush(state))
+    assert seen == list(range(1, count + 1))
+    assert len(found) == count
+    for one, other in zip(found, made[3:], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_stream_gives_chunks_as_it_goes_and_takes_cuts(engine: Engine, pictures):
+    portrait, windows = pictures(1, 1)[0], pictures(20, 2).reshape(5, 4, 64, 64, 3)
+    taken: list[int] = []
+
+    def given():
+        for number, window in enumerate(windows):
+            taken.append(number)
+            yield Window(window, cut=2 if number == 1 else None)
+
+    stream = engine.stream(portrait, given())
+    first = next(stream)
+    assert taken == [0, 1, 2, 3]  # no window is read ahead
+    state = engine.start(portrait)
+    for number in range(4):
+        state, frames = engine.step(state, windows[number], cut=2 if number == 1 else None)
+    assert torch.equal(first, frames)
+    assert not torch.equal(first, next(engine.stream(portrait, windows)))  # the cut reaches frames in flight
