@@ -149,7 +149,7 @@ def test_what_the_environment_names_is_what_auto_means(monkeypatch, small_weight
     assert load.load_engine(small_weights, device="cpu", backend="eager").backend.name == "eager"
 
 
-def test_what_a_converter_raises_becomes_one_line(small_weights: Path, monkeypatch):
+def test_what_a_converter_raises_becomes_one_line(automatic: Path, small_weights: Path, monkeypatch):
     def breaks(*_: object) -> None:
         raise RuntimeError("no such\noperation")
 
