@@ -31,7 +31,7 @@ MAKING = (torch.tensor, torch.as_tensor, Tensor.new_tensor)  # on a device they 
 
 
 class Crossings(TorchDispatchMode):
-    """What tensors go from one device to another."""
+    """Shapes of tensors that go from one device to another."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ def _write_sound(out, stream, samples: np.ndarray, rate: int, offset_s: float) -
 
 @dataclass
 class Film:
-    """What a video holds once decoded."""
+    """Contents of a decoded video."""
 
     times: list[Fraction]
     images: list[np.ndarray]

@@ -54,7 +54,7 @@ class Studio:
         return film, given
 
     def take(self, clip: Path, **options: Any) -> Path:
-        """What happens in a clip, as a motion file."""
+        """Record a clip in a motion file."""
         path = self.folder / "take.safetensors"
         record(clip, path, RecordOptions(framing="center", **options), engine=self.engine)
         return path

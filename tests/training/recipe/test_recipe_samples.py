@@ -1,4 +1,4 @@
-"""What the recipe makes of samples: masks, and images of the wrong size."""
+"""Samples of the recipe: masks, and images of the wrong size."""
 
 from __future__ import annotations
 
