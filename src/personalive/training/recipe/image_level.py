@@ -5,6 +5,7 @@ Letters: B samples, C latent channels, h w latent sides, S image side.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -36,9 +37,9 @@ class ImageLevel(StageLosses):
         """The same losses on fixed samples with fixed draws, without the adversarial term."""
         return self.output(self.material(None, rows), None).losses
 
+    @abstractmethod
     def output(self, material: Material, step: int | None) -> Output:
         """Losses of samples of one step, or of held-out ones (None)."""
-        raise NotImplementedError
 
     def material(self, step: int | None, rows: Sequence[int]) -> Material:
         """Pairs of one step, or held-out ones (None) without augmentation."""

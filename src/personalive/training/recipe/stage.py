@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,23 +29,23 @@ class Window(NamedTuple):
     levels: Tensor  # (B, F) timesteps
 
 
-class StageLosses:
+class StageLosses(ABC):
     """One stage: losses, and images for people."""
 
     updates = 1  # of the parameters, per step
     pixels: PixelLoss | None = None  # with the network that is trained against the others, if there is one
 
+    @abstractmethod
     def losses(self, step: int, rows: Sequence[int]) -> Iterator[Output]:
         """``updates`` outputs for the samples ``rows`` of a step; the next is asked for after the update."""
-        raise NotImplementedError
 
+    @abstractmethod
     def held_out(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The loss on fixed held-out samples without any dropout; the caller turns gradients off."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sheet(self, rows: int) -> np.ndarray:
         """(H, W, 3) uint8 image of fixed held-out samples; the caller turns gradients off."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
