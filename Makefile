@@ -36,7 +36,7 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 train: $(STAMP)
-	$(BIN)/python -m personalive.training all --run runs/tiny
+	$(BIN)/personalive train all --preset tiny --run runs/tiny
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,12 +1,11 @@
 """Contribution of each idea of the method to the bundled model, beside the paper's own table.
 
-    python benchmarks/ablations.py --run runs/tiny [--minutes 10] [--cases 4] [--frames 96] [--out out/ablations]
+    python benchmarks/ablations.py [--weights tiny] [--steps 400] [--cases 4] [--frames 96] [--out out/ablations]
 
-``--run`` is a run of `python -m personalive.training` with its cache. Variants of the temporal modules are trained
-from its stage ``motion``, each for ``--minutes`` and from the same start; the other rows change use alone, with the
-modules trained as usual here. All are scored by cross-reenactment of held-out people against the ground truth.
-Modules that are already in --out are not trained again. Prints the table; writes ablations.md and ablations.json into
---out.
+Variants of the temporal modules are trained from nothing on ``--weights`` by `personalive train stream`, each for
+``--steps``; the other rows change use alone, with the modules trained as usual here. All are scored by
+cross-reenactment of held-out people against the ground truth. Runs that are already in --out go on where they are.
+Prints the table; writes ablations.md and ablations.json into --out.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from personalive import Engine
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.config import KeyframeConfig
 from personalive.errors import PersonaLiveError
 from personalive.evaluation.config import EvaluationConfig
@@ -40,10 +40,11 @@ from personalive.evaluation.metrics.accumulators import (
 from personalive.evaluation.metrics.functional import l1
 from personalive.evaluation.runner import score
 from personalive.models.networks import Networks
-from personalive.training.loop import train, trainable
-from personalive.training.presets import STAGES, TinyPreset
-from personalive.training.run import Run
-from personalive.training.temporal import TemporalModules, TemporalStage
+from personalive.training.overrides import resolve
+from personalive.training.presets import SYNTHETIC
+from personalive.training.run import train
+from personalive.training.scratch import build_networks
+from personalive.training.shapes import SHAPES, ModelShape
 from personalive.vision.resize import ImageArray
 
 START_FRAMES = 16  # those that the ease-in can change
@@ -62,6 +63,7 @@ COLUMNS = {  # with their format
     **dict.fromkeys(("keyframes", "fps"), "{:.1f}"),
 }
 NONE = "none"
+PRESET = "tiny"
 THRESHOLDS = (5.0, 10.0, 15.0, 20.0)  # beside the default of 17
 
 
@@ -73,20 +75,19 @@ class Variant:
     model: dict[str, Any] = field(default_factory=dict)  # changed in the model's config
     unet: dict[str, Any] = field(default_factory=dict)  # and in the U-Net's
     weights: str | None = None  # source of the temporal modules: NONE, or the row of that name; None: its own
-    rolled_out: bool = True
     threshold: float | None = None  # of keyframes
     detail: bool = True  # whether finished frames take theirs from the portrait
 
-    def preset(self) -> TinyPreset:
+    def shape(self) -> ModelShape:
         """The bundled model's shape with the changes."""
-        preset = TinyPreset()
-        model = dataclasses.replace(preset.model, **self.model)
-        return dataclasses.replace(preset, model=model, unet=dataclasses.replace(preset.unet, **self.unet))
+        shape = SHAPES[PRESET]
+        model = dataclasses.replace(shape.model, **self.model)
+        return dataclasses.replace(shape, model=model, unet=dataclasses.replace(shape.unet, **self.unet))
 
 
 def _variants() -> list[Variant]:
     """All rows, those whose weights others use before them."""
-    schedule = TinyPreset().model.schedule
+    schedule = SHAPES[PRESET].model.schedule
     fewer = {
         f"{len(levels)} level{'s' * (len(levels) > 1)}": dataclasses.replace(schedule, levels=levels, step=step)
         for levels, step in (((1, 3), 2), ((3,), 4))
@@ -97,7 +98,6 @@ def _variants() -> list[Variant]:
         Variant(name="chunks of 2", model={"chunk_frames": 2}),
         Variant(name="without interpolated start (MII)", model={"interpolated_start": False}, weights="full"),
         Variant(name="without keyframes (HKM)", weights="full", threshold=math.inf),
-        Variant(name="without sliding training (ST)", rolled_out=False),
         Variant(name="without temporal modules", weights=NONE),
         Variant(name="decoder alone, no detail of the portrait (ours)", weights="full", detail=False),
         *(Variant(name=f"keyframe threshold {tau:g}", weights="full", threshold=tau) for tau in THRESHOLDS),
@@ -108,9 +108,9 @@ def _variants() -> list[Variant]:
 def main() -> int:
     """Train, score, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run that has done stage motion")
-    parser.add_argument("--minutes", type=float, default=10.0, help="training of each variant")
-    parser.add_argument("--steps", type=int, default=STAGES["temporal"].steps, help="at most so many steps of it")
+    parser.add_argument("--weights", default="tiny", help="model of the bundled shape")
+    parser.add_argument("--steps", type=int, default=400, help="training of each variant")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for it, as of `personalive train`")
     parser.add_argument("--cases", type=int, default=4, help="held-out people")
     parser.add_argument("--frames", type=int, default=96, help="frames per person")
     parser.add_argument("--device", default="auto")
@@ -176,26 +176,34 @@ def _row(variant: Variant, args: argparse.Namespace) -> dict[str, float]:
 
 
 def _networks(variant: Variant, args: argparse.Namespace) -> Networks:
-    """The run's networks up to stage motion, and the temporal modules of this variant."""
-    run = Run(args.run, args.device, steps=None, minutes=None, groups=1, say=print, preset=variant.preset())
-    networks = run.load("vae", "motion_extractor", "motion_encoder", "motion")
-    modules = TemporalModules(networks.denoising_unet)
+    """The model in the variant's form, with the temporal modules of its own training or of another row's."""
+    name = (variant.weights or variant.name).replace(" ", "_")
+    begin, run = args.out / f"{name}-begin", args.out / name
+    if variant.weights is None:
+        if not begin.exists():
+            save_networks(_untrained(variant, args.weights), begin)
+        config = resolve("stream", PRESET, pairs=[f"steps={args.steps}", *args.set])
+        print(f"{variant.name}: training, {args.steps} steps", flush=True)
+        train(config, data=SYNTHETIC, run=run, weights=str(begin), device=args.device)
     if variant.weights == NONE:
-        return networks
-    path = args.out / f"{(variant.weights or variant.name).replace(' ', '_')}.safetensors"
-    if not path.exists():
-        _train(variant, run, modules, path, args)
-    modules.load_state_dict(load_file(path))
+        return _untrained(variant, args.weights)
+    return _in_shape(variant.shape(), load_networks(CheckpointFolder.open(run / "weights")))
+
+
+def _untrained(variant: Variant, weights: str) -> Networks:
+    """The model of ``weights`` with fresh temporal modules."""
+    return _in_shape(variant.shape(), load_networks(CheckpointFolder.open(weights)), leave_out=".temporal_modules.")
+
+
+def _in_shape(shape: ModelShape, source: Networks, leave_out: str = "\0") -> Networks:
+    """The networks of ``source`` under another config; parameters with ``leave_out`` in their name are fresh."""
+    networks = build_networks(shape)
+    for part, module in networks.modules().items():
+        state = {k: v for k, v in source.modules()[part].state_dict().items() if leave_out not in k}
+        module.load_state_dict(state, strict=False)
+        module.eval().requires_grad_(False)
+    networks.vae.register_to_config(scaling_factor=source.vae.config.scaling_factor)
     return networks
-
-
-def _train(variant: Variant, run: Run, modules: TemporalModules, path: Path, args: argparse.Namespace) -> None:
-    config = dataclasses.replace(STAGES["temporal"], minutes=args.minutes, steps=args.steps)
-    print(f"{variant.name}: training, {config}", flush=True)
-    trained = trainable([modules])
-    loss = TemporalStage(run.networks, run.effect(), config.batch, config.frames, rolled_out=variant.rolled_out)
-    average = train(variant.name, trained, loss, config, args.out / "log.jsonl")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in average[0].state_dict().items()}, path)
 
 
 def _half(networks: Networks) -> Networks:
@@ -209,10 +217,8 @@ def _half(networks: Networks) -> Networks:
 
 def _table(rows: dict[str, dict[str, float]], args: argparse.Namespace) -> str:
     own = "| | " + " | ".join(COLUMNS) + " |"
-    setup = (
-        f"{args.cases} people, {args.frames} frames, cross-reenactment of synthetic heads; temporal modules trained"
-    )
-    lines = [f"{setup} for at most {args.minutes:g} minutes and {args.steps} steps each.", ""]
+    setup = f"{args.cases} people, {args.frames} frames, cross-reenactment of synthetic heads"
+    lines = [f"{setup}; temporal modules trained for {args.steps} steps each.", ""]
     lines += [own, "|---" * (len(COLUMNS) + 1) + "|"]
     for name, row in rows.items():
         lines.append(f"| {name} | " + " | ".join(COLUMNS[key].format(row[key]) for key in COLUMNS) + " |")

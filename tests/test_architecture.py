@@ -242,8 +242,7 @@ def test_only_the_engine_denoises_and_one_module_calls_the_denoiser():
     assert callers == {
         "personalive.engine.backend",
         "personalive.runtime.programs",  # the exported whole call, by the same module
-        "personalive.training.motion",
-        "personalive.training.recipe.denoise",  # and windows of published sliding training, which no engine runs
+        "personalive.training.stages.denoise",  # and windows of published sliding training, which no engine runs
     }
 
 

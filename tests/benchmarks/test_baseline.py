@@ -11,8 +11,8 @@ from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.models.attention import KV
 from personalive.models.networks import Networks
-from personalive.training.build import build_networks
-from support.small_model import SMALL_PRESET
+from personalive.training.scratch import build_networks
+from support.small_model import SMALL_SHAPE
 from timing.baseline import Baseline
 from timing.candidate import Stream, stream, with_keyframes
 from timing.inputs import Inputs
@@ -92,7 +92,7 @@ def test_operations_by_stage_are_those_of_the_stage_alone(engines, streams, inpu
         assert counts[0]["step"] == counts[0]["copy_out"] == 0
         counted.append(counts)
     assert counted[1][0]["denoiser"] > counted[0][0]["denoiser"]
-    small = build_networks(SMALL_PRESET)
+    small = build_networks(SMALL_SHAPE)
     for module in small.modules().values():
         module.to("meta")
     for counts, backend in zip(counted, (Backend(small), Baseline(small)), strict=True):

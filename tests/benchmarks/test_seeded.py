@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from personalive.models.networks import Networks
-from personalive.training.build import build_networks
+from personalive.training.scratch import build_networks
 from support import keyseeded
-from support.small_model import SMALL_PRESET
+from support.small_model import SMALL_SHAPE
 from timing.seeded import fill, released_shape, seeded_networks
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -16,7 +16,7 @@ TENSORS = {"reference_unet": 682, "denoising_unet": 1820, "motion_encoder": 403,
 
 
 def make_filled(dtype: torch.dtype = torch.float32, seed: int = 0) -> Networks:
-    networks = build_networks(SMALL_PRESET)
+    networks = build_networks(SMALL_SHAPE)
     for name, module in networks.modules().items():
         fill(module, device=CPU, dtype=dtype, seed=seed, salt=name)
     return networks
@@ -47,7 +47,7 @@ def test_heads_are_plausible_and_tables_are_their_own(filled: Networks):
     for key, wanted in keyseeded.state_dict(layout).items():
         assert (extractor[key].abs().mean() / wanted.abs().mean()).log().abs() < 1.5, key
     table = next(k for k in filled.denoising_unet.state_dict() if k.endswith("pos_encoder.pe"))
-    wanted = build_networks(SMALL_PRESET).denoising_unet.state_dict()[table]
+    wanted = build_networks(SMALL_SHAPE).denoising_unet.state_dict()[table]
     torch.testing.assert_close(filled.denoising_unet.state_dict()[table], wanted, rtol=0, atol=0)
 
 

@@ -15,14 +15,14 @@ from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.config import DetailConfig
 from personalive.errors import CheckpointError
 from personalive.models.networks import Networks
-from personalive.training.build import build_networks
-from support.small_model import SMALL_PRESET
+from personalive.training.scratch import build_networks
+from support.small_model import SMALL_SHAPE
 
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    model = dataclasses.replace(SMALL_PRESET.model, detail=DetailConfig(width=8, blocks=1, blend_width=4))
-    return build_networks(dataclasses.replace(SMALL_PRESET, model=model))
+    model = dataclasses.replace(SMALL_SHAPE.model, detail=DetailConfig(width=8, blocks=1, blend_width=4))
+    return build_networks(dataclasses.replace(SMALL_SHAPE, model=model))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_head_is_saved_and_loaded_with_the_rest(networks: Networks, folder: 
 
 
 def test_a_model_without_one_has_no_such_part(tmp_path: Path):
-    save_networks(build_networks(SMALL_PRESET), tmp_path / "plain")
+    save_networks(build_networks(SMALL_SHAPE), tmp_path / "plain")
     assert not list((tmp_path / "plain/personalive").glob("detail*"))
     found = load_networks(CheckpointFolder.open(tmp_path / "plain"))
     assert found.detail is None

@@ -20,15 +20,15 @@ from personalive.engine.backend import Backend, network_calls
 from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError
 from personalive.runtime.load import load_engine
-from personalive.training.build import build_networks
+from personalive.training.scratch import build_networks
 from support.small_decoder import SCALE, write_small_decoder
-from support.small_model import SMALL_PRESET
+from support.small_model import SMALL_SHAPE
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model, whose VAE has a scale of its own."""
-    preset = dataclasses.replace(SMALL_PRESET, vae={**SMALL_PRESET.vae, "scaling_factor": 0.18215})
+    preset = dataclasses.replace(SMALL_SHAPE, vae={**SMALL_SHAPE.vae, "scaling_factor": 0.18215})
     folder = tmp_path_factory.mktemp("model") / "weights"
     save_networks(build_networks(preset), folder)
     return folder

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from personalive.cli import data
-from personalive.training.prepare import runner
-from personalive.training.prepare.runner import Progress
+from personalive.training.data.prepare import runner
+from personalive.training.data.prepare.runner import Progress
 from support.film_files import contents
 from support.head_films import write_heads
 

@@ -9,11 +9,14 @@ import pytest
 
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.runtime.load import load_engine
-from personalive.training.recipe import run as module
-from personalive.training.recipe.overrides import from_json, resolve
+from personalive.training import run as module
+from personalive.training.overrides import from_json, resolve
+from personalive.training.presets import PAPER_STAGES, STAGES
+from personalive.training.run import TrainReport
 from support.toy_run import QUIET
 from support.toy_set import ToySet
 
+REPORT = TrainReport(Path("somewhere/weights"), 1, 1)
 FAST = [part for value in QUIET for part in ("--set", value)] + ["--preset", "tiny", "--device", "cpu"]
 
 
@@ -31,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("stage", ["motion", "distill", "stream"])
+@pytest.mark.parametrize("stage", PAPER_STAGES)
 def test_a_dry_run_prints_the_config_and_does_nothing(run, place: Path, stage: str):
     done = run("train", stage, "nowhere", "--preset", "tiny", "--set", "optimiser.lr=3e-4", "--dry-run")
     assert done.code == 0
@@ -84,7 +87,7 @@ def test_a_run_is_not_continued_otherwise(run, place, small_weights, toy_data, t
         (["--weights", "gone"], "gone: no such weights folder", 1),
         (["--device", "abacus"], "device 'abacus' is not available", 1),
         (["--set", "optimiser.kind=adamw8bit"], "pip install bitsandbytes", 1),
-        (["--set", "loss.lpips=gone"], "gone: no vgg16", 1),
+        (["--set", "loss.domain=pixels", "--set", "loss.lpips=gone"], "gone: no vgg16", 1),
     ],
 )
 def test_bad_options_end_in_one_line(run, place, small_weights, toy_data, arguments, names: str, code: int):
@@ -135,6 +138,21 @@ def test_data_of_another_size_says_both(run, small_weights, monkeypatch: pytest.
     done = train(run, small_weights)
     assert "(32, 32, 3)" in done.error_lines[0]
     assert "64 x 64" in done.error_lines[0]
+
+
+def test_a_preset_names_its_own_weights_and_data(run, place, small_weights, toy_data, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "train", lambda config, **options: seen.append((config.stage, options)) or REPORT)
+    assert run("train", "motion", "--run", "one", "--preset", "tiny").code == 0
+    assert run("train", "all", "--run", "all", "--preset", "tiny").code == 0
+    starts = [(stage, options["data"], options["weights"], str(options["run"])) for stage, options in seen]
+    assert starts[0] == ("motion", "synthetic", "tiny", "one")
+    assert starts[1] == ("autoencoder", "synthetic", "scratch", "all/1-autoencoder")
+    assert [start[0] for start in starts[1:]] == list(STAGES)
+    assert {start[2] for start in starts[2:]} == {str(REPORT.weights)}
+    refused = run("train", "motion", "--run", "two")
+    assert refused.code == 2
+    assert "give DATA" in refused.error_lines[0]
 
 
 def test_configs_of_a_run_are_json(run, place, small_weights, toy_data):

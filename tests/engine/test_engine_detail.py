@@ -15,15 +15,15 @@ from personalive.models.networks import Networks
 from personalive.vision.keypoints import interpolated_start, retarget
 from support import stored_state
 from support.small_engine import key_seeded_networks
-from support.small_model import SMALL_PRESET
+from support.small_model import SMALL_SHAPE
 
 CHUNK, WARMUP = 4, 12
 
 
 @pytest.fixture(scope="module")
 def detailed() -> Networks:
-    model = dataclasses.replace(SMALL_PRESET.model, detail=DetailConfig(width=8, blocks=1, blend_width=4))
-    return key_seeded_networks(dataclasses.replace(SMALL_PRESET, model=model))
+    model = dataclasses.replace(SMALL_SHAPE.model, detail=DetailConfig(width=8, blocks=1, blend_width=4))
+    return key_seeded_networks(dataclasses.replace(SMALL_SHAPE, model=model))
 
 
 def windows(frames: np.ndarray) -> list[np.ndarray]:
@@ -103,5 +103,5 @@ def test_half_precision_computes_fields_in_single(detailed: Networks, pictures):
 
 
 def copied(networks: Networks) -> dict:
-    preset = dataclasses.replace(SMALL_PRESET, model=networks.config)
+    preset = dataclasses.replace(SMALL_SHAPE, model=networks.config)
     return key_seeded_networks(preset).modules()

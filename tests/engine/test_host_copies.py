@@ -22,7 +22,7 @@ from personalive.engine.directions import FACIAL, Directions
 from personalive.engine.engine import Engine
 from personalive.models.networks import Networks
 from support.small_engine import key_seeded_networks, noise_pictures, small_engine
-from support.small_model import SMALL_PRESET
+from support.small_model import SMALL_SHAPE
 
 CALLS = 8
 PORTRAIT = noise_pictures(1, 9)[0]
@@ -75,8 +75,8 @@ class Sent:
 
 def detailed() -> Networks:
     """With a detail head."""
-    model = dataclasses.replace(SMALL_PRESET.model, detail=DetailConfig(width=8, blocks=1, blend_width=4))
-    return key_seeded_networks(dataclasses.replace(SMALL_PRESET, model=model))
+    model = dataclasses.replace(SMALL_SHAPE.model, detail=DetailConfig(width=8, blocks=1, blend_width=4))
+    return key_seeded_networks(dataclasses.replace(SMALL_SHAPE, model=model))
 
 
 @pytest.fixture

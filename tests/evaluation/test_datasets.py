@@ -14,7 +14,7 @@ from personalive.evaluation.datasets import Case, DatasetOptions, open_dataset, 
 from personalive.evaluation.methods import VideoMethod
 from personalive.media import load_still, open_video
 from personalive.synthetic import Identity, Performance, render
-from personalive.training.presets import HELD_OUT_SEED
+from personalive.training.data.synthetic import HELD_OUT_SEED
 from support.film_files import contents
 
 

@@ -34,7 +34,7 @@ from personalive.evaluation.metrics.functional import (
 )
 from personalive.evaluation.metrics.synthetic import PROBES, estimate, head_angles, with_expressions
 from personalive.synthetic import Identity, Performance, render
-from personalive.training.presets import HELD_OUT_SEED
+from personalive.training.data.synthetic import HELD_OUT_SEED
 
 IMAGES = arrays(np.uint8, (12, 12, 3))
 SERIES = arrays(np.float64, 12, elements=st.floats(-100, 100))

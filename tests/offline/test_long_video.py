@@ -16,21 +16,21 @@ from personalive.engine.engine import Engine
 from personalive.models.unet import UNetConfig
 from personalive.offline.animate import animate
 from personalive.progress import Progress
-from personalive.training.presets import TinyPreset
+from personalive.training.shapes import ModelShape
 from support.clips import save_picture, write_clip
 from support.small_engine import key_seeded_networks
-from support.small_model import SMALL_PRESET
+from support.small_model import SMALL_SHAPE
 
 FRAMES, WARM_AFTER_FRAMES, EVERY_FRAMES = 10_000, 1_000, 400
 MAX_GROWTH_BYTES = 50_000_000
 SIDE_PX, CHUNK_FRAMES = 32, 8
 
 
-def smallest_preset() -> TinyPreset:
+def smallest_shape() -> ModelShape:
     """Eight frames per call, which halves the calls, and one level of everything."""
-    model: ModelConfig = SMALL_PRESET.model
+    model: ModelConfig = SMALL_SHAPE.model
     return dataclasses.replace(
-        SMALL_PRESET,
+        SMALL_SHAPE,
         model=dataclasses.replace(
             model,
             image_size_px=SIDE_PX,
@@ -42,7 +42,7 @@ def smallest_preset() -> TinyPreset:
             channels=(8,), down_attends=(True,), up_attends=(True,), layers=1, heads=2, groups=4, context_width=16,
             motion_width=model.motion_encoder.token_width,
         ),
-        vae=SMALL_PRESET.vae | {"block_out_channels": [4, 4, 4, 4], "norm_num_groups": 2, "sample_size": SIDE_PX},
+        vae=SMALL_SHAPE.vae | {"block_out_channels": [4, 4, 4, 4], "norm_num_groups": 2, "sample_size": SIDE_PX},
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path):
         portrait,
         driving,
         tmp_path / "film.mp4",
-        engine=Engine(key_seeded_networks(smallest_preset())),
+        engine=Engine(key_seeded_networks(smallest_shape())),
         framing="center",
         keyframe_threshold=0,
         side_by_side=True,

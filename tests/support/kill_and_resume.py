@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from personalive.training.recipe.resume import Checkpoints
+from personalive.training.state import Checkpoints
 from support.toy_run import toy_config, toy_loop
 
 STEPS = 10

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from personalive.training.prepare.report import Report
+from personalive.training.data.prepare.report import Report
 from support.film_files import write_tone
 from support.head_films import heads, write_heads, write_pictures
 

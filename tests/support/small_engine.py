@@ -8,18 +8,18 @@ import torch
 from personalive.engine.engine import Engine
 from personalive.models.networks import Networks
 from personalive.runtime.directions import find_directions
-from personalive.training.build import build_networks
-from personalive.training.presets import TinyPreset
+from personalive.training.scratch import build_networks
+from personalive.training.shapes import ModelShape
 from support import golden, keyseeded
-from support.small_model import SMALL_PRESET, SMALL_SIZE_PX
+from support.small_model import SMALL_SHAPE, SMALL_SIZE_PX
 
 
-def key_seeded_networks(preset: TinyPreset = SMALL_PRESET) -> Networks:
+def key_seeded_networks(shape: ModelShape = SMALL_SHAPE) -> Networks:
     """Every weight is seeded by its key.
 
     Unlike fresh networks, these have no layer that begins as zero: motion, pose and neighbours all show.
     """
-    networks = build_networks(preset)
+    networks = build_networks(shape)
     for network in networks.modules().values():
         network.load_state_dict(keyseeded.state_dict(keyseeded.layout_of(network)))
         network.eval().requires_grad_(False)

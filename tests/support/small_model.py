@@ -13,13 +13,13 @@ from personalive.config import (
     ScheduleConfig,
 )
 from personalive.models.unet import UNetConfig
-from personalive.training.build import build_networks
-from personalive.training.presets import TinyPreset
+from personalive.training.scratch import build_networks
+from personalive.training.shapes import ModelShape
 
 SMALL_SIZE_PX = 64
 _LATENT_CHANNELS, _CONTEXT_WIDTH, _TOKEN_WIDTH = 4, 16, 8
 
-SMALL_PRESET = TinyPreset(
+SMALL_SHAPE = ModelShape(
     model=ModelConfig(
         image_size_px=SMALL_SIZE_PX,
         translation_gain=1.0,
@@ -76,5 +76,5 @@ SMALL_PRESET = TinyPreset(
 
 def write_small_model(folder: Path, seed: int = 0) -> Path:
     """Write the model, with weights that depend on ``seed`` alone, to ``folder``, which must not exist yet."""
-    save_networks(build_networks(SMALL_PRESET, seed), folder)
+    save_networks(build_networks(SMALL_SHAPE, seed), folder)
     return folder

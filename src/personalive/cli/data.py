@@ -12,11 +12,11 @@ from personalive.cli.console import clock, progress, show_rows, size
 from personalive.config import WEIGHTS_ENV, ModelConfig, default_weights_folder
 from personalive.errors import InputError
 from personalive.progress import Progress
-from personalive.training.prepare.config import PrepareConfig
+from personalive.training.data.prepare.config import PrepareConfig
 
 if TYPE_CHECKING:
-    from personalive.training.prepare.report import Report
-    from personalive.training.prepare.runner import Progress as Clips
+    from personalive.training.data.prepare.report import Report
+    from personalive.training.data.prepare.runner import Progress as Clips
 
 app = typer.Typer(
     help="Make training sets from videos.",
@@ -81,7 +81,7 @@ def prepare(
     gets an index, a report of what was dropped and why, and a contact sheet. The same command resumes. You must
     have the right to use the videos for training, and the consent of the people in them.
     """
-    from personalive.training.prepare.runner import prepare as make_set  # noqa: PLC0415 (imports torch)
+    from personalive.training.data.prepare.runner import prepare as make_set  # noqa: PLC0415 (imports torch)
 
     with progress("preparing") as display:
         try:

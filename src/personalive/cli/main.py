@@ -39,7 +39,7 @@ Examples:
   personalive weights download                    the released weights, 12 GB
   personalive animate me.jpg clip.mp4 -o video.mp4
   personalive evaluate -o scores --weights tiny   scores of a model
-  personalive train motion synthetic --run runs/one --preset tiny --weights tiny
+  personalive train motion my-set --run runs/motion
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """

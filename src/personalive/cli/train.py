@@ -1,4 +1,4 @@
-"""``personalive train``: the three stages of the published recipe."""
+"""``personalive train``: stages of training, one at a time or all of a preset."""
 
 from __future__ import annotations
 
@@ -10,41 +10,65 @@ import typer
 
 from personalive.cli.console import progress, show_rows
 from personalive.cli.options import AUTO, WEIGHTS_METAVAR, DeviceOption
-from personalive.training.recipe.presets import PRESETS, STAGES, Stage
+from personalive.training.presets import PRESETS, SCRATCH, STAGES, Preset, Stage
 
 if TYPE_CHECKING:
-    from personalive.training.recipe.settings import TrainConfig
+    from personalive.training.config import TrainConfig
 
 _HELP = {
-    "motion": """Stage 1: teach motion on single frames.
+    "autoencoder": """Images to latents and back, for a model from nothing.
+
+    Trains the VAE by errors of images and of their edges, and measures the latents' scale.
+    """,
+    "extractor": """Head pose and keypoints, for a model from nothing.
+
+    Trains the motion extractor on the ground truth of rendered heads; DATA has to be 'synthetic'.
+    """,
+    "motion_encoder": """Motion tokens, for a model from nothing.
+
+    Trains the motion encoder so that its tokens give the expression and not the person: two rendered people give the
+    same performance. DATA has to be 'synthetic'.
+    """,
+    "motion": """The paper's stage 1: motion on single frames.
 
     Trains the denoiser without its temporal modules, the motion encoder, the pose guider and the reference net
     (all but its last level) to predict a clean frame of DATA from one noisy frame, an image of the same person,
     and the driver's face and pose.
     """,
-    "distill": """Stage 2: teach appearance in four steps.
+    "distill": """The paper's stage 2: appearance in four steps.
 
     Trains the networks of stage 1 to make a frame from pure noise in one to four steps, by errors of the decoded
     pixels: squared, perceptual, and a discriminator's.
     """,
-    "stream": """Stage 3: teach continuity on clips.
+    "stream": """The paper's stage 3: continuity on clips.
 
     Trains the temporal modules alone, on windows that slide over a clip and go on from what the model itself made
     of the window before.
     """,
+    "detail": """The detail head, for models that have one.
+
+    Trains it on frames that the model itself made: where they are in the portrait, and how far to trust the pixels
+    found there.
+    """,
 }
+_ALL_HELP = """All stages of the preset, one after another.
+
+Each has a folder of its own in --run and begins with the weights of the one before. 'full' has the paper's three
+stages and begins with the released weights; 'tiny' begins with nothing and makes the bundled model: hours on a CPU.
+"""
 app = typer.Typer(
-    help="Train the networks in three stages: motion, distill, stream.",
+    help="Train the networks: one stage at a time, or all stages of a preset.",
     epilog="""
 \b
 Examples:
-  personalive train motion synthetic --run runs/motion --preset tiny --weights tiny
-  personalive train distill synthetic --run runs/distill --preset tiny --weights runs/motion/weights
-  personalive train stream synthetic --run runs/stream --preset tiny --weights runs/distill/weights
-  personalive animate --demo --weights runs/stream/weights
+  personalive train motion my-set --run runs/motion                 released weights, the paper's numbers
+  personalive train distill my-set --run runs/distill --weights runs/motion/weights
+  personalive train all --preset tiny --run runs/tiny                the bundled model, from nothing
+  torchrun --nproc_per_node 8 -m -- personalive train motion my-set --run runs/motion
+  personalive animate --demo --weights runs/tiny/7-detail/weights
 
-Each stage starts from the weights of the one before. The same command again resumes where it stopped. A run folder
-holds config.json, log.jsonl, TensorBoard scalars, sheets/*.png to look at, checkpoints, and at the end weights.
+The same command again resumes where it stopped, also on another number of processes. A run folder holds config.json,
+log.jsonl, TensorBoard scalars, sheets/*.png to look at, checkpoints, and at the end weights.
 """,
     rich_markup_mode=None,
 )
@@ -57,7 +81,12 @@ def _group(context: typer.Context) -> None:
 
 
 _Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A prepared folder, or 'synthetic' for synthetic heads made as needed.")
+    str,
+    typer.Argument(
+        metavar="[DATA]",
+        help="A folder by `personalive data prepare`, or 'synthetic' for synthetic heads made as needed.",
+        show_default="of the preset: synthetic for tiny",
+    ),
 ]
 _Run = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The run's folder; needed but for --dry-run.", show_default=False)
@@ -66,12 +95,18 @@ _Preset = Annotated[
     str,
     typer.Option(
         metavar="|".join(PRESETS),
-        help="Named set of values: 'full' is the published recipe for the released weights on a large GPU, 'tiny' "
-        "shows it all on a CPU with the bundled model.",
+        help="Named set of values: 'full' is the published recipe for the released weights on large GPUs, 'tiny' the "
+        "bundled model's on a CPU.",
     ),
 ]
 _Weights = Annotated[
-    str, typer.Option(metavar=WEIGHTS_METAVAR, help="What to start from: a weights folder, or as in `animate`.")
+    str,
+    typer.Option(
+        metavar=f"{WEIGHTS_METAVAR}|{SCRATCH}",
+        help="What to start from: a weights folder, as in `animate`, or 'scratch' for fresh networks of the preset's "
+        "shape.",
+        show_default="of the preset",
+    ),
 ]
 _Config = Annotated[
     Path | None,
@@ -93,45 +128,49 @@ _DryRun = Annotated[
 ]
 
 
-def _command(stage: Stage) -> Callable[..., None]:
-    """The command of one stage; all have the same options."""
+def _command(stage: Stage | None) -> Callable[..., None]:
+    """The command of one stage, or of all; they have the same options."""
 
     def command(
-        data: _Data,
+        data: _Data = "",
         run: _Run = None,
         preset: _Preset = "full",
-        weights: _Weights = AUTO,
+        weights: _Weights = "",
         config: _Config = None,
         values: _Values = None,
         device: DeviceOption = AUTO,
         dry_run: _DryRun = False,
     ) -> None:
-        from personalive.training.recipe.overrides import as_json, resolve  # noqa: PLC0415 (imports pydantic)
+        from personalive.training.overrides import as_json, preset_named, resolve  # noqa: PLC0415 (imports pydantic)
 
-        resolved = resolve(stage, preset, config, values or ())
+        chosen: Preset = preset_named(preset)
+        stages = chosen.stages if stage is None else (stage,)
+        resolved = [resolve(one, preset, config, values or ()) for one in stages]
         if dry_run:
-            print(as_json(resolved))
-        elif run is None:
+            print("\n".join(map(as_json, resolved)))
+            return
+        if run is None:
             raise typer.BadParameter("give --run DIR, the folder that this run lives in")
-        else:
-            _train(resolved, data, run, weights, device)
+        if not (data or chosen.data):
+            raise typer.BadParameter("give DATA, a folder by `personalive data prepare`, or 'synthetic'")
+        start = weights or (chosen.weights if stage is not None else chosen.all_weights)
+        _train(resolved, data or str(chosen.data), run, start, device, together=stage is None)
 
-    command.__doc__ = _HELP[stage]
+    command.__doc__ = _ALL_HELP if stage is None else _HELP[stage]
     return command
 
 
-def _train(config: TrainConfig, data: str, run: Path, weights: str, device: str) -> None:
-    from personalive.runtime.load import find_weights  # noqa: PLC0415 (imports torch)
-    from personalive.training.recipe.run import train  # noqa: PLC0415
+def _train(configs: list[TrainConfig], data: str, run: Path, weights: str, device: str, *, together: bool) -> None:
+    from personalive.training.run import train, train_all  # noqa: PLC0415 (imports torch)
 
-    start = str(find_weights()) if weights == AUTO else weights
     with progress("training") as display:
-        report = train(config, data=data, run=run, weights=start, device=device, show=display.show, say=print)
+        options = {"data": data, "weights": weights, "device": device, "show": display.show, "say": print}
+        report = train_all(configs, run=run, **options)[-1] if together else train(configs[0], run=run, **options)
     show_rows(
         [
             ("steps", f"{report.steps} ({report.steps_now} now)"),
             ("weights", str(report.weights)),
-            ("look at", str(run / "sheets")),
+            ("look at", str(report.weights.with_name("sheets"))),
             ("next", f"personalive animate PORTRAIT DRIVING --weights {report.weights}"),
         ]
     )
@@ -139,3 +178,4 @@ def _train(config: TrainConfig, data: str, run: Path, weights: str, device: str)
 
 for _stage in STAGES:
     app.command(name=_stage)(_command(_stage))
+app.command(name="all")(_command(None))

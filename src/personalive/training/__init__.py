@@ -1,1 +1,1 @@
-"""Training of the bundled model on synthetic heads: data, stages, one loop."""
+"""Training: one loop, its stages, and the data that they draw from."""

@@ -1,136 +1,113 @@
-"""The shape of the bundled model and the defaults of its training stages (ours).
-
-The sizes follow one budget: real time at 256 px on two CPU cores, weights of 40 MB in half precision. A small net
-without pretraining cannot find the portrait's pixels again by attention alone, so its levels are so low that there is
-almost no noise: frames enter as the portrait with its head moved, and four passes correct that. The model predicts
-what is to be added, so that whatever stands still costs it nothing; a noise prediction says the same, but at these
-levels over a hundred times larger.
-"""
+"""Values that stages and named presets of `personalive train` change in its settings. Imports no pydantic."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
 
-from personalive.config import (
-    DetailConfig,
-    KeyframeConfig,
-    ModelConfig,
-    MotionEncoderConfig,
-    MotionExtractorConfig,
-    PoseGuiderConfig,
-    ScheduleConfig,
-)
-from personalive.models.unet import UNetConfig
+Stage = Literal["autoencoder", "extractor", "motion_encoder", "motion", "distill", "stream", "detail"]
+STAGES: tuple[Stage, ...] = ("autoencoder", "extractor", "motion_encoder", "motion", "distill", "stream", "detail")
+PAPER_STAGES: tuple[Stage, ...] = ("motion", "distill", "stream")
+FREEZABLE = ("motion_encoder", "pose_guider", "reference_unet", "denoising_unet", "detail")
+SCRATCH = "scratch"  # weights: the preset's networks, freshly initialised
+SYNTHETIC = "synthetic"  # data: heads rendered as they are needed
+Overrides = Mapping[str, Any]
 
-LATENT_CHANNELS = 16
-CONTEXT_WIDTH = 64
-
-
-def _vae() -> dict[str, Any]:
-    return {
-        "in_channels": 3,
-        "out_channels": 3,
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "block_out_channels": [16, 16, 48, 96],
-        "layers_per_block": 1,
-        "latent_channels": LATENT_CHANNELS,
-        "norm_num_groups": 1,  # more would wash out the brightness of whole images at so few channels
-        "sample_size": 256,
-        "act_fn": "silu",
-        "scaling_factor": 1.0,  # set from the data when the VAE is trained
+# What a stage changes, whatever the preset (paper: batch 32, 32 and 8; the split into batches is ours).
+STAGE_VALUES: Mapping[Stage, Overrides] = MappingProxyType(
+    {
+        "autoencoder": {},
+        "extractor": {},
+        "motion_encoder": {},
+        "motion": {},
+        "distill": {"batch": 2, "accumulate": 16},
+        "stream": {"steps": 10_000, "batch": 1, "accumulate": 8},
+        "detail": {"batch": 2, "accumulate": 16},
     }
-
-
-def _clip() -> dict[str, Any]:
-    return {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "projection_dim": CONTEXT_WIDTH,
-        "image_size": 64,
-        "patch_size": 8,
-        "hidden_act": "quick_gelu",
-    }
-
-
-_MODEL = ModelConfig(
-    image_size_px=256,
-    translation_gain=1.0,
-    scale_gain=1.0,
-    entry="moved",
-    framing_scale=2.2,
-    motion_encoder=MotionEncoderConfig(
-        face_size_px=96, width=16, landmark_maps=32, attention_width=128, attention_heads=8
-    ),
-    motion_extractor=MotionExtractorConfig(input_size_px=128, depths=(1, 1, 3, 1), widths=(32, 64, 128, 256)),
-    pose_guider=PoseGuiderConfig(canvas_size_px=256, widths=(8, 16, 32, 64)),
-    schedule=ScheduleConfig(prediction="residual", beta_start=1e-5, levels=(0, 1, 2, 3), step=1),
-    keyframes=KeyframeConfig(),
-    detail=DetailConfig(width=64),
-)
-_UNET = UNetConfig(
-    in_channels=LATENT_CHANNELS,
-    out_channels=LATENT_CHANNELS,
-    channels=(64, 96, 128),
-    down_attends=(False, True, True),
-    up_attends=(True, True, False),
-    frame_levels=(False, True, True),
-    layers=1,
-    heads=2,
-    groups=4,
-    context_width=CONTEXT_WIDTH,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyPreset:
-    """Everything that decides the shape of the bundled model."""
+class Preset:
+    """Named overrides, laid over a stage's values, and what a run begins with where nothing else is named."""
 
-    model: ModelConfig = _MODEL
-    unet: UNetConfig = _UNET
-    vae: dict[str, Any] = field(default_factory=_vae)
-    clip: dict[str, Any] = field(default_factory=_clip)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """Optimisation of one stage. A stage ends at ``steps`` or after ``minutes``, whichever comes first."""
-
-    steps: int
-    start_steps: int = 0  # of the linear start before the first step; the autoencoder's alone
-    minutes: float = float("inf")
-    batch: int  # images, crops or portraits per step
-    frames: int = 1  # driving frames per portrait
-    lr: float = 1e-3  # AdamW, cosine to a twentieth after a short warm-up
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    ema_half_life_steps: int = 100
+    values: Overrides  # for every stage
+    stage_values: Mapping[str, Overrides]
+    stages: tuple[Stage, ...]  # of `personalive train all`, in order
+    weights: str  # of one stage
+    all_weights: str  # of `personalive train all`
+    data: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The rendered training set: groups of two people who give the same performance."""
-
-    groups: int = 1500
-    frames: int = 10  # per person and group
-    frame_gap: int = 17  # performance frames between two of a group
-    first_seed: int = 0
-    size_px: int = 256
-
-
-HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
-
-STAGES: dict[str, StageConfig] = {
-    "vae": StageConfig(steps=20000, start_steps=4000, batch=4, lr=1e-3, warmup_steps=200),
-    "decoder": StageConfig(steps=8000, batch=2, lr=4e-4, warmup_steps=50),
-    "extractor": StageConfig(steps=6000, batch=24, lr=4e-4, clip_norm=10.0),
-    "tokens": StageConfig(steps=4000, batch=48, lr=1e-3),
-    "motion": StageConfig(steps=20000, batch=4, frames=6, lr=8e-4),
-    "sharpen": StageConfig(steps=5000, batch=4, frames=6, lr=6e-4, warmup_steps=30),
-    "detail": StageConfig(steps=1500, batch=4, frames=4, lr=1e-3, warmup_steps=30),
-    "temporal": StageConfig(steps=4000, batch=2, frames=80, lr=5e-4, warmup_steps=30),
+_TINY = {
+    "batch": 4,
+    "accumulate": 1,
+    "optimiser.schedule": "cosine",
+    "optimiser.warmup_steps": 100,
+    "optimiser.beta2": 0.98,
+    "optimiser.discriminator_lr": 5e-4,
+    "optimiser.discriminator_beta1": 0.0,
+    "average.on": True,
+    "average.half_life_steps": 100,
+    "compute.recompute": False,
+    "journal.held_out_samples": 8,
+    "data.workers": 1,
+    "data.cached": 4_000,
+    # the bundled model's highest level still shows the portrait: it is never shown pure noise
+    "motion.inference_form": True,
+    "distill.inference_form": True,
+    "stream.inference_form": True,
+    "images.frames": 6,
+    "images.second_reference": 0.25,
+    "drop.reference": 0.0,
+    "drop.pose": 0.0,
+    "drop.motion": 0.0,
+    "drop.reference_tokens": 0.0,
+    "loss.domain": "latents",
+    "loss.robust_from": 0.1,
+    "loss.by_channel": True,
+    "loss.eyes_and_mouth": 7.0,
+    "loss.adversarial": 0.5,
+    "discriminator.generator_from_step": 40,
+    "discriminator.train_from_step": 0,
+    "freeze": ("motion_encoder",),  # its tokens give the expression and not the person; pixels would undo that
 }
+_TINY_STAGES: Mapping[str, Overrides] = {
+    "autoencoder": {"steps": 20_000, "optimiser.lr": 1e-3},
+    "extractor": {"steps": 6_000, "batch": 12, "optimiser.lr": 4e-4, "optimiser.clip_norm": 10.0},
+    "motion_encoder": {"steps": 4_000, "batch": 24, "optimiser.lr": 1e-3, "data.other_driver": 1.0, "freeze": ()},
+    "motion": {"steps": 10_000, "optimiser.lr": 8e-4, "motion.top_share": 0.8},
+    "distill": {"steps": 10_000, "optimiser.lr": 6e-4},
+    "stream": {
+        "steps": 1_500,
+        "batch": 2,
+        "optimiser.lr": 5e-4,
+        "stream.frame_stride": 1,
+        "loss.change": 0.5,
+        "loss.adversarial": 0.0,
+        "data.cached": 0,
+        "journal.held_out_samples": 2,
+        "journal.sheet_rows": 2,
+    },
+    "detail": {"steps": 1_500, "optimiser.lr": 1e-3},
+}
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "full": Preset(  # the released weights, GPUs with 40 GB or more
+            values={}, stage_values={}, stages=PAPER_STAGES, weights="auto", all_weights="auto", data=None
+        ),
+        "tiny": Preset(
+            values=_TINY,
+            stage_values=_TINY_STAGES,
+            stages=STAGES,
+            weights="tiny",
+            all_weights=SCRATCH,
+            data=SYNTHETIC,
+        ),
+    }
+)
+
+# A run may be repeated with other values of these; all others are fixed when it begins.
+CHANGEABLE = ("steps", "journal.", "data.workers")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from personalive.synthetic import Identity, Performance, render
-from personalive.training.prepare.boxes import box_masks, fill_and_smooth, part_boxes
+from personalive.training.data.prepare.boxes import box_masks, fill_and_smooth, part_boxes
 from personalive.vision.faces import FaceBox, HaarDetector
 
 SIZE_PX = 192

@@ -23,11 +23,11 @@ import pytest
 
 from personalive.errors import InputError, OutputError
 from personalive.synthetic import Identity, Performance, render
-from personalive.training.prepare.clip_file import FilmWriter, disk_error, read_picture, read_tensors
-from personalive.training.prepare.config import PrepareConfig
-from personalive.training.prepare.folder import alone_in
-from personalive.training.prepare.runner import Progress, prepare
-from personalive.training.sets import PreparedSet
+from personalive.training.data.prepare.clip_file import FilmWriter, disk_error, read_picture, read_tensors
+from personalive.training.data.prepare.config import PrepareConfig
+from personalive.training.data.prepare.folder import alone_in
+from personalive.training.data.prepare.runner import Progress, prepare
+from personalive.training.data.sets import PreparedSet
 from personalive.vision.resize import Square, crop_and_resize
 from support.film_files import contents
 from support.head_films import SIDE_PX, heads, write_heads, write_pictures
@@ -312,7 +312,7 @@ def test_two_commands_do_not_work_on_one_set(one_video, tmp_path: Path):
 def test_killed_at_any_moment_the_command_goes_on_to_the_same_set(made: Made, tmp_path: Path):
     """Killed without warning, workers and all, again and again, ever later; then left to finish."""
     code = (
-        "import sys; from personalive.training.prepare.runner import prepare\n"
+        "import sys; from personalive.training.data.prepare.runner import prepare\n"
         f"prepare({str(made.videos)!r}, 'set', **{SETTINGS!r})"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

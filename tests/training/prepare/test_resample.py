@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalive.training.prepare.resample import Pick, Resampler
+from personalive.training.data.prepare.resample import Pick, Resampler
 
 FPS, SLACK, MAX_GAP_S = 25, 0.1, 0.2
 STEP = Fraction(1, FPS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from personalive.errors import DeviceError
-from personalive.training.prepare.runner import prepare
+from personalive.training.data.prepare.runner import prepare
 from support.head_films import write_heads
 from support.prepared import SETTINGS
 

@@ -1,0 +1,173 @@
+"""Samples of every step, drawn ahead of the device by loader processes or once for the whole run.
+
+A sample depends on (seed, stage, step, row) alone, whoever draws it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from personalive.errors import OutputError, PersonaLiveError
+from personalive.progress import Meter, Progress
+from personalive.training.batch import Tensors
+from personalive.training.data.sets import Drawing, Pair, TrainingSet
+from personalive.training.distributed import ProcessGroup
+from personalive.training.log import write_whole
+
+_CACHE_STEP = 1 << 41  # in the place of the step: no run gets there
+_CACHE_INDEX = "cache.json"
+_SMALL_VALUES = 4096  # per sample: larger float tensors are cached in half precision
+B = TypeVar("B", bound=Tensors)
+
+
+class Drawn(NamedTuple):
+    """Samples, and the generators that drew them: all further draws."""
+
+    samples: list[Pair]
+    rngs: list[np.random.Generator]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Samples by the number of their step and row."""
+
+    data: TrainingSet
+    drawing: Drawing
+    key: tuple[int, ...]  # seed and stage
+
+    def rng(self, step: int, row: int) -> np.random.Generator:
+        """The generator that draws a sample."""
+        return np.random.default_rng([*self.key, step, row])
+
+    def draw(self, step: int, rows: Sequence[int]) -> Drawn:
+        """Samples of one step."""
+        rngs = [self.rng(step, row) for row in rows]
+        return Drawn([self.drawing(self.data, rng) for rng in rngs], rngs)
+
+
+class _ByStep(Dataset[Any]):
+    """A source as loader processes see it: by (step, rows)."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, key: tuple[int, Sequence[int]]) -> Drawn | PersonaLiveError:
+        try:
+            return self.source.draw(*key)
+        except PersonaLiveError as error:
+            return error  # raised in a loader process it would lose its one line
+
+
+def load(source: Source, keys: Iterable[tuple[int, Sequence[int]]], workers: int) -> Iterator[Drawn]:
+    """Samples for (step, rows) after (step, rows), drawn by ``workers`` processes; 0 draws here.
+
+    Raises:
+        PersonaLiveError: what drawing one raised.
+    """
+    options: dict[str, Any] = {"multiprocessing_context": "spawn", "prefetch_factor": 2} if workers else {}
+    loader = DataLoader(
+        _ByStep(source),
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),  # of seeds that nothing here uses: the global one stays as it is
+        **options,
+    )
+    for drawn in loader:
+        if isinstance(drawn, PersonaLiveError):
+            raise drawn
+        yield drawn
+
+
+def _as_it_is(drawn: Any) -> Any:
+    return drawn
+
+
+# --- once for the whole run ---------------------------------------------------------------------------------
+
+
+class BatchCache(Generic[B]):
+    """Rows of ready batches on disk, drawn and passed through the frozen networks once.
+
+    Large float tensors are kept in half precision, which is finer than the eight bits of the pixels they come from.
+    """
+
+    def __init__(self, folder: Path, kind: type[B], count: int) -> None:
+        self.folder, self.kind, self.count = folder, kind, count
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def fill(
+        self,
+        source: Source,
+        make: Callable[[list[Pair]], B],
+        *,
+        batch: int,
+        workers: int,
+        processes: ProcessGroup,
+        show: Callable[[Progress], None],
+    ) -> None:
+        """Make what is not there yet; the processes of a run share the work.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        if not (self.folder / _CACHE_INDEX).exists():
+            chunks = [range(at, min(at + batch, self.count)) for at in range(0, self.count, batch)]
+            own = chunks[processes.rank :: processes.size]
+            meter, done = Meter(sum(map(len, own)), "samples", label="cache"), 0
+            keys = [(_CACHE_STEP, rows) for rows in own]
+            try:
+                for rows, drawn in zip(own, load(source, keys, workers), strict=True):
+                    self._write(rows, make(drawn.samples), processes)
+                    done += len(rows)
+                    show(meter.at(done))
+            except OSError as error:
+                raise OutputError(
+                    f"{self.folder}: cannot be written ({error.strerror}): lower data.cached"
+                ) from error
+            processes.wait()
+            if processes.writes:
+                write_whole(
+                    self.folder / _CACHE_INDEX, json.dumps({"samples": self.count, "fields": list(self.arrays)})
+                )
+            processes.wait()
+        names = json.loads((self.folder / _CACHE_INDEX).read_text())["fields"]
+        self.arrays = {name: np.load(self._path(name), mmap_mode="r", allow_pickle=False) for name in names}
+
+    def take(self, rows: Sequence[int]) -> B:
+        """A batch of cached rows, in float32 where it was float."""
+        parts = {
+            name: torch.from_numpy(np.stack([array[row] for row in rows])) for name, array in self.arrays.items()
+        }
+        return self.kind(**{n: part.float() if part.is_floating_point() else part for n, part in parts.items()})
+
+    def _write(self, rows: Sequence[int], made: B, processes: ProcessGroup) -> None:
+        tensors = made.tensors()
+        if not self.arrays:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if processes.writes:
+                for name, tensor in tensors.items():
+                    shape = (self.count, *tensor.shape[1:])
+                    np.lib.format.open_memmap(self._path(name), "w+", _dtype(tensor), shape).flush()
+            processes.wait()
+            self.arrays = {name: np.load(self._path(name), mmap_mode="r+", allow_pickle=False) for name in tensors}
+        for name, tensor in tensors.items():
+            self.arrays[name][rows.start : rows.stop] = tensor.cpu().numpy()  # type: ignore[attr-defined]
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+
+def _dtype(tensor: torch.Tensor) -> np.dtype:
+    if tensor.is_floating_point():
+        return np.dtype(np.float16 if tensor[0].numel() > _SMALL_VALUES else np.float32)
+    return np.dtype(np.bool_ if tensor.dtype is torch.bool else np.uint8)

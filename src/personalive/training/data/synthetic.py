@@ -1,0 +1,124 @@
+"""Synthetic heads as a training set, rendered when drawn: nothing on disk, exact masks, endless performances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from personalive.errors import InputError
+from personalive.synthetic import Identity, Performance, Render, render
+from personalive.training.data.sets import (
+    CLIP_FRAMES,
+    CLIP_STRIDE,
+    Clip,
+    GroundTruth,
+    Pair,
+    draw_clip,
+    draw_pair,
+    span,
+)
+
+LENGTH_FRAMES = 750  # of each person's performance: 30 s
+HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
+
+
+class SyntheticSet:
+    """People with the seeds ``first_seed`` to ``first_seed + people - 1``, each giving the performance of its seed.
+
+    In a share ``other_driver`` of the samples another person of the set drives, giving the same performance, which
+    no recording has: ``driving`` shows that other person, ``target`` and ``masks`` the one of the reference.
+    """
+
+    def __init__(
+        self,
+        first_seed: int = 0,
+        people: int = 1000,
+        size_px: int = 256,
+        *,
+        other_driver: float = 0.0,
+        held_out: bool = False,
+        length_frames: int = LENGTH_FRAMES,
+    ) -> None:
+        """
+        Args:
+            other_driver: 0 to 1.
+            held_out: allow the seeds that are kept for scores (from ``HELD_OUT_SEED`` on); never in training.
+            length_frames: of each performance, at 25 fps.
+
+        Raises:
+            InputError: held-out seeds without ``held_out``, or a number out of range.
+        """
+        last = first_seed + people - 1
+        if last >= HELD_OUT_SEED and not held_out:
+            raise InputError(
+                f"seeds {first_seed} to {last}: from {HELD_OUT_SEED} on they are kept for scores; use lower ones"
+            )
+        least = 2 if other_driver > 0 else 1
+        if first_seed < 0 or people < least or length_frames < 2:
+            raise InputError(
+                f"synthetic heads from seed {first_seed}, {people} people, {length_frames} frames: use a seed from 0 "
+                f"up, at least {least} people and 2 frames"
+            )
+        self.size_px = size_px
+        self._first, self._people, self._other, self._length = first_seed, people, other_driver, length_frames
+
+    def pair(self, rng: np.random.Generator) -> Pair:
+        """See ``TrainingSet.pair``."""
+        person, driver = self._draw(rng)
+        reference, driving = draw_pair(rng, self._length)
+        (target,) = self._renders(person, person, [driving])
+        shown = target if driver == person else self._renders(driver, person, [driving])[0]
+        (portrait,) = self._renders(person, person, [reference])
+        truth = _truth(portrait), _truth(target)
+        return Pair(portrait.image, shown.image, target.image, _masks(target), _name(person, driver), truth)
+
+    def clip(self, rng: np.random.Generator, frames: int = CLIP_FRAMES, stride: int = CLIP_STRIDE) -> Clip:
+        """See ``TrainingSet.clip``.
+
+        Raises:
+            InputError: performances are shorter than that.
+        """
+        if span(frames, stride) > self._length:
+            raise InputError(
+                f"clip of {frames} frames, stride {stride}: performances have {self._length} frames only"
+            )
+        person, driver = self._draw(rng)
+        numbers, reference = draw_clip(rng, self._length, frames, stride)
+        target = self._renders(person, person, numbers.tolist())
+        shown = target if driver == person else self._renders(driver, person, numbers.tolist())
+        return Clip(
+            self._renders(person, person, [reference])[0].image,
+            np.stack([frame.image for frame in shown]),
+            np.stack([frame.image for frame in target]),
+            np.stack([_masks(frame) for frame in target]),
+            _name(person, driver),
+        )
+
+    def _draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Seeds of the person shown and of the one who drives."""
+        person = int(rng.integers(self._people))
+        if rng.random() >= self._other:
+            return self._first + person, self._first + person
+        other = int(rng.integers(self._people - 1))
+        return self._first + person, self._first + other + (other >= person)
+
+    def _renders(self, who: int, performance: int, frames: Sequence[int]) -> list[Render]:
+        person, motion = Identity.sample(who), Performance.sample(performance)
+        return [render(person, motion.at(frame), self.size_px) for frame in frames]
+
+
+def _masks(frame: Render) -> np.ndarray:
+    return np.stack([frame.face_mask, frame.eyes_mask, frame.mouth_mask])
+
+
+def _truth(frame: Render) -> GroundTruth:
+    motion = frame.motion
+    pose = (motion.yaw_deg, motion.pitch_deg, motion.roll_deg, motion.scale, motion.tx, motion.ty)
+    return GroundTruth(
+        frame.canonical_keypoints, np.array(pose, np.float32), np.asarray(motion.expression, np.float32)
+    )
+
+
+def _name(person: int, driver: int) -> str:
+    return f"person {person}" + ("" if driver == person else f" driven by {driver}")

@@ -1,0 +1,123 @@
+"""Log of a run: a JSON line per logged step, the same numbers for TensorBoard, and sheets of images."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from personalive.errors import OutputError
+from personalive.vision.resize import tensor_to_frames
+
+LOG = "log.jsonl"
+SCALARS = "tensorboard"
+HINT = "no TensorBoard scalars: run `pip install tensorboard`, or --set journal.tensorboard=false"
+
+
+class RunLog:
+    """Log of one run folder. Rows later than the checkpoint that a run resumes from are dropped."""
+
+    def __init__(self, folder: Path, finished_steps: int, scalars: bool, say: Callable[[str], None]) -> None:
+        """
+        Args:
+            folder: the run's.
+            finished_steps: of the checkpoint; no row of a later step stays.
+            scalars: also write TensorBoard events, where the package is installed.
+            say: hears one line where it is not.
+
+        Raises:
+            OutputError: the log cannot be written.
+        """
+        self.path = folder / LOG
+        try:
+            self._keep(finished_steps)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror}): give another --run") from error
+        self._writer = self._open_scalars(folder / SCALARS, finished_steps, say) if scalars else None
+
+    def write(self, step: int, kind: str, values: Mapping[str, float], **more: Any) -> None:
+        """One row: {"step", "kind", values ..., more ...}; ``values`` become scalars too."""
+        row = {"step": step, "kind": kind, **values, **more}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _keep(self, finished_steps: int) -> None:
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= finished_steps]
+        if finished_steps == 0:
+            kept = []  # the run begins again
+        write_whole(self.path, "".join(line + "\n" for line in kept))
+
+    def _open_scalars(self, folder: Path, finished_steps: int, say: Callable[[str], None]) -> Any:
+        if importlib.util.find_spec("tensorboard") is None:
+            say(HINT)
+            return None
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (takes a second)
+
+        return SummaryWriter(str(folder), purge_step=finished_steps + 1 if finished_steps else None)
+
+
+def _step(line: str) -> float:
+    """The step of a row; a line cut off by a killed process belongs to no kept step."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+CELL_PX = 192
+GAP_PX = 4
+BACKGROUND_GREY = 255
+
+
+def page(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Rows of (S, S, 3) uint8 images -> one (H, W, 3) uint8 page, each cell 192 px."""
+    step = CELL_PX + GAP_PX
+    width = max(len(row) for row in rows)
+    sheet = np.full((len(rows) * step + GAP_PX, width * step + GAP_PX, 3), BACKGROUND_GREY, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            top, left = GAP_PX + y * step, GAP_PX + x * step
+            method = cv2.INTER_AREA if picture.shape[0] > CELL_PX else cv2.INTER_CUBIC
+            cell = cv2.resize(picture, (CELL_PX, CELL_PX), interpolation=method)
+            sheet[top : top + CELL_PX, left : left + CELL_PX] = cell
+    return sheet
+
+
+def images_of(images: Tensor) -> list[np.ndarray]:
+    """(N, 3, S, S) in [-1, 1] -> N uint8 images."""
+    return list(tensor_to_frames(images, "signed"))
+
+
+def write_sheet(sheet: np.ndarray, path: Path) -> None:
+    """Write a PNG that appears only when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = BytesIO()
+    Image.fromarray(sheet).save(content, format="PNG")
+    write_whole(path, content.getvalue())
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that appears, or takes the place of an older one, only when whole."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)

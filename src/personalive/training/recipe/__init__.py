@@ -1,1 +1,0 @@
-"""The published recipe in three stages (motion, distill, stream) for any model of the released layout."""

@@ -1,0 +1,1 @@
+"""Stages of training: samples, losses and images of each."""

@@ -1,0 +1,42 @@
+"""Run as a program under ``torchrun``: one process of a toy run.
+
+    python -m torch.distributed.run --nproc_per_node 2 -m support.distributed_run FOLDER STEPS STAGE...
+
+Each stage has a folder of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from personalive.training.config import TrainConfig
+from personalive.training.distributed import join_processes
+from personalive.training.presets import Stage
+from personalive.training.run import make_loop
+from support.toy_run import toy_config, toy_context
+
+SHARED = ("batch=2", "accumulate=2", "journal.checkpoint_every_steps=5", "compute.shard_optimiser=true")
+OWN: dict[Stage, tuple[str, ...]] = {
+    "motion": ("average.on=true",),
+    "distill": ("discriminator.generator_from_step=3", "discriminator.train_from_step=1"),
+    "stream": ("batch=1", "stream.frames=20", "stream.gradient_windows=0,1", "optimiser.lr=1e-3"),
+}
+
+
+def config_of(stage: Stage, steps: int) -> TrainConfig:
+    return toy_config(stage, *SHARED, *OWN[stage], f"steps={steps}", f"{stage}.inference_form=false")
+
+
+def run(folder: Path, stage: Stage, steps: int) -> None:
+    """Train one stage, alone or as one of the processes that ``torchrun`` started."""
+    processes, _ = join_processes("cpu")
+    (folder / stage).mkdir(parents=True, exist_ok=True)
+    context = toy_context(config_of(stage, steps), processes=processes)
+    loop = make_loop(context, folder / stage, lambda progress: None, lambda line: None)
+    loop.run()
+
+
+if __name__ == "__main__":
+    for name in sys.argv[3:]:
+        run(Path(sys.argv[1]), name, int(sys.argv[2]))  # type: ignore[arg-type]

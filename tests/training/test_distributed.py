@@ -1,0 +1,90 @@
+"""Runs of several processes: the same losses as of one, resume on another number, and a process that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from personalive.errors import InputError
+from personalive.training.distributed import ProcessGroup
+from personalive.training.presets import PAPER_STAGES, Stage
+from support.distributed_run import run
+from support.small_model import write_small_model
+from support.toy_run import QUIET, rows
+
+STEPS = 20
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "default",  # torchrun's own imports warn
+}
+
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def finish(folder: Path, steps: int, *stages: str) -> None:
+    """Train by two processes."""
+    command = [*LAUNCH, "-m", "support.distributed_run", str(folder), str(steps), *stages]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same stages by one process and by two; in between, one process goes on with the last one."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    for stage in PAPER_STAGES:
+        run(one, stage, STEPS)
+    finish(two, 5, "stream")
+    run(two, "stream", 10)
+    finish(two, STEPS, *PAPER_STAGES)
+    return one, two
+
+
+@pytest.mark.parametrize("stage", PAPER_STAGES)
+def test_losses_are_those_of_one_process(folders: tuple[Path, Path], stage: Stage):
+    alone, shared = (rows(folder / stage) for folder in folders)
+    assert len(alone) == STEPS
+    if stage == "distill":
+        assert {"adversarial", "discriminator", "discriminator_norm"} < alone[-1].keys()
+    for one, two in zip(alone, shared, strict=True):
+        assert one.keys() == two.keys()
+        for name in one:
+            if name != "kind":
+                assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
+
+
+def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path):
+    weights = write_small_model(tmp_path / "weights")
+    options = [part for value in (*QUIET, "accumulate=2", "steps=12", "data.people=2") for part in ("--set", value)]
+    train = ["train", "motion", "synthetic", "--run", str(tmp_path / "run"), "--weights", str(weights), *options]
+    command = [*LAUNCH, "-m", "--", "personalive", *train, "--preset", "tiny", "--device", "cpu"]
+    log, end = tmp_path / "run" / "log.jsonl", time.monotonic() + 240
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as started:
+        while not log.exists() or log.read_text().count("\n") < 4:
+            assert time.monotonic() < end
+            assert started.poll() is None
+            time.sleep(0.02)
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+        os.kill(max(map(int, children)), signal.SIGKILL)
+        _, told = started.communicate(timeout=120)
+    assert started.returncode != 0
+    assert "the same command goes on" in told  # by the one that was left; what follows is torchrun's own report
+    assert not (tmp_path / "run" / "weights").exists()
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 13))
+    assert (tmp_path / "run" / "weights").is_dir()
+
+
+def test_batches_are_shared_in_turn():
+    assert [list(ProcessGroup(rank, 3).batches(6)) for rank in range(3)] == [[0, 3], [1, 4], [2, 5]]
+    with pytest.raises(InputError, match=r"1 batches per step cannot be shared by 2 processes: --set accumulate=2"):
+        ProcessGroup(0, 2).batches(1)

@@ -1,0 +1,69 @@
+"""All stages at a toy budget, from nothing: each lowers its own held-out loss, and the last one's weights run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.networks import load_networks
+from personalive.runtime.load import load_engine
+from personalive.training import run as module
+from personalive.training.data.synthetic import SyntheticSet
+from personalive.training.presets import PRESETS, STAGES, Stage
+from personalive.training.run import TrainReport, train_all
+from support.toy_run import TOY_DETAIL_SHAPE, rows, toy_config, toy_context
+from support.toy_set import ToySet
+
+STEPS: dict[Stage, tuple[str, ...]] = {
+    "autoencoder": ("steps=120", "optimiser.lr=3e-3", "autoencoder.crop_px=32"),
+    "extractor": ("steps=80", "optimiser.lr=4e-3", "optimiser.clip_norm=10"),
+    "motion_encoder": ("steps=80", "optimiser.lr=2e-3", "data.other_driver=1"),
+    "motion": ("steps=60", "optimiser.lr=2e-3"),
+    "distill": ("steps=20", "optimiser.lr=1e-3", "discriminator.generator_from_step=10"),
+    "stream": ("steps=12", "batch=1", "optimiser.lr=1e-2", "stream.frames=16", "stream.gradient_windows=0"),
+    "detail": ("steps=20", "optimiser.lr=1e-2"),
+}
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> list[TrainReport]:
+    quiet = ("journal.held_out_every_steps=1000", "journal.checkpoint_every_steps=1000", "journal.sheet_rows=2")
+    kept = {  # of the preset, that ``toy_config`` turns to the published values
+        "images.frames": 2,
+        "images.second_reference": 0.25,
+        "loss.domain": "latents",
+        "loss.robust_from": 0.1,
+        "loss.by_channel": "true",
+        "data.people": 6,
+    }
+    pairs = [*quiet, "batch=4", "journal.held_out_samples=8", *(f"{key}={value}" for key, value in kept.items())]
+    configs = [toy_config(stage, *pairs, *STEPS[stage], preset="tiny") for stage in PRESETS["tiny"].stages]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHAPES", {"tiny": TOY_DETAIL_SHAPE})
+        run = tmp_path_factory.mktemp("all")
+        return train_all(configs, data="synthetic", run=run, weights="scratch", device="cpu")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_lowers_its_own_held_out_loss(reports: list[TrainReport], stage: Stage):
+    (run,) = [report.weights.parent for report in reports if report.weights.parent.name.endswith(f"-{stage}")]
+    before, after = (row["loss"] for row in rows(run, "held_out"))
+    assert after < 0.99 * before
+    assert len(list((run / "sheets").iterdir())) == 2
+
+
+def test_the_weights_of_the_last_stage_run(reports: list[TrainReport]):
+    portrait = ToySet(64).clip(np.random.default_rng(0), 4, 1).target
+    engine = load_engine(reports[-1].weights, device="cpu", dtype="float32", backend="eager")
+    frames = [frame for chunk in engine.stream(portrait[0], [portrait]) for frame in chunk]
+    assert len(frames) == 4
+    assert engine.config.detail.width == TOY_DETAIL_SHAPE.model.detail.width
+
+
+def test_latents_have_spread_one(reports: list[TrainReport]):
+    context = toy_context(
+        toy_config("motion"), load_networks(CheckpointFolder.open(reports[0].weights)), data=SyntheticSet(0, 6, 64)
+    )
+    latents = context.maker.make([context.data.pair(np.random.default_rng(row)) for row in range(64)]).latent
+    assert 0.8 < latents.std() < 1.25
