@@ -19,6 +19,7 @@ from personalive.vision.keypoints import HeadPose
 from support import golden, keyseeded, stored_state
 
 ALL_CALLS, STORED_AFTER = 16, 9  # the tenth call stores the first keyframe, and the next one uses it
+TOLERANCE = {"atol": 2e-2, "rtol": 2e-2}  # of states, which drift with the rounding of each call
 FIRST_PIXEL, PIXEL_STEP = 4, 8  # of those recorded
 
 
@@ -94,21 +95,28 @@ def assert_recorded(engine: Engine, recorded: dict[str, Tensor], state: StreamSt
     return state
 
 
-def test_first_frames_and_those_around_keyframes_equal_the_recorded_ones(released: Engine, recorded):
+def assert_recorded_around_keyframe(engine: Engine, recorded: dict[str, Tensor], before: StreamState) -> StreamState:
+    """A keyframe is stored and used; it shows in the frames in flight at once, and in pixels two calls later."""
+    state = assert_recorded(engine, recorded, before, 2)
+    wanted = golden.load("stream_small_state")["latents_after_two_more"]
+    torch.testing.assert_close(state.latents, wanted, **TOLERANCE)
+    return state
+
+
+def test_first_frames_and_those_around_a_keyframe_equal_the_recorded_ones(released: Engine, recorded):
     start = started(released, recorded)
-    assert_recorded(released, recorded, start, 2)
-    around = assert_recorded(released, recorded, stored(released, start), 2)
-    assert around.keyframes > 1
+    assert_recorded(released, recorded, start, 1)
+    assert_recorded_around_keyframe(released, recorded, stored(released, start))
 
 
 @pytest.mark.full
 def test_all_recorded_frames_and_keyframes_equal(released: Engine, recorded):
     start = started(released, recorded)
     state = assert_recorded(released, recorded, start, STORED_AFTER)
-    torch.testing.assert_close(
-        stored_state.tensors(stored(released, start)), stored_state.tensors(state), atol=1e-3, rtol=1e-3
-    )
-    assert_recorded(released, recorded, state, ALL_CALLS - STORED_AFTER)
+    found, wanted = (stored_state.tensors(each) for each in (stored(released, start), state))
+    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    state = assert_recorded_around_keyframe(released, recorded, state)
+    assert_recorded(released, recorded, state, ALL_CALLS - state.call)
 
 
 def test_other_weights_run_and_give_other_frames(recorded, tmp_path: Path):
