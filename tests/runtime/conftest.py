@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.networks import save_networks
+from personalive.cli.main import main
 from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState
-from personalive.runtime.cache import ProgramCache
-from personalive.runtime.registry import open_backend
+from personalive.runtime import onnx
+from personalive.runtime.cache import ProgramCache, program_key
+from personalive.runtime.load import load_engine
+from personalive.runtime.registry import ONNXRUNTIME, OPENVINO, open_backend
 from support.small_engine import noise_pictures
-from support.small_model import write_small_model
 
 Opener = Callable[..., Backend]
 CALLS = 14  # enough for all keyframes
@@ -26,20 +35,80 @@ def cache(tmp_path_factory) -> ProgramCache:
     return ProgramCache(tmp_path_factory.mktemp("programs"))
 
 
-@pytest.fixture(scope="session")
-def opened(networks, cache) -> Opener:
-    """Opens a backend of the small model by name, from programs that are made once."""
+@contextmanager
+def automatic(cache: ProgramCache) -> Iterator[pytest.MonkeyPatch]:
+    """The environment of a user, who names no backend and has this cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PERSONALIVE_BACKEND")
+        patch.setenv("PERSONALIVE_CACHE", str(cache.root))
+        yield patch
 
+
+@dataclass(frozen=True)
+class FirstLoad:
+    """The first load of the small model with backend "auto", and what it prepared."""
+
+    engine: Engine
+    prepared: set[str]
+
+
+@pytest.fixture(scope="session")
+def first_load(small_weights: Path, cache: ProgramCache) -> FirstLoad:
+    """It makes the programs of OpenVINO that all tests of one process use."""
+    prepared: set[str] = set()
+    with automatic(cache):
+        engine = load_engine(small_weights, device="cpu", preparing=lambda name, _: prepared.add(name))
+    return FirstLoad(engine, prepared)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Folder that ``personalive export onnx`` wrote, and what it printed."""
+
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def export(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The small model's, which onnxruntime runs in all tests of one process."""
+    folder, printed = tmp_path_factory.mktemp("export") / "nets", io.StringIO()
+    with redirect_stdout(printed):
+        assert main(["export", "onnx", str(folder), "--weights", str(small_weights), "--device", "cpu"]) == 0
+    return Export(folder, printed.getvalue())
+
+
+@pytest.fixture(scope="session")
+def opened(networks, cache, small_weights, request: pytest.FixtureRequest) -> Opener:
+    """Opens a backend of the small model by name, from programs that are made once."""
+    identity = CheckpointFolder.open(str(small_weights)).identity()
+
+    @functools.cache
     def open_it(name: str, precision: torch.dtype = torch.float32) -> Backend:
-        return open_backend(name, networks, precision=precision, identity="small", cache=cache)
+        if name == OPENVINO:
+            request.getfixturevalue("first_load")
+        elif name == ONNXRUNTIME:
+            key = program_key("onnx", *onnx.PACKAGES, model=identity, dtype=precision, device=torch.device("cpu"))
+            written = request.getfixturevalue("export").folder
+            cache.folder(key, lambda folder: shutil.copytree(written, folder, dirs_exist_ok=True))
+        return open_backend(
+            name,
+            networks,
+            precision=precision,
+            identity=identity,
+            cache=cache,
+            on_prepare=lambda _, share: pytest.fail(f"made again: {share}"),
+        )
 
     return open_it
 
 
 @pytest.fixture(scope="session")
-def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder that no test changes."""
-    return write_small_model(tmp_path_factory.mktemp("backends") / "weights")
+def small_weights(networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the small model that no test changes."""
+    folder = tmp_path_factory.mktemp("backends") / "weights"
+    save_networks(networks, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
