@@ -23,7 +23,7 @@ from support.small_engine import small_engine
 from support.small_model import SMALL_SIZE_PX
 from support.waiting import wait_until
 
-SESSIONS = 3
+SESSIONS = 2
 BEEP_S, MAX_SOUND_DELAY_S = 1.5, 5.0  # the false microphone beeps every half second
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 TAKEN_OFF = """() => {
