@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import io
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -35,47 +34,24 @@ def cache(tmp_path_factory) -> ProgramCache:
     return ProgramCache(tmp_path_factory.mktemp("programs"))
 
 
-@contextmanager
-def automatic(cache: ProgramCache) -> Iterator[pytest.MonkeyPatch]:
-    """The environment of a user, who names no backend and has this cache."""
+@pytest.fixture(scope="session")
+def first_load(small_weights: Path, cache: ProgramCache) -> tuple[str, set[str]]:
+    """The backend that "auto" chose at the first load, and those whose programs it made, for all tests."""
+    prepared: set[str] = set()
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PERSONALIVE_BACKEND")
         patch.setenv("PERSONALIVE_CACHE", str(cache.root))
-        yield patch
-
-
-@dataclass(frozen=True)
-class FirstLoad:
-    """The first load of the small model with backend "auto", and what it prepared."""
-
-    engine: Engine
-    prepared: set[str]
-
-
-@pytest.fixture(scope="session")
-def first_load(small_weights: Path, cache: ProgramCache) -> FirstLoad:
-    """It makes the programs of OpenVINO that all tests of one process use."""
-    prepared: set[str] = set()
-    with automatic(cache):
         engine = load_engine(small_weights, device="cpu", preparing=lambda name, _: prepared.add(name))
-    return FirstLoad(engine, prepared)
-
-
-@dataclass(frozen=True)
-class Export:
-    """Folder that ``personalive export onnx`` wrote, and what it printed."""
-
-    folder: Path
-    printed: str
+    return engine.backend.name, prepared
 
 
 @pytest.fixture(scope="session")
-def export(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """The small model's, which onnxruntime runs in all tests of one process."""
+def export(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder that ``personalive export onnx`` wrote, for all tests, and what it printed."""
     folder, printed = tmp_path_factory.mktemp("export") / "nets", io.StringIO()
     with redirect_stdout(printed):
         assert main(["export", "onnx", str(folder), "--weights", str(small_weights), "--device", "cpu"]) == 0
-    return Export(folder, printed.getvalue())
+    return folder, printed.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +65,7 @@ def opened(networks, cache, small_weights, request: pytest.FixtureRequest) -> Op
             request.getfixturevalue("first_load")
         elif name == ONNXRUNTIME:
             key = program_key("onnx", *onnx.PACKAGES, model=identity, dtype=precision, device=torch.device("cpu"))
-            written = request.getfixturevalue("export").folder
+            written = request.getfixturevalue("export")[0]
             cache.folder(key, lambda folder: shutil.copytree(written, folder, dirs_exist_ok=True))
         return open_backend(
             name,

@@ -11,11 +11,11 @@ import pytest
 
 @pytest.mark.xdist_group("programs")
 def test_networks_are_written_checked_and_listed(export):
-    folder = export.folder
+    folder, printed = export
     listed = {file["file"]: file for file in json.loads((folder / "export.json").read_text())["files"]}
     assert {"call.onnx", "denoise.onnx", "decode.onnx", "extract.onnx", "project.onnx"} <= listed.keys()
     assert all(0 <= file["error"] < 1e-3 for file in listed.values())
-    assert all(name in export.printed for name in listed)
+    assert all(name in printed for name in listed)
     call = onnxruntime.InferenceSession(folder / "call.onnx")
     assert [node.name for node in call.get_inputs()] == list(listed["call.onnx"]["inputs"])
     assert any(node.name.startswith("reference.down_blocks.0") for node in call.get_inputs())
