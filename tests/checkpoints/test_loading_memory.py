@@ -30,9 +30,12 @@ LEVELS = {  # the released U-Nets at a fifth of their width: 0.4 GB, two thirds 
     "norm_num_groups": 32,
     "cross_attention_dim": 12,
 }
-HALVES = {".pth": "bfloat16", ".safetensors": "float16"}
+KINDS = ("pth", "safetensors")
+LOADS = [
+    (kind, dtype) for kind, half in zip(KINDS, ("bfloat16", "float16"), strict=True) for dtype in ("float32", half)
+]
 LOAD = """
-import json, sys, torch
+import json, os, sys, torch
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks
 from personalive.checkpoints.config import WeightFilesConfig
@@ -42,19 +45,22 @@ def memory(what):
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 warm = load_networks(CheckpointFolder.open("tiny"))  # libraries are there; kept, so that its memory is not used again
-WeightFilesConfig.__init__.__kwdefaults__["read_at_once_bytes"] = int(sys.argv[3])
-folder = CheckpointFolder.open(sys.argv[1])
-before = memory("VmRSS")
-networks = load_networks(folder, dtype=getattr(torch, sys.argv[2]))
-held = sum(t.nbytes for m in networks.modules().values() for t in (*m.parameters(), *m.buffers()))
-print(json.dumps({"grown": memory("VmHWM") - before, "held": held, "files": folder.size_bytes}))
+WeightFilesConfig.__init__.__kwdefaults__["read_at_once_bytes"] = int(sys.argv[1])
+for place, dtype in zip(sys.argv[2::2], sys.argv[3::2]):
+    if (child := os.fork()) == 0:  # a process of its own, whose libraries are there already
+        folder = CheckpointFolder.open(place)
+        before = memory("VmRSS")
+        networks = load_networks(folder, dtype=getattr(torch, dtype))
+        held = sum(t.nbytes for m in networks.modules().values() for t in (*m.parameters(), *m.buffers()))
+        found = {"grown": memory("VmHWM") - before, "held": held, "files": folder.size_bytes}
+        print(json.dumps(found), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 
-@pytest.fixture(scope="module", params=["pth", "safetensors"])
-def weights(request: pytest.FixtureRequest, pristine_small_model, tmp_path_factory) -> Path:
-    """A folder in the released layout whose U-Nets have some size."""
-    root = tmp_path_factory.mktemp("middling")
+def write(root: Path, kind: str, pristine_small_model: CheckpointFolder) -> Path:
+    """Make a folder in the released layout whose U-Nets have some size."""
     generator = torch.Generator().manual_seed(0)
     for path in pristine_small_model.root.rglob("*.json"):
         target = root / path.relative_to(pristine_small_model.root)
@@ -68,9 +74,15 @@ def weights(request: pytest.FixtureRequest, pristine_small_model, tmp_path_facto
             else torch.zeros_like(t, device="cpu")
             for key, t in build_part(folder, part).state_dict().items()
         }
-        path = root / f"{file}.{request.param}"
-        save_file(state, path) if request.param == "safetensors" else torch.save(state, path)
+        path = root / f"{file}.{kind}"
+        save_file(state, path) if kind == "safetensors" else torch.save(state, path)
     return root
+
+
+@pytest.fixture(scope="module")
+def weights(pristine_small_model, tmp_path_factory) -> dict[str, Path]:
+    """Such a folder by kind of file."""
+    return {kind: write(tmp_path_factory.mktemp(kind), kind, pristine_small_model) for kind in KINDS}
 
 
 FILES = {
@@ -81,23 +93,29 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_loading_takes_little_more_than_the_weights(weights: Path, half: bool):
-    """In a process of its own; read in portions as large a share of this checkpoint as of the released one."""
-    dtype = HALVES[next(weights.glob("personalive/reference_unet.*")).suffix] if half else "float32"
-    size = CheckpointFolder.open(weights).size_bytes
-    assert 300 * MB < size < 600 * MB
+@pytest.fixture(scope="module")
+def loads(weights: dict[str, Path]) -> dict[tuple[str, str], dict[str, int]]:
+    """Each load in a process of its own, in portions as large a share of this checkpoint as of the released one."""
+    size = CheckpointFolder.open(weights["pth"]).size_bytes
     portion = WeightFilesConfig().read_at_once_bytes * size // RELEASED_BYTES
-    command = [sys.executable, "-c", LOAD, str(weights), dtype, str(portion)]
+    given = [text for kind, dtype in LOADS for text in (str(weights[kind]), dtype)]
+    command = [sys.executable, "-c", LOAD, str(portion), *given]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+    return dict(zip(LOADS, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("load", LOADS, ids="-".join)
+def test_loading_takes_little_more_than_the_weights(weights, loads, load: tuple[str, str]):
+    size, found = CheckpointFolder.open(weights[load[0]]).size_bytes, loads[load]
+    assert 300 * MB < size < 600 * MB
     assert found["files"] == size
     assert 0.9 * found["held"] < found["grown"] < found["held"] + 0.15 * size
-    assert found["grown"] <= (0.7 if half else 1.3) * size
+    assert found["grown"] <= (1.3 if load[1] == "float32" else 0.7) * size
 
 
-def test_portions_are_all_keys_once_and_small(weights: Path):
-    path = next(weights.glob("personalive/reference_unet.*"))
+@pytest.mark.parametrize("kind", KINDS)
+def test_portions_are_all_keys_once_and_small(weights: dict[str, Path], kind: str):
+    path = next(weights[kind].glob("personalive/reference_unet.*"))
     infos = read_infos(path)
     groups = list(portions(path, infos, MB))
     assert sorted(key for group in groups for key in group) == sorted(infos)

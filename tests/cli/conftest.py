@@ -12,7 +12,7 @@ from PIL import Image
 
 from personalive.cli.config import CliConfig
 from personalive.cli.main import main
-from support.film_files import write_clip
+from support.clips import write_noise
 from support.small_model import write_small_model
 
 
@@ -71,4 +71,4 @@ def portrait(place: Path) -> Path:
 
 @pytest.fixture
 def driving(place: Path) -> Path:
-    return write_clip(place / "clip.mp4", 10)
+    return write_noise(place / "clip.mp4", 10)

@@ -19,7 +19,7 @@ from personalive.progress import Progress
 from personalive.runtime.load import DTYPES
 from personalive.runtime.registry import BACKENDS
 from personalive.vision.framing import FramingMode, NoFace
-from support.film_files import CLIP_FPS, read_film, write_clip
+from support.clips import NOISE_FPS, read_film, write_noise
 from support.small_model import SMALL_SIZE_PX
 
 
@@ -29,16 +29,16 @@ def test_the_plainest_command_names_video_and_record_after_both_inputs(run, plac
     assert (done.code, done.err) == (0, "")
     assert str(video) in done.out
     assert str(record) in done.out
-    assert f"10 frames, {10 / CLIP_FPS:.2f} s" in done.out
-    frames, has_sound = read_film(video)
-    assert [frame.shape for frame in frames] == [(SMALL_SIZE_PX, SMALL_SIZE_PX, 3)] * 10
-    assert not has_sound
+    assert f"10 frames, {10 / NOISE_FPS:.2f} s" in done.out
+    made = read_film(video)
+    assert made.images.shape == (10, SMALL_SIZE_PX, SMALL_SIZE_PX, 3)
+    assert not made.audio_s
     assert {path.name for path in place.iterdir()} == {"me.png", "clip.mp4", video.name, record.name}
 
 
 def test_every_option_reaches_the_video(run, place, portrait, small_weights, monkeypatch):
     monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", -1.0)  # weights by chance
-    clip = write_clip(place / "long.mp4", 25, sound=True)
+    clip = write_noise(place / "long.mp4", 25, sound=True)
     options = (
         "--device cpu --dtype float32 --vram 8 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center "
         "--no-face neutral"
@@ -47,9 +47,9 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
     flags = f"{turned} --no-audio --side-by-side --contact-sheet all.png --no-keyframes"
     done = run("animate", portrait, clip, "-o", "f.mp4", "--weights", small_weights, *options.split(), *flags.split())
     assert (done.code, done.err) == (0, "")
-    frames, has_sound = read_film(place / "f.mp4")
-    assert [frame.shape for frame in frames] == [(48, 3 * 48, 3)] * 8  # 0.20, 0.24, ... 0.48 s
-    assert not has_sound
+    made = read_film(place / "f.mp4")
+    assert made.images.shape == (8, 48, 3 * 48, 3)  # 0.20, 0.24, ... 0.48 s
+    assert not made.audio_s
     record = json.loads((place / "f.json").read_text())
     assert record["options"] == {
         "seed": 7,
@@ -79,17 +79,16 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
 
 
 def test_sound_is_kept_unless_told_otherwise(run, place, portrait, small_weights):
-    clip = write_clip(place / "sound.mp4", 10, sound=True)
+    clip = write_noise(place / "sound.mp4", 10, sound=True)
     assert run("animate", portrait, clip, "--weights", small_weights, "--framing", "center").code == 0
-    assert read_film(place / "sound_by_me.mp4")[1]
+    assert read_film(place / "sound_by_me.mp4").audio_s
 
 
 def test_a_larger_video_is_the_models_video_enlarged(run, place, portrait, driving, small_weights):
     common = ("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--dtype", "float32")
     assert run(*common, "-o", "small.mp4").code == 0
     assert run(*common, "-o", "large.mp4", "--size", 2 * SMALL_SIZE_PX).code == 0
-    pairs = zip(read_film(place / "small.mp4")[0], read_film(place / "large.mp4")[0], strict=True)
-    for small, large in pairs:
+    for small, large in zip(*(read_film(place / name).images for name in ("small.mp4", "large.mp4")), strict=True):
         likeness = np.corrcoef(block_means(small).ravel(), block_means(large).ravel())[0, 1]
         assert likeness > 0.97  # two encodings of the same images
 
@@ -101,16 +100,16 @@ def block_means(image: np.ndarray) -> np.ndarray:
 
 
 def test_a_clip_that_is_cut_off_plays_as_far_as_it_goes(run, place, portrait, small_weights):
-    whole = write_clip(place / "whole.mp4", 20, fps=5, options={"movflags": "faststart"}).read_bytes()
+    whole = write_noise(place / "whole.mp4", 20, fps=5, container={"movflags": "faststart"}).read_bytes()
     (place / "cut.mp4").write_bytes(whole[: len(whole) * 6 // 10])
     done = run("animate", portrait, "cut.mp4", "--weights", small_weights, "--framing", "center")
     assert (done.code, done.err) == (0, "")
     assert any(line.startswith("warning") and "cut.mp4" in line for line in done.out.splitlines())
-    assert 8 <= len(read_film(place / "cut_by_me.mp4")[0]) < 16
+    assert 8 <= len(read_film(place / "cut_by_me.mp4").images) < 16
 
 
 def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_weights, monkeypatch):
-    clip = write_clip(place / "clip.mp4", 8)
+    clip = write_noise(place / "clip.mp4", 8)
     square = place / "square.png"
     with Image.open(portrait) as image:
         image.resize((80, 80)).save(square)
@@ -119,7 +118,7 @@ def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_wei
     video, sheet = (place / "personalive-demo" / name for name in ("demo.mp4", "contact_sheet.png"))
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[-1] == f"next  watch {video} and look at {sheet}"
-    assert read_film(video)[0][0].shape == (SMALL_SIZE_PX, 3 * SMALL_SIZE_PX, 3)
+    assert read_film(video).images.shape[1:] == (SMALL_SIZE_PX, 3 * SMALL_SIZE_PX, 3)
     assert sheet.is_file()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from personalive.cli import animate as command
-from support.film_files import contents, write_clip, write_tone
+from support.clips import contents, write_noise, write_tone
 
 
 def check_refused(run, place, *arguments, names: str, way_out: str, code: int = 1) -> None:
@@ -66,12 +66,12 @@ def sound_only(path: Path) -> None:
 
 
 def without_index(path: Path) -> None:
-    whole = write_clip(path, 10).read_bytes()  # the index of such a file is at its end
+    whole = write_noise(path, 10).read_bytes()  # the index of such a file is at its end
     path.write_bytes(whole[: len(whole) // 2])
 
 
 def first_frame_cut(path: Path) -> None:
-    whole = write_clip(path, 10, options={"movflags": "faststart"}).read_bytes()
+    whole = write_noise(path, 10, container={"movflags": "faststart"}).read_bytes()
     path.write_bytes(whole[: whole.index(b"mdat") + 20])
 
 

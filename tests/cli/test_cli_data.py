@@ -16,7 +16,7 @@ import pytest
 from personalive.cli import data
 from personalive.training.data.prepare import runner
 from personalive.training.data.prepare.runner import Progress
-from support.film_files import contents
+from support.clips import contents
 from support.head_films import write_heads
 
 DEADLINE_S = 300

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from support.film_files import contents, write_clip
+from support.clips import contents, write_noise
 
 
 def test_a_report_of_drawn_heads(run, place, small_weights):
@@ -30,7 +30,7 @@ def test_a_report_of_drawn_heads(run, place, small_weights):
 def test_videos_of_two_methods_without_a_model(run, place):
     for folder in ("clips", "one", "two"):
         (place / folder).mkdir()
-        write_clip(place / folder / "a.mp4", 4)
+        write_noise(place / folder / "a.mp4", 4)
     methods = ("--method", "one=one", "--method", "two=two")
     done = run(
         "evaluate", "clips", "-o", "scores", "--no-model", "--framing", "none", "--no-cross", "--size", 64, *methods

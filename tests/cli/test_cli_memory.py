@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from support.film_files import contents, read_film, write_clip
+from support.clips import contents, read_film, write_noise
 
 TOLD = "CUDA out of memory. Tried to allocate 168.00 MiB. GPU 0 has a total capacity of 7.60 GiB\nof which"
 PLACES = {  # what asks for memory at each step
@@ -99,7 +99,7 @@ def test_main_memory_while_loading(animate, place, short):
 
 
 def test_what_was_made_of_a_video_is_kept_and_named_in_the_same_line(animate, place, short):
-    write_clip(place / "clip.mp4", 20)
+    write_noise(place / "clip.mp4", 20)
     short("decode", first=6)  # the first three are the ease-in
     done, before = animate()
     partial = place / "video.partial.mp4"
@@ -108,7 +108,7 @@ def test_what_was_made_of_a_video_is_kept_and_named_in_the_same_line(animate, pl
     assert done.error_lines[0].startswith("error: cpu: not enough memory for this model: use --vram 12; ")
     assert str(partial) in done.error_lines[0]
     assert contents(place).keys() - before.keys() == {partial.name}
-    assert len(read_film(partial)[0]) == 8
+    assert len(read_film(partial).images) == 8
 
 
 @pytest.mark.parametrize("step", ["loading", "reading"])

@@ -9,7 +9,7 @@ import pytest
 
 from personalive.cli import motion as command
 from personalive.offline.motion_file import load_motion_file
-from support.film_files import CLIP_FPS, contents, read_film, write_clip
+from support.clips import NOISE_FPS, contents, read_film, write_noise
 from support.small_model import write_small_model
 
 COMMON = ("--framing", "center", "--dtype", "float32")
@@ -27,7 +27,7 @@ def test_a_recording_says_what_is_in_it(run, place, driving, small_weights):
     assert (done.code, done.err) == (0, "")
     labels = [line.split()[0] for line in done.out.splitlines()]
     assert labels == ["motion", "length", "shots", "head", "face", "read", "model"]
-    assert f"10 frames, {10 / CLIP_FPS:.2f} s, {CLIP_FPS} frames per second" in done.out
+    assert f"10 frames, {10 / NOISE_FPS:.2f} s, {NOISE_FPS} frames per second" in done.out
     assert len(load_motion_file(place / "take.safetensors")) == 10
 
 
@@ -51,12 +51,12 @@ def test_a_replayed_clip_is_the_clips_video(run, place, portrait, driving, take,
     renamed = take.rename(place / "take.dat")  # known by its content
     done = run("animate", portrait, renamed, "-o", "take.mp4", *options)
     assert (done.code, done.err) == (0, "")
-    wanted, found = (np.stack(read_film(place / name)[0]) for name in ("usual.mp4", "take.mp4"))
+    wanted, found = (read_film(place / name).images for name in ("usual.mp4", "take.mp4"))
     assert np.array_equal(wanted, found)
 
 
 def test_options_of_a_recording_reach_it(run, place, small_weights):
-    clip = write_clip(place / "long.mp4", 25)
+    clip = write_noise(place / "long.mp4", 25)
     options = ("--weights", small_weights, *COMMON, "--start", "0.2", "--end", "0.52")
     assert run("motion", "record", clip, "plain.safetensors", *options).code == 0
     assert run("motion", "record", clip, "mirrored.safetensors", *options, "--mirror").code == 0

@@ -21,8 +21,8 @@ from personalive.cli.main import main
 from personalive.errors import InputError
 from personalive.server.certificate import self_signed
 from personalive.server.run import ServeOptions, prepare
-from support.live_server import wait_until
 from support.small_model import write_small_model
+from support.waiting import wait_until
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from personalive.cli import weights as command
 from personalive.cli.config import CliConfig
 from personalive.errors import DownloadError
 from personalive.progress import Progress
-from support.film_files import contents
+from support.clips import contents
 
 PARTS = ["vae", "clip", "reference_unet", "denoising_unet", "motion_encoder", "motion_extractor", "pose_guider"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from personalive.device import HostCopy
 from personalive.engine.engine import Engine
+from personalive.engine.state import StreamState
 from personalive.runtime.load import load_engine
-from support import golden, keyseeded
+from personalive.vision.keypoints import HeadPose
+from support import golden, keyseeded, stored_state
 
-CALLS, ALL_CALLS = 11, 16  # keyframes enter from the tenth call on
+ALL_CALLS, STORED_AFTER = 16, 9  # the tenth call stores the first keyframe, and the next one uses it
+TOLERANCE = {"atol": 2e-2, "rtol": 2e-2}  # of states, which drift with the rounding of each call
 FIRST_PIXEL, PIXEL_STEP = 4, 8  # of those recorded
 
 
@@ -43,43 +47,81 @@ def pictures(recorded: dict[str, Tensor]) -> np.ndarray:
     return images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def stream(engine: Engine, recorded: dict[str, Tensor], calls: int) -> Iterator[tuple[Tensor, int]]:
-    """The recorded pixels of each chunk, and the keyframes stored after it."""
-    images, noise = pictures(recorded), torch.Generator().manual_seed(int(recorded["seed"]))
-    state = engine.start(
-        images[0],
-        noise=torch.randn(1, 4, 12, 32, 32, generator=noise),
-        keyframe_threshold=float(recorded["keyframe_threshold"]),
+def noises(recorded: dict[str, Tensor]) -> list[Tensor]:
+    """The noise of the start and of each call."""
+    generator = torch.Generator().manual_seed(int(recorded["seed"]))
+    return [torch.randn(1, 4, 4 if call else 12, 32, 32, generator=generator) for call in range(ALL_CALLS + 1)]
+
+
+def started(engine: Engine, recorded: dict[str, Tensor]) -> StreamState:
+    threshold = float(recorded["keyframe_threshold"])
+    return engine.start(pictures(recorded)[0], noise=noises(recorded)[0], keyframe_threshold=threshold)
+
+
+def stored(engine: Engine, start: StreamState) -> StreamState:
+    """The state after ``STORED_AFTER`` calls: the recorded values, and what follows from them and the portrait."""
+    found = golden.load("stream_small_state")
+    poses, driver = (
+        HeadPose(**{field.name: found[f"{name}/{field.name}"] for field in dataclasses.fields(HeadPose)})
+        for name in ("poses", "driver")
     )
-    for call in range(calls):
-        window = images[1 + 4 * call : 5 + 4 * call]
-        state, chunk = engine.step(state, window, noise=torch.randn(1, 4, 4, 32, 32, generator=noise))
-        yield chunk[:, FIRST_PIXEL::PIXEL_STEP, FIRST_PIXEL::PIXEL_STEP].float(), state.keyframes
+    return dataclasses.replace(
+        start,
+        latents=found["latents"],
+        motion=found["motion"],
+        pose=engine.conditioner.pose_features(poses),
+        poses=poses,
+        driver=driver,
+        keyframe_candidates=tuple(map(HostCopy, found["keyframe_candidates"].split(1, dim=1))),
+        call=STORED_AFTER,
+    )
 
 
-def assert_recorded(engine: Engine, recorded: dict[str, Tensor], calls: int) -> None:
+def stepped(engine: Engine, recorded: dict[str, Tensor], state: StreamState) -> tuple[StreamState, Tensor]:
+    """The next state, and the recorded pixels of the chunk."""
+    window = pictures(recorded)[1 + 4 * state.call : 5 + 4 * state.call]
+    state, chunk = engine.step(state, window, noise=noises(recorded)[state.call + 1])
+    return state, chunk[:, FIRST_PIXEL::PIXEL_STEP, FIRST_PIXEL::PIXEL_STEP].float()
+
+
+def assert_recorded(engine: Engine, recorded: dict[str, Tensor], state: StreamState, calls: int) -> StreamState:
     wanted = recorded["frames_every_8th_pixel"] * 255
-    keyframes = []
-    for call, (pixels, stored) in enumerate(stream(engine, recorded, calls)):
-        keyframes.append(stored)
+    for call in range(state.call, state.call + calls):
+        state, pixels = stepped(engine, recorded, state)
         error = (pixels - wanted[4 * call : 4 * call + 4]).abs()
         assert error.max() <= 1, f"call {call + 1}: off by {error.max():.2f} levels"
         assert error.mean() <= 0.3, f"call {call + 1}: off by {error.mean():.2f} levels on average"
-    assert keyframes == recorded["keyframes_after_chunk"][:calls].tolist()
+        assert state.keyframes == recorded["keyframes_after_chunk"][call], f"keyframes after call {call + 1}"
+    return state
 
 
-def test_frames_and_keyframes_equal_the_recorded_ones(released: Engine, recorded):
-    assert recorded["keyframes_after_chunk"][CALLS - 1] > 0
-    assert_recorded(released, recorded, CALLS)
+def assert_recorded_around_keyframe(engine: Engine, recorded: dict[str, Tensor], before: StreamState) -> StreamState:
+    """A keyframe is stored and used; it shows in the frames in flight at once, and in pixels two calls later."""
+    state = assert_recorded(engine, recorded, before, 2)
+    wanted = golden.load("stream_small_state")["latents_after_two_more"]
+    torch.testing.assert_close(state.latents, wanted, **TOLERANCE)
+    return state
+
+
+def test_first_frames_and_those_around_a_keyframe_equal_the_recorded_ones(released: Engine, recorded):
+    start = started(released, recorded)
+    assert_recorded(released, recorded, start, 1)
+    assert_recorded_around_keyframe(released, recorded, stored(released, start))
 
 
 @pytest.mark.full
 def test_all_recorded_frames_and_keyframes_equal(released: Engine, recorded):
-    assert_recorded(released, recorded, ALL_CALLS)
+    start = started(released, recorded)
+    state = assert_recorded(released, recorded, start, STORED_AFTER)
+    found, wanted = (stored_state.tensors(each) for each in (stored(released, start), state))
+    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    state = assert_recorded_around_keyframe(released, recorded, state)
+    assert_recorded(released, recorded, state, ALL_CALLS - state.call)
 
 
 def test_other_weights_run_and_give_other_frames(recorded, tmp_path: Path):
-    (pixels, _), *_ = stream(loaded(tmp_path / "salted", salt="other"), recorded, 1)
+    other = loaded(tmp_path / "salted", salt="other")
+    _, pixels = stepped(other, recorded, started(other, recorded))
     wanted = recorded["frames_every_8th_pixel"][:4] * 255
     assert pixels.std() > 1  # neither empty nor saturated everywhere, as it is when numbers overflow
     assert (pixels - wanted).abs().mean() > 5

@@ -15,7 +15,7 @@ from personalive.evaluation.methods import VideoMethod
 from personalive.media import load_still, open_video
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.data.synthetic import HELD_OUT_SEED
-from support.film_files import contents
+from support.clips import contents
 
 
 def opened(name: str | Path, **options):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import shutil
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from personalive.checkpoints.folder import CheckpointFolder
+from personalive.checkpoints.networks import save_networks
+from personalive.cli.main import main
 from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState
-from personalive.runtime.cache import ProgramCache
-from personalive.runtime.registry import open_backend
+from personalive.runtime import onnx
+from personalive.runtime.cache import ProgramCache, program_key
+from personalive.runtime.load import load_engine
+from personalive.runtime.registry import ONNXRUNTIME, OPENVINO, open_backend
 from support.small_engine import noise_pictures
-from support.small_model import write_small_model
 
 Opener = Callable[..., Backend]
 CALLS = 14  # enough for all keyframes
@@ -27,19 +35,56 @@ def cache(tmp_path_factory) -> ProgramCache:
 
 
 @pytest.fixture(scope="session")
-def opened(networks, cache) -> Opener:
-    """Opens a backend of the small model by name, from programs that are made once."""
+def first_load(small_weights: Path, cache: ProgramCache) -> tuple[str, set[str]]:
+    """The backend that "auto" chose at the first load, and those whose programs it made, for all tests."""
+    prepared: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PERSONALIVE_BACKEND")
+        patch.setenv("PERSONALIVE_CACHE", str(cache.root))
+        engine = load_engine(small_weights, device="cpu", preparing=lambda name, _: prepared.add(name))
+    return engine.backend.name, prepared
 
+
+@pytest.fixture(scope="session")
+def export(small_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder that ``personalive export onnx`` wrote, for all tests, and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("export") / "nets", io.StringIO()
+    with redirect_stdout(printed):
+        assert main(["export", "onnx", str(folder), "--weights", str(small_weights), "--device", "cpu"]) == 0
+    return folder, printed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def opened(networks, cache, small_weights, request: pytest.FixtureRequest) -> Opener:
+    """Opens a backend of the small model by name, from programs that are made once."""
+    identity = CheckpointFolder.open(str(small_weights)).identity()
+
+    @functools.cache
     def open_it(name: str, precision: torch.dtype = torch.float32) -> Backend:
-        return open_backend(name, networks, precision=precision, identity="small", cache=cache)
+        if name == OPENVINO:
+            request.getfixturevalue("first_load")
+        elif name == ONNXRUNTIME:
+            key = program_key("onnx", *onnx.PACKAGES, model=identity, dtype=precision, device=torch.device("cpu"))
+            written = request.getfixturevalue("export")[0]
+            cache.folder(key, lambda folder: shutil.copytree(written, folder, dirs_exist_ok=True))
+        return open_backend(
+            name,
+            networks,
+            precision=precision,
+            identity=identity,
+            cache=cache,
+            on_prepare=lambda _, share: pytest.fail(f"made again: {share}"),
+        )
 
     return open_it
 
 
 @pytest.fixture(scope="session")
-def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder that no test changes."""
-    return write_small_model(tmp_path_factory.mktemp("backends") / "weights")
+def small_weights(networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the small model that no test changes."""
+    folder = tmp_path_factory.mktemp("backends") / "weights"
+    save_networks(networks, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

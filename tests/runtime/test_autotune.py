@@ -103,18 +103,16 @@ def automatic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_auto_measures_once_and_takes_that_ever_after(
-    automatic: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
-):
-    made: list[str] = []
-    first = load.load_engine(small_weights, device="cpu", preparing=lambda name, _: made.append(name))
-    assert set(made) == {"openvino"}
-    assert (automatic / "choices.json").is_file()
-    made.clear()
+@pytest.mark.xdist_group("programs")
+def test_auto_measures_once_and_takes_that_ever_after(first_load, cache, small_weights: Path, monkeypatch):
+    chosen, prepared = first_load
+    assert prepared == {"openvino"}
+    assert (cache.root / "choices.json").is_file()
+    monkeypatch.delenv("PERSONALIVE_BACKEND")
+    monkeypatch.setenv("PERSONALIVE_CACHE", str(cache.root))
     monkeypatch.setattr(autotune, "_measure", lambda *_: pytest.fail("measured again"))
-    second = load.load_engine(small_weights, device="cpu", preparing=lambda name, _: made.append(name))
-    assert second.backend.name == first.backend.name
-    assert made == []
+    again = load.load_engine(small_weights, device="cpu", preparing=lambda *_: pytest.fail("prepared again"))
+    assert again.backend.name == chosen
 
 
 def test_backends_of_one_number_format_share_the_networks(automatic: Path, small_weights: Path, monkeypatch):

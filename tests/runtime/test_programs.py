@@ -16,7 +16,8 @@ from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.errors import DeviceError
 from personalive.runtime import onnx, registry
-from personalive.runtime.programs import InBatches
+from personalive.runtime.cache import ProgramCache
+from personalive.runtime.programs import InBatches, program_specs
 from personalive.runtime.registry import BACKENDS, open_backend, unavailable
 from support.small_engine import noise_pictures
 
@@ -63,20 +64,24 @@ def test_narrow_arithmetic_of_openvino_stays_near(networks, opened, stream, wind
     assert error < 0.1 * wanted.float().std()
 
 
-def test_programs_are_kept_and_found_again(networks, opened, cache):
-    opened("openvino")
-    before = sorted(path.name for path in cache.root.iterdir())
-    shares: list[float] = []
-    open_backend(
-        "openvino",
-        networks,
-        precision=torch.float32,
-        identity="small",
-        cache=cache,
-        on_prepare=lambda _, share: shares.append(share),
-    )
-    assert shares == []
-    assert sorted(path.name for path in cache.root.iterdir()) == before
+def test_programs_are_made_once_kept_and_found_again(networks, tmp_path: Path, monkeypatch):
+    guide = {"guide": program_specs(networks)["guide"]}  # the smallest
+    monkeypatch.setattr(registry, "program_specs", lambda _: guide)
+    wanted = Backend(networks).guide(*guide["guide"].examples(2))
+    for name in RUNTIMES:
+        cache, shares = ProgramCache(tmp_path / name), []
+        for _ in range(2):
+            found = open_backend(
+                name,
+                networks,
+                precision=torch.float32,
+                identity="small",
+                cache=cache,
+                on_prepare=lambda _, share, shares=shares: shares.append(share),
+            )
+            torch.testing.assert_close(found.guide(*guide["guide"].examples(2)), wanted, atol=1e-3, rtol=1e-3)
+        assert shares == [0.0, 1.0]
+        assert len(list(cache.root.iterdir())) == 1
 
 
 @pytest.mark.parametrize("exact", [True, False])

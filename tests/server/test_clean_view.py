@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from support.browser import Person, chromium, write_camera
+from support.browser import Person, chromium, wait, write_camera
 from support.live_server import LiveServer
 
 
@@ -24,10 +24,17 @@ def person(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_a_view_without_a_session_retries_every_few_seconds(server: LiveServer, person: Person):
     sockets: list[str] = []
     with closing(person.context.new_page()) as view:
+        view.clock.install()
         view.on("websocket", lambda socket: sockets.append(socket.url))
         view.goto(f"{server.address}/view#key=nobody-has-this-key-now")
-        view.wait_for_timeout(7_000)
-    assert 1 <= len(sockets) <= 3  # at once, and every three seconds
+        wait(view, lambda: sockets)  # at once
+        for count in (2, 3):
+            steps = 0
+            while len(sockets) < count:
+                assert (steps := steps + 1) < 1_000
+                view.clock.run_for(100)
+                view.wait_for_timeout(5)
+            assert steps >= 30  # every three seconds
 
 
 def test_no_frame_is_drawn_after_the_canvas_was_cleared(person: Person):

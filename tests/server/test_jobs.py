@@ -13,7 +13,8 @@ import pytest
 from personalive import animate
 from personalive.engine.engine import Engine
 from support.clips import read_film, write_clip
-from support.live_server import LiveServer, png, wait_until
+from support.live_server import LiveServer, png
+from support.waiting import wait_until
 
 
 class JobClient:

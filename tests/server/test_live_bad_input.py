@@ -24,7 +24,8 @@ from personalive.live.config import LiveConfig
 from personalive.server.wire import DrivingHeader, pack_driving
 from support.clips import write_clip
 from support.live_checks import check_error, errors_of, exchange, expect_error, generous, session_of, turned
-from support.live_server import PATIENCE_S, LiveClient, LiveServer, Socket, jpeg, png, running, wait_until
+from support.live_server import LiveClient, LiveServer, Socket, jpeg, png, running
+from support.waiting import Patience, wait_until
 
 LIMITS = generous(portrait_bytes=200_000, clip_bytes=300_000, frame_bytes=50_000, frame_pixels=250_000)
 
@@ -83,6 +84,13 @@ def driven(server: LiveServer, client: LiveClient, pictures: np.ndarray) -> Iter
     close_session(server, driven)
 
 
+def closing_code(socket: Socket) -> int:
+    """Receive until the server closes the socket."""
+    with pytest.raises(ConnectionClosed) as closed:
+        socket.receive_until(lambda: False)
+    return closed.value.rcvd.code
+
+
 def png_header(width: int, height: int) -> bytes:
     """Return a tiny file that claims to be huge."""
 
@@ -90,12 +98,8 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + chunk(b"IEND", b"")
-    )
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def flat_jpeg(width: int, height: int) -> bytes:
@@ -215,9 +219,7 @@ def test_messages_that_are_refused_and_the_socket_goes_on(driven, name):
 def test_a_message_that_is_larger_than_any_frame_closes_the_socket(client):
     socket = client.connect()
     socket.connection.send(bytes(LIMITS.frame_bytes + 5000))
-    with pytest.raises(ConnectionClosed) as closed:
-        socket.receive_until(lambda: False)
-    assert closed.value.rcvd.code == 1009
+    assert closing_code(socket) == 1009
     assert client.request("GET").status_code == 200
 
 
@@ -228,9 +230,7 @@ def test_a_client_that_keeps_sending_bad_messages_is_disconnected(client):
             socket.connection.send("hello")
         except ConnectionClosed:
             break
-    with pytest.raises(ConnectionClosed) as closed:
-        socket.receive_until(lambda: False)
-    assert closed.value.rcvd.code == 4400
+    assert closing_code(socket) == 4400
     assert len(errors_of(socket)) <= 20
     assert client.request("GET").status_code == 200
 
@@ -248,14 +248,15 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_driving_frames_are_bridged(driven, pictures, name):
     """Among good ones, and as the very first."""
-    socket, camera, end = driven.connect(), itertools.cycle(turned(pictures[2], 7)), time.monotonic() + PATIENCE_S
+    socket, camera = driven.connect(), itertools.cycle(turned(pictures[2], 7))
+    patience = Patience(lambda: len(socket.frames))
     for number in itertools.count(1):
         data = jpeg(next(camera))
         socket.connection.send(frame(number, DAMAGED[name](data) if number % 3 == 1 else data, 30_000 * number))
         socket.drain(time.monotonic() + 0.01)
         if len([header for header, _ in socket.frames if header.sequence]) >= 4:
             break
-        assert time.monotonic() < end
+        patience.check()
     assert number > 3
     assert driven.request("GET").status_code == 200
     for refused in errors_of(socket):
@@ -281,9 +282,7 @@ def test_without_the_token_no_session(server, client, token):
         ("GET", "/controls", {}),
         ("PATCH", "/controls", {"json": {"mirror": True}}),
         ("POST", "/neutral", {}),
-        ("PUT", "/portrait", {"content": b"x"}),
-        ("PUT", "/clip", {"content": b"x"}),
-        ("PUT", "/template", {"content": b"x"}),
+        *(("PUT", path, {"content": b"x"}) for path in ("/portrait", "/clip", "/template")),
         ("GET", "/template", {}),
     ],
 )
@@ -297,10 +296,8 @@ def test_every_address_of_a_session_takes_its_own_key_alone(client, bystander, m
 def test_sockets_take_the_right_key_alone(client, which, role):
     key = "wrong" if which == "wrong" else client.opened["view_key"]
     socket = client.connect(key, f"?role={role}")
-    with pytest.raises(ConnectionClosed) as closed:
-        socket.receive_until(lambda: False)
+    assert closing_code(socket) == 4400
     check_error(errors_of(socket)[0], "wrong_token")
-    assert closed.value.rcvd.code == 4400
 
 
 def test_pages_of_other_origins_are_refused(server, client):
@@ -308,8 +305,7 @@ def test_pages_of_other_origins_are_refused(server, client):
     expect_error(client.request("GET", headers=evil), "wrong_origin", 403)
     expect_error(server.http.get("/", headers=evil), "wrong_origin", 403)
     socket = client.connect(additional_headers=evil)
-    with pytest.raises(ConnectionClosed):
-        socket.receive_until(lambda: False)
+    assert closing_code(socket) == 4400
     check_error(errors_of(socket)[0], "wrong_origin")
 
 
@@ -329,14 +325,10 @@ def test_on_this_machine_other_names_are_refused(engine):
 @pytest.mark.parametrize(
     "path",
     [
-        "/api/gallery/..%2f..%2fetc%2fpasswd",
-        "/api/gallery/%2e%2e",
-        "/api/gallery/portrait.png",
-        "/api/sessions/..%2f..%2fetc",
-        "/api/sessions/nobody",
+        *(f"/api/gallery/{name}" for name in ("..%2f..%2fetc%2fpasswd", "%2e%2e", "portrait.png")),
+        *(f"/api/sessions/{name}" for name in ("..%2f..%2fetc", "nobody")),
+        *(f"/static/{name}" for name in ("..%2f..%2fapp.py", "%2e%2e/app.py")),
         "/api/nothing",
-        "/static/..%2f..%2fapp.py",
-        "/static/%2e%2e/app.py",
     ],
 )
 def test_names_lead_nowhere_else(server, client, path):
@@ -357,9 +349,7 @@ def test_the_gallery_of_a_session_has_its_own_names_alone(client):
         ("PATCH", "", b"no json"),
         ("PATCH", "", b"[]"),
         ("PATCH", "", b"\xff\xfe"),
-        ("PATCH", "/controls", b"no json"),
-        ("PATCH", "/controls", b"\xff\xfe"),
-        ("PATCH", "/controls", b"[" * 4000),
+        *(("PATCH", "/controls", body) for body in (b"no json", b"\xff\xfe", b"[" * 4000)),
         ("PATCH", "/controls", b'{"expression": 1' + b"0" * 400 + b"}"),
         ("PATCH", "/controls", b'{"expression": NaN}'),
         ("PUT", "/clip?loop=perhaps", b"x"),
@@ -375,12 +365,9 @@ def test_bodies_that_are_not_understood(client, method, path, body):
 @pytest.mark.parametrize(
     "body",
     [
-        {"seed": -1},
-        {"seed": "0"},
-        {"seed": 2**63},
+        *({"seed": seed} for seed in (-1, "0", 2**63)),
+        *({"view_key": key} for key in ("short", "/" * 30)),
         {"ticket": "x" * 100},
-        {"view_key": "short"},
-        {"view_key": "/" * 30},
         {"sed": 1},
     ],
 )

@@ -14,7 +14,8 @@ from websockets.exceptions import ConnectionClosed
 
 from personalive.live.config import LiveConfig
 from support.live_checks import check_error, errors_of, exchange, expect_error, generous, session_of, until_stats
-from support.live_server import LiveServer, running, wait_until
+from support.live_server import LiveServer, running
+from support.waiting import wait_until
 
 # --- stage ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ import simplejpeg
 from personalive.engine.engine import Engine
 from personalive.engine.state import Motion
 from support.live_checks import expect_error, held, send_at_once
-from support.live_server import jpeg, wait_until
+from support.live_server import jpeg
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from support.live_checks import (
     turned,
     until_stats,
 )
-from support.live_server import LiveServer, Socket, wait_until
+from support.live_server import LiveServer, Socket
+from support.waiting import wait_until
 
 KEY = "a-key-that-this-browser-keeps"
 

@@ -21,7 +21,8 @@ from personalive.errors import CheckpointError
 from personalive.live.config import LiveConfig
 from personalive.live.worker import Worker
 from support.live_checks import check_error, expect_error, generous, session_of, turned
-from support.live_server import LiveServer, Socket, running, wait_until
+from support.live_server import LiveServer, Socket, running
+from support.waiting import wait_until
 
 
 def opened(server: LiveServer, picture: np.ndarray) -> tuple[Any, Socket]:

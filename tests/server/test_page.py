@@ -21,8 +21,9 @@ from support.head_films import heads
 from support.live_server import LiveServer, running
 from support.small_engine import small_engine
 from support.small_model import SMALL_SIZE_PX
+from support.waiting import wait_until
 
-SESSIONS = 3
+SESSIONS = 2
 BEEP_S, MAX_SOUND_DELAY_S = 1.5, 5.0  # the false microphone beeps every half second
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 TAKEN_OFF = """() => {
@@ -91,8 +92,6 @@ def visit(server: LiveServer, browser: Browser) -> Iterator[Callable[..., Person
 
 
 def wait_for(server: LiveServer, sessions: int) -> None:
-    from support.live_server import wait_until
-
     wait_until(lambda: len(server.app.state.sessions) == sessions)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,8 @@ from personalive.live.frames import FinishedHeader
 from personalive.server.wire import unpack_finished
 from support.chromium import MISSING, find_chromium
 from support.head_films import heads
+from support.waiting import PATIENCE_S, Patience
 
-PATIENCE_S = 60.0
 CAMERA_FPS, CAMERA_S = 10, 3
 CAMERA_SIZE_PX = (320, 240)
 # How frames travel. Tracks of getUserMedia are kept, to see whether they were stopped, and sockets, to cut them.
@@ -155,9 +154,9 @@ class Person:
         """Wait until the result has shown so many different frames."""
         see_different(self.page, count)
 
-    def wait(self, true: Callable[[], Any]) -> Any:
-        """Return what ``true`` gives once it is true; the page runs meanwhile."""
-        return wait(self.page, true)
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """Return the condition's value once it is true; the page runs meanwhile."""
+        return wait(self.page, condition)
 
     def live_tracks(self) -> int:
         """Number of running camera and microphone tracks that the page was given."""
@@ -199,14 +198,14 @@ def see_different(page: Page, count: int) -> None:
         frames.add(seen(page))
         return len(frames) >= count
 
-    wait(page, enough)
+    wait(page, enough, progress=lambda: len(frames))
     assert max(np.ptp(frame) for frame in frames) > 0  # not one flat colour
 
 
-def wait(page: Page, true: Callable[[], Any]) -> Any:
-    """Return what ``true`` gives once it is true; the page's events are handled meanwhile."""
-    end = time.monotonic() + PATIENCE_S
-    while not (found := true()):
-        assert time.monotonic() < end, "waited in vain"
+def wait(page: Page, condition: Callable[[], Any], progress: Callable[[], Any] = lambda: None) -> Any:
+    """Return the condition's value once it is true; the page's events are handled meanwhile."""
+    patience = Patience(progress)
+    while not (found := condition()):
+        patience.check()
         page.wait_for_timeout(20)
     return found

@@ -1,7 +1,8 @@
-"""Clips whose every frame and time is known, and a plain way to read films back."""
+"""Clips whose every frame and time is known, a plain way to read videos back, and what lies in a folder."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 AUDIO_RATE = 48_000
+NOISE_SIDE_PX, NOISE_FPS = 64, 25
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ def write_clip(
     time_base: Fraction = Fraction(1, 25),
     *,
     audio_s: float = 0.0,
+    container: dict[str, str] | None = None,
 ) -> Path:
     """H.264 of (H, W, 3) uint8 pictures at the given ticks; with ``audio_s``, so much of a tone."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", container_options=container or {}) as out:
         video = sound = None
         for image, tick in zip(images, ticks, strict=True):
             if video is None:
@@ -49,11 +52,19 @@ def write_clip(
         assert video is not None
         out.mux(video.encode(None))
         if sound is not None:
-            _write_tone(out, sound, audio_s)
+            write_tone(out, sound, audio_s)
     return path
 
 
-def _write_tone(out, stream, seconds: float) -> None:
+def write_noise(path: Path, frames: int, *, fps: int = NOISE_FPS, sound: bool = False, **options: object) -> Path:
+    """A clip of changing noise: every frame costs bytes, so that cutting the file cuts frames."""
+    rng = np.random.default_rng(2)
+    images = (rng.integers(0, 256, (NOISE_SIDE_PX, NOISE_SIDE_PX, 3), dtype=np.uint8) for _ in range(frames))
+    return write_clip(path, images, range(frames), Fraction(1, fps), audio_s=sound * frames / fps, **options)
+
+
+def write_tone(out, stream, seconds: float) -> None:
+    """Sound of 440 Hz."""
     samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * AUDIO_RATE)) / AUDIO_RATE)
     for begin in range(0, len(samples), 1024):
         piece = np.ascontiguousarray(samples[None, begin : begin + 1024].astype(np.float32))
@@ -82,3 +93,11 @@ def save_picture(path: Path, image: np.ndarray, kind: str = "PNG") -> Path:
     """A still, whatever the name of the file."""
     Image.fromarray(image).save(path, kind)
     return path
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every path below ``folder`` with size and time of change."""
+    return {
+        os.fspath(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in folder.rglob("*")
+    }

@@ -14,7 +14,8 @@ import numpy as np
 
 from personalive.live.session import Session
 from personalive.server.config import ServerConfig
-from support.live_server import PATIENCE_S, LiveClient, LiveServer, Socket, wait_until
+from support.live_server import LiveClient, LiveServer, Socket
+from support.waiting import PATIENCE_S, wait_until
 
 # No rate limit that a test could run into, and as many sessions as asked for, however slow the machine.
 GENEROUS = {"request_burst": 100_000, "requests_per_s": 1e5, "min_session_fps": 1e-3}

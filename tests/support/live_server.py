@@ -28,8 +28,7 @@ from personalive.server.auth import Auth
 from personalive.server.config import ServerConfig
 from personalive.server.run import GracefulServer
 from personalive.server.wire import DrivingHeader, pack_driving, unpack_finished
-
-PATIENCE_S = 60.0
+from support.waiting import PATIENCE_S, Patience, wait_until
 
 
 @contextmanager
@@ -63,15 +62,6 @@ def running(
         uvicorn_server.should_exit = True
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
-
-
-def wait_until(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """Return what ``true`` gives once it is true."""
-    end = time.monotonic() + patience_s
-    while not (found := true()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-    return found
 
 
 class LiveServer:
@@ -152,19 +142,19 @@ class Socket:
             with suppress(ConnectionClosed):  # the server may have said goodbye right behind this frame
                 self.connection.send(json.dumps({"type": "ack", "index": header.index}))
 
-    def receive_until(self, true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-        """Receive until ``true`` gives something."""
-        end = time.monotonic() + patience_s
-        while not (found := true()):
-            self.receive(max(end - time.monotonic(), 0.01))
+    def receive_until(self, condition: Callable[[], Any]) -> Any:
+        """Receive until a condition is true, and return its value; frames count as progress."""
+        patience = Patience(lambda: len(self.frames))
+        while not (found := condition()):
+            self.receive(patience.check())
         return found
 
     def drive(self, pictures: Iterator[np.ndarray], count: int, every_s: float = 0.02) -> None:
         """Send frames at a camera's pace and receive until ``count`` frames more are here."""
         wanted, next_s = len(self.frames) + count, time.monotonic()
-        end = next_s + PATIENCE_S
+        patience = Patience(lambda: len(self.frames))
         while len(self.frames) < wanted:
-            assert time.monotonic() < end, f"{len(self.frames)} of {wanted} frames came"
+            patience.check()
             self.send_frame(next(pictures))
             next_s += every_s
             self.drain(next_s)

@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from personalive.training.data.prepare.report import Report
-from support.film_files import write_tone
+from support.clips import write_tone
 from support.head_films import heads, write_heads, write_pictures
 
 SIZE_PX = 96

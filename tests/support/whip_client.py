@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
@@ -16,10 +16,10 @@ from aiortc.mediastreams import MediaStreamError
 
 from personalive.live.frames import FinishedFrame
 from personalive.live.session import Session
+from support.waiting import wait_until_async
 from support.whip_server import Answer, LiveServer
 
 SDP = "application/sdp"
-_LONG_S = 20.0
 
 
 class Images(MediaStreamTrack):
@@ -87,17 +87,19 @@ class Client:
         assert (await self.call()).status == 201
         await self.until(lambda: self.connection.connectionState == "connected")
 
-    async def until(self, condition) -> None:
-        """Wait for a condition; fails if it never comes true."""
-        end = time.monotonic() + _LONG_S
-        while not condition():
-            assert time.monotonic() < end, "waited in vain"
-            await asyncio.sleep(0.01)
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition."""
+        await wait_until_async(condition)
 
     async def more(self, count: int) -> list[np.ndarray]:
-        """Return the next ``count`` frames as (H, W, 3) uint8."""
+        """Return the next ``count`` frames as (H, W, 3) uint8; fails where the server ends the connection."""
         begin = len(self.frames)
-        await self.until(lambda: len(self.frames) >= begin + count)
+
+        def came() -> bool:
+            assert self.connection.connectionState not in ("failed", "closed"), "the connection has ended"
+            return len(self.frames) >= begin + count
+
+        await wait_until_async(came, progress=lambda: len(self.frames))
         return [frame.to_ndarray(format="rgb24") for frame in self.frames[begin : begin + count]]
 
     async def hang_up(self) -> Answer:

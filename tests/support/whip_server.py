@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -26,8 +25,7 @@ from personalive.server.config import ServerConfig
 from personalive.server.routes import webrtc
 from personalive.server.sessions import SessionRegistry
 from personalive.server.webrtc.connections import Connections
-
-_LONG_S = 20.0
+from support.waiting import PATIENCE_S, wait_until
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class LiveServer:
 
     def inside(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run a coroutine function on the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(_awaited(work), self.app.state.loop).result(_LONG_S)
+        return asyncio.run_coroutine_threadsafe(_awaited(work), self.app.state.loop).result(PATIENCE_S)
 
     def open(self, portrait: Any = None) -> Session:
         """Open a session, with a portrait."""
@@ -96,7 +94,7 @@ class LiveServer:
         """Send an HTTP request and wait for its answer."""
         given = {"Authorization": f"Bearer {key}"} if key else {}
         given |= {"Content-Type": media_type} if media_type else {}
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=_LONG_S)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body, given | headers)
             response = connection.getresponse()
@@ -125,7 +123,7 @@ def live_server(
         yield LiveServer(app, runner.servers[0].sockets[0].getsockname()[1])
     finally:
         runner.should_exit = True
-        thread.join(_LONG_S)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -146,11 +144,3 @@ def _app(worker: Worker, folder: Path, live: LiveConfig | None, server: ServerCo
     app.include_router(webrtc.router)
     add_error_handlers(app)
     return app
-
-
-def wait_until(condition: Callable[[], Any], limit_s: float = _LONG_S) -> None:
-    """Wait for a condition; fails after ``limit_s``."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)

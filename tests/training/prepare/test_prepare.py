@@ -29,7 +29,7 @@ from personalive.training.data.prepare.folder import alone_in
 from personalive.training.data.prepare.runner import Progress, prepare
 from personalive.training.data.sets import PreparedSet
 from personalive.vision.resize import Square, crop_and_resize
-from support.film_files import contents
+from support.clips import contents
 from support.head_films import SIDE_PX, heads, write_heads, write_pictures
 from support.prepared import SETTINGS, SIZE_PX, Made, hashes
 
