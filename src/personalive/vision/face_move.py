@@ -20,6 +20,7 @@ from personalive.vision.face_paint import (
     filled,
     image_level,
     mouth_colours,
+    open_mouth,
     rim_outline,
     shut_lid,
     teeth_colour,
@@ -119,9 +120,7 @@ def movable_portrait(image: np.ndarray, fit: Fit, person_mask: np.ndarray | None
     model, side = face_model(), image.shape[0]
     pixels = image.astype(np.float32)
     placed = fit.pose.place(fit.shape)
-    lips = np.concatenate([rim_outline(model, placed, f"lip_inner_upper_{s}", f"lip_inner_lower_{s}") for s in SIDES])
-    halves = [filled(part, (side, side), 0) for part in np.split(lips, 2)]
-    mouth = cv2.GaussianBlur(np.maximum(*halves), (0, 0), max(0.03 * fit.pose.scale_px, 0.3))
+    mouth = open_mouth(model, fit, placed, side)
     face = filled(cv2.convexHull(placed[model.oval > 0.3, :2].astype(np.float32))[:, 0], (side, side), 0)
     level = image_level(pixels[face > 0.5]) if (face > 0.5).any() else 128.0
     outlines = [rim_outline(model, placed, f"lid_upper_{s}", f"lid_lower_{s}") for s in SIDES]

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 
 from personalive.vision.face_fit import Fit
-from personalive.vision.face_model import GUM, MOUTH, SKIN, TOOTH, FaceModel
+from personalive.vision.face_model import GUM, MOUTH, SIDES, SKIN, TOOTH, FaceModel
 
 _IRIS_BINS = 12
 _LIP_INSIDE = (105.0, 42.0, 44.0)
 _COLOURS = {MOUTH: (52.0, 17.0, 20.0), GUM: (150.0, 74.0, 78.0), TOOTH: (228.0, 219.0, 203.0)}  # in daylight
 _MOUTH_DEPTH, _TOOTH_DEPTH = 4.5, 2.6  # model units behind the front teeth at which tongue and teeth are dark
+_MOUTH_OPEN = (0.12, 0.3)  # gap of the lips, model units, from which the portrait shows its mouth's inside
 _BRIGHT_SKIN = 165.0  # luminance of a face under which the colours above hold
 
 
@@ -163,6 +164,18 @@ def _normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     for k in range(3):
         np.add.at(total, triangles[:, k], each)
     return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-9)
+
+
+def open_mouth(model: FaceModel, fit: Fit, placed: np.ndarray, size_px: int) -> np.ndarray:
+    """Soft mask (S, S) of the mouth's inside as far as the portrait shows it; zero where the lips meet."""
+    upper, lower = (fit.shape[model.rims[f"lip_inner_{row}_right"][-1], 1] for row in ("upper", "lower"))
+    degree = np.clip((upper - lower - _MOUTH_OPEN[0]) / (_MOUTH_OPEN[1] - _MOUTH_OPEN[0]), 0, 1)
+    if degree == 0:
+        return np.zeros((size_px, size_px), np.float32)
+    outlines = [rim_outline(model, placed, f"lip_inner_upper_{s}", f"lip_inner_lower_{s}") for s in SIDES]
+    mask = np.maximum(*(filled(outline, (size_px, size_px), 0) for outline in outlines))
+    soft = cv2.GaussianBlur(mask, (0, 0), max(0.03 * fit.pose.scale_px, 0.3))
+    return (soft * np.float32(degree)).astype(np.float32)
 
 
 def teeth_colour(image: np.ndarray, mouth: np.ndarray, level: float) -> np.ndarray | None:
