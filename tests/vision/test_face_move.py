@@ -8,7 +8,8 @@ import pytest
 from personalive.errors import InputError
 from personalive.vision.face_fit import fit_face
 from personalive.vision.face_model import EYE, SKIN, TOOTH, face_model
-from personalive.vision.face_move import FaceMotion, MovablePortrait, compose, movable_portrait, move, moved_places
+from personalive.vision.face_move import FaceMotion, compose, move, moved_places
+from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.warps import places
 from support.drawn_face import DrawnFace, drawn_face, turn
 

@@ -7,7 +7,8 @@ import pytest
 
 from personalive.errors import InputError
 from personalive.vision.face_model import face_model
-from personalive.vision.face_transfer import driver_neutral, face_values, transferred
+from personalive.vision.face_transfer import driver_neutral, face_values, limited_turn, transferred
+from support.drawn_face import turn
 
 NAMES = ("_neutral", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "browInnerUp", "eyeLookOutLeft")
 
@@ -82,3 +83,12 @@ def test_values_without_names_are_refused():
         face_values(clip(), NAMES[:3])
     with pytest.raises(InputError, match="give ARKit's"):
         face_values(clip()[:, :1], ("smile",))
+
+
+def test_turns_are_free_up_to_a_point_and_never_go_beyond_the_limit():
+    np.testing.assert_allclose(limited_turn(turn(10, 5, 40)), turn(10, 5, 40), atol=0.05)
+    far = limited_turn(turn(80))
+    assert 25 < np.degrees(np.arcsin(far[0, 2])) <= 32
+    nod = limited_turn(turn(0, -60))
+    assert -20 <= np.degrees(np.arcsin(nod[2, 1])) < -15
+    np.testing.assert_allclose(far @ far.T, np.eye(3), atol=1e-9)

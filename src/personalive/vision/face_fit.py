@@ -14,13 +14,11 @@ import numpy as np
 from personalive.errors import InputError
 from personalive.vision.face_model import (
     EYE,
-    GUM,
     IRIS_LEFT,
     IRIS_RIGHT,
     LANDMARKS,
     SIDES,
     SKIN,
-    TOOTH,
     FaceModel,
     face_model,
 )
@@ -97,7 +95,7 @@ def fit_face(landmarks_px: np.ndarray) -> Fit:
     identity, expression, pose, error = _solve(model, places, _axis_weights(landmarks_px.shape[1]))
     shape = _base(model, identity, expression)
     shape = shape + _residual(model, shape, places, pose)
-    shape[_upper_teeth()] -= [0.0, _TEETH_DROP, 0.0]
+    shape[model.upper_jaw] -= [0.0, _TEETH_DROP, 0.0]
     return Fit(
         identity=identity,
         expression=expression,
@@ -245,14 +243,6 @@ def _residual(model: FaceModel, shape: np.ndarray, places: np.ndarray, pose: Fac
     off = (places - placed) / pose.scale_px
     off[:, 2] = 0.0
     return (_residual_basis() @ off) @ pose.rotation
-
-
-@lru_cache(maxsize=1)
-def _upper_teeth() -> np.ndarray:
-    """Vertices of the teeth and gums that do not go with the jaw."""
-    model = face_model()
-    jaw = np.linalg.norm(model.expressions[model.index("jawOpen")], axis=1)
-    return np.flatnonzero(((model.part == TOOTH) | (model.part == GUM)) & (jaw < 0.1))
 
 
 # --- lids -----------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class FaceModel:
         pins: (P,) int64 vertices.
         pin_landmarks: (P, 2) int64 and ``pin_weights`` (P,): the place of a pin is (1 - w) a + w b.
         rims: vertices in order, from the outer corner, as ``lid_upper_right``.
+        upper_jaw: vertices of the teeth and gums that do not go with the jaw.
         source: (V,) int64, whose texture a vertex takes: its own, or the rim's inside lips.
     """
 
@@ -56,6 +57,7 @@ class FaceModel:
     pin_landmarks: np.ndarray
     pin_weights: np.ndarray
     rims: dict[str, np.ndarray]
+    upper_jaw: np.ndarray
     source: np.ndarray
 
     def index(self, name: str) -> int:
@@ -87,6 +89,8 @@ def face_model() -> FaceModel:
     source = np.arange(len(neutral))
     source[inside] = inner[np.linalg.norm(neutral[inside, None] - neutral[None, inner], axis=2).argmin(1)]
     within = source != np.arange(len(source))
+    names = tuple(str(name) for name in z["expression_names"])
+    jaw = np.linalg.norm(z["expressions"][names.index("jawOpen")].astype(np.float32), axis=1)
     return FaceModel(
         neutral=neutral,
         triangles=triangles,
@@ -95,12 +99,13 @@ def face_model() -> FaceModel:
         oval=z["oval"].astype(np.float32) / 255,
         identities=z["identities"].astype(np.float32),
         expressions=z["expressions"].astype(np.float32),
-        expression_names=tuple(str(name) for name in z["expression_names"]),
+        expression_names=names,
         eyeballs=z["eyeballs"],
         pins=z["landmark_vertices"].astype(np.int64),
         pin_landmarks=z["landmark_pairs"].astype(np.int64),
         pin_weights=z["landmark_weights"],
         rims=rims,
+        upper_jaw=np.flatnonzero(((part == TOOTH) | (part == GUM)) & (jaw < 0.1)),
         source=source,
     )
 

@@ -11,29 +11,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from personalive.errors import InputError
 from personalive.vision.face_fit import Fit
-from personalive.vision.face_model import EYE, GUM, MOUTH, PIVOT, SIDES, SKIN, TOOTH, face_model
-from personalive.vision.face_paint import (
-    LidPatch,
-    completed_eye,
-    filled,
-    image_level,
-    mouth_colours,
-    open_mouth,
-    rim_outline,
-    shut_lid,
-    teeth_colour,
-)
-from personalive.vision.face_surround import Surround, build_surround, surround_field
+from personalive.vision.face_model import EYE, GUM, MOUTH, PIVOT, SKIN, TOOTH, face_model
+from personalive.vision.face_portrait import MovablePortrait
+from personalive.vision.face_surround import surround_field
 from personalive.vision.mesh_raster import Raster, rasterise, towards_camera
 
 # Added to depth by part: skin that looks at the camera is before all, the mouth's wall behind all.
 _LAYER_LIFT = np.array([1e5, -1e5, 0.0, 0.0, 0.0], np.float32)
 _DISTANCE = 45.0  # model units from the head to the camera, as to a laptop's
 _GAZE_DEG = 28.0  # turn of an eyeball at full strength of eyeLook
-_MASK_EDGE = (0.15, 0.65)  # of a person mask: below it is background, above it is person
-_LINE_SHADE = 0.5  # darkness of the mouth beside the lips
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,34 +45,6 @@ class FaceMotion:
 
 
 @dataclass(frozen=True, eq=False)
-class MovablePortrait:
-    """A portrait with everything that is computed once; S is its side.
-
-    Attributes:
-        image: (S, S, 3) float32, 0 to 255, RGB.
-        fit: of its face, in its pixels.
-        texture_px: (V, 2) where in the portrait each vertex takes its pixels.
-        colours: (V, 3) of the mouth's inside.
-        mouth: (S, S) soft mask of the open mouth, whose pixels serve as they are.
-        lids: the right and the left upper lid as shut.
-        eyes: for each side a patch of the whole eye and the place of its first pixel.
-        surround: hair, ears, neck and shoulders.
-        mask: (S, S) float32 of the person, or None; with ``background`` (S, S, 3) behind it.
-    """
-
-    image: np.ndarray
-    fit: Fit
-    texture_px: np.ndarray
-    colours: np.ndarray
-    mouth: np.ndarray
-    lids: tuple[LidPatch, ...]
-    eyes: tuple[tuple[np.ndarray, tuple[int, int]], ...]
-    surround: Surround
-    mask: np.ndarray | None
-    background: np.ndarray | None
-
-
-@dataclass(frozen=True, eq=False)
 class Moved:
     """A moved portrait as its ingredients; S is the side of the result.
 
@@ -102,75 +61,6 @@ class Moved:
     paint_share: np.ndarray
     part: np.ndarray
     places_px: np.ndarray
-
-
-def movable_portrait(image: np.ndarray, fit: Fit, person_mask: np.ndarray | None = None) -> MovablePortrait:
-    """Prepare a portrait; tens of milliseconds at 512 px.
-
-    Args:
-        image: (S, S, 3) uint8 RGB.
-        fit: of its face, in its pixels.
-        person_mask: (h, w) of any size over the whole portrait, uint8 with the person at 255.
-
-    Raises:
-        InputError: an image that is not square.
-    """
-    if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3:
-        raise InputError(f"portrait of shape {image.shape}: give a square RGB image")
-    model, side = face_model(), image.shape[0]
-    pixels = image.astype(np.float32)
-    placed = fit.pose.place(fit.shape)
-    mouth = open_mouth(model, fit, placed, side)
-    face = filled(cv2.convexHull(placed[model.oval > 0.3, :2].astype(np.float32))[:, 0], (side, side), 0)
-    level = image_level(pixels[face > 0.5]) if (face > 0.5).any() else 128.0
-    outlines = [rim_outline(model, placed, f"lid_upper_{s}", f"lid_lower_{s}") for s in SIDES]
-    mask, background = _layers(pixels, person_mask)
-    return MovablePortrait(
-        image=pixels,
-        fit=fit,
-        texture_px=_texture_places(placed),
-        colours=mouth_colours(model, fit, level, teeth_colour(pixels, mouth, level)),
-        mouth=mouth,
-        lids=tuple(
-            shut_lid(pixels, o, placed[model.rims[f"lid_upper_{s}"], :2], fit.pose.scale_px)
-            for o, s in zip(outlines, SIDES, strict=True)
-        ),
-        eyes=tuple(completed_eye(pixels, o, iris) for o, iris in zip(outlines, fit.irises, strict=True)),
-        surround=build_surround(model, fit, side, layered=mask is not None),
-        mask=mask,
-        background=background,
-    )
-
-
-def _texture_places(placed: np.ndarray) -> np.ndarray:
-    model = face_model()
-    chosen = np.where(model.part == SKIN, model.source, np.arange(len(model.source)))
-    return np.ascontiguousarray(placed[chosen, :2])
-
-
-def _layers(image: np.ndarray, person_mask: np.ndarray | None) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Person's soft mask at the portrait's size, and the background with the person taken out."""
-    if person_mask is None:
-        return None, None
-    side = image.shape[0]
-    soft = cv2.resize(person_mask.astype(np.float32) / 255, (side, side), interpolation=cv2.INTER_LINEAR)
-    soft = cv2.dilate(soft, np.ones((3, 3)), iterations=max(side // 170, 1))
-    mask = np.clip((soft - _MASK_EDGE[0]) / (_MASK_EDGE[1] - _MASK_EDGE[0]), 0, 1)
-    known = (cv2.dilate(mask, np.ones((3, 3)), iterations=max(side // 85, 1)) < 0.02).astype(np.float32)
-    known = cv2.erode(known, np.ones((3, 3)))
-    filling, weight = image * known[..., None], known
-    sigma = side / 64
-    total, share = np.zeros_like(image), np.zeros_like(known)
-    for _ in range(5):  # coarser and coarser, the finest that knows anything counts
-        small = cv2.GaussianBlur(filling, (0, 0), sigma)
-        near = cv2.GaussianBlur(weight, (0, 0), sigma)
-        gain = (1 - share) * np.clip(near * 8, 0, 1)
-        total += gain[..., None] * small / np.maximum(near, 1e-6)[..., None]
-        share += gain
-        sigma *= 2
-    filled_in = total / np.maximum(share, 1e-6)[..., None]
-    edge = cv2.GaussianBlur(known, (0, 0), 1.5)[..., None]
-    return mask, np.where(known[..., None] > 0, image * edge + filled_in * (1 - edge), filled_in)
 
 
 # --- motion ---------------------------------------------------------------------------------------------------------
@@ -237,68 +127,99 @@ def move(portrait: MovablePortrait, motion: FaceMotion, size_px: int) -> Moved:
     nodes = portrait.surround.moved(rigid, strain, np.asarray(motion.shift, np.float32) * side)
     field = surround_field(portrait.surround, nodes, size_px, side)
     scaled = places * np.float32(size_px / side)
-    drawn = _drawn_triangles(scaled)
+    drawn = _drawn_triangles(scaled, own_teeth=bool(portrait.mouth.any()))
     parts = model.triangle_part[drawn]
-    raster = rasterise(scaled, model.triangles[drawn], size_px, size_px, _LAYER_LIFT[parts])
-    part = np.full(size_px * size_px, 255, np.uint8)
-    part[raster.pixels] = parts[raster.triangles]
-    part = part.reshape(size_px, size_px)
     corners = model.triangles[drawn]
+    raster = rasterise(scaled, corners, size_px, size_px, _LAYER_LIFT[parts])
+    kinds = parts[raster.triangles]
+    part = np.full(size_px * size_px, 255, np.uint8)
+    part[raster.pixels] = kinds
     found = raster.interpolate(corners, np.column_stack([portrait.texture_px, model.oval]).astype(np.float32))
-    blend = np.where(parts[raster.triangles] == SKIN, found[:, 2] * found[:, 2] * (3 - 2 * found[:, 2]), 1.0)
+    at, oval = found[:, :2], found[:, 2:]
+    inside = np.flatnonzero((kinds != SKIN) & (kinds != EYE))
+    at[inside] = _behind_lips(portrait.fit, motion, raster.pixels[inside], size_px, side)
+    oval[kinds != SKIN] = 1.0
     flat = field.reshape(-1, 2)
-    flat[raster.pixels] += blend[:, None].astype(np.float32) * (found[:, :2] - flat[raster.pixels])
-    paint, share = _painted(portrait, raster, corners, parts, found[:, :2], size_px)
-    _paint_lids(portrait, raster, parts, found[:, :2], motion.closing, paint, share)
+    flat[raster.pixels] += oval * oval * (3 - 2 * oval) * (at - flat[raster.pixels])
+    paint, share = _paint_mouth(portrait, raster, corners, inside, at[inside], size_px)
+    _paint_eyes(portrait, raster, corners, kinds, at, paint, share)
+    _paint_lids(portrait, raster, kinds, at, motion.closing, paint, share)
+    part = part.reshape(size_px, size_px)
     paint, share = _behind(portrait, field, part, paint, share)
     return Moved(field * np.float32(2 / side) - 1, paint, share, part, scaled)
 
 
-def _drawn_triangles(places: np.ndarray) -> np.ndarray:
-    """Numbers of the triangles to draw: skin of the face that looks at the camera, eyes and all of the mouth."""
+def _drawn_triangles(places: np.ndarray, *, own_teeth: bool) -> np.ndarray:
+    """Numbers of the triangles to draw: skin of the face that looks at the camera, eyes, the inside of the mouth.
+
+    Upper teeth are left out where the portrait shows its own.
+    """
     model = face_model()
     part = model.triangle_part
     face = (part == SKIN) & (model.oval[model.triangles] > 0).any(axis=1)
-    outside = face | (part == EYE) | (part == TOOTH) | (part == GUM)
-    return np.flatnonzero((outside & towards_camera(places, model.triangles)) | (part == MOUTH))
+    teeth = (part == TOOTH) | (part == GUM)
+    if own_teeth:
+        teeth &= (part == GUM) | ~np.isin(model.triangles[:, 0], model.upper_jaw)
+    return np.flatnonzero(
+        ((face | (part == EYE) | teeth) & towards_camera(places, model.triangles)) | (part == MOUTH)
+    )
 
 
-def _painted(
-    portrait: MovablePortrait, raster: Raster, corners: np.ndarray, parts: np.ndarray, at: np.ndarray, size_px: int
+def _behind_lips(fit: Fit, motion: FaceMotion, pixels: np.ndarray, size_px: int, portrait_px: int) -> np.ndarray:
+    """Places in the portrait (N, 2) of what is seen between the lips, were it as far behind as the upper teeth."""
+    model = face_model()
+    teeth = model.upper_jaw[model.part[model.upper_jaw] == TOOTH]
+    front = teeth[fit.shape[teeth, 2] > np.quantile(fit.shape[teeth, 2], 0.7)]
+    plane = fit.pose.place(fit.shape[front]).mean(0) + np.array([[0, 0, 0], [20, 0, 0], [0, 20, 0]], np.float32)
+    moved = _rigid(fit, motion, plane, portrait_px)[:, :2] * np.float32(size_px / portrait_px)
+    back = cv2.getAffineTransform(moved.astype(np.float32), plane[:, :2].astype(np.float32)).astype(np.float32)
+    row, column = np.divmod(pixels, size_px)
+    centres = np.stack([column, row], 1).astype(np.float32) + np.float32(0.5)
+    return centres @ back[:, :2].T + back[:, 2]
+
+
+def _paint_mouth(
+    portrait: MovablePortrait, raster: Raster, corners: np.ndarray, inside: np.ndarray, at: np.ndarray, size_px: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paint and its share for eyes and mouth."""
+    """Paint (S, S, 3) and share (S, S) with the mouth's inside where the portrait does not show it."""
     paint = np.zeros((size_px * size_px, 3), np.float32)
     share = np.zeros(size_px * size_px, np.float32)
-    part = parts[raster.triangles]
-    inside = np.flatnonzero((part != SKIN) & (part != EYE))
     if len(inside):
         chosen = Raster(raster.pixels[inside], raster.triangles[inside], raster.weights[inside])
-        seen = _look_up(portrait.mouth, at[inside])
         paint[chosen.pixels] = chosen.interpolate(corners, portrait.colours)
-        share[chosen.pixels] = 1 - seen
-    paint, share = paint.reshape(size_px, size_px, 3), share.reshape(size_px, size_px)
-    paint, share = _softened(paint, share, 0.6 * size_px / 256)
-    flat, flat_share, middle = paint.reshape(-1, 3), share.reshape(-1), corners[raster.triangles, 0]
-    for number, (patch, (x, y)) in enumerate(portrait.eyes):
-        right = portrait.fit.shape[middle, 0] < 0
-        eye = np.flatnonzero((part == EYE) & (right if number == 0 else ~right))
-        if len(eye):
-            flat[raster.pixels[eye]] = _look_up(patch, at[eye] - [x, y])
-            flat_share[raster.pixels[eye]] = 1.0
-    return paint, share
+        share[chosen.pixels] = 1 - _look_up(portrait.mouth, at)
+    return _softened(paint.reshape(size_px, size_px, 3), share.reshape(size_px, size_px), 0.6 * size_px / 256)
+
+
+def _paint_eyes(
+    portrait: MovablePortrait,
+    raster: Raster,
+    corners: np.ndarray,
+    kinds: np.ndarray,
+    at: np.ndarray,
+    paint: np.ndarray,
+    share: np.ndarray,
+) -> None:
+    """Put the eyes on the paint, in place."""
+    eyes = np.flatnonzero(kinds == EYE)
+    right = portrait.fit.shape[corners[raster.triangles[eyes], 0], 0] < 0
+    for chosen, (patch, first) in zip((eyes[right], eyes[~right]), portrait.eyes, strict=True):
+        if len(chosen):
+            paint.reshape(-1, 3)[raster.pixels[chosen]] = _look_up(patch, at[chosen] - first)
+            share.reshape(-1)[raster.pixels[chosen]] = 1.0
 
 
 def _paint_lids(
     portrait: MovablePortrait,
     raster: Raster,
-    parts: np.ndarray,
+    kinds: np.ndarray,
     at: np.ndarray,
     closing: tuple[float, float],
     paint: np.ndarray,
     share: np.ndarray,
 ) -> None:
     """Put the shut lids' skin on the paint as far as they shut, in place."""
-    skin = parts[raster.triangles] == SKIN
+    skin = kinds == SKIN
     for lid, shut in zip(portrait.lids, closing, strict=True):
         if shut <= 0.02:
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from personalive.errors import InputError
@@ -18,6 +19,7 @@ _NEUTRAL_QUANTILE = 0.3  # of each value over a clip; the first frame where that
 _OPEN_QUANTILE = 0.25
 _SHUT = 0.62  # eyeBlink at which readers see a shut eye
 _WIDEST = -0.3
+TURN_LIMIT_DEG = (32.0, 20.0)  # to a side, up and down: beyond, pictures tear
 _JAW_SLOPE, _JAW_MOST = 1.7, 1.1  # readers see too little of a jaw that is slightly open
 
 
@@ -76,6 +78,23 @@ def transferred(
     if change[jaw] > 0:
         change[jaw] = _JAW_MOST * (1 - np.exp(-_JAW_SLOPE * change[jaw]))
     return FaceMotion(change, (float(shut[0]), float(shut[1])), gaze, rotation, scale, shift)
+
+
+def limited_turn(rotation: np.ndarray, most_deg: tuple[float, float] = TURN_LIMIT_DEG) -> np.ndarray:
+    """Rotation (3, 3) with nod and turn held below limits, softly: a photograph does not know what lies behind.
+
+    Args:
+        rotation: turn after the portrait's own, as in ``FaceMotion``.
+        most_deg: limits of the turn to a side and of the nod; rolling is free.
+    """
+    vector = cv2.Rodrigues(rotation.astype(np.float64))[0][:, 0]
+    for axis, most in ((1, most_deg[0]), (0, most_deg[1])):
+        free = 0.6 * np.radians(most)
+        rest = np.radians(most) - free
+        over = abs(vector[axis]) - free
+        if over > 0:
+            vector[axis] = np.sign(vector[axis]) * (free + rest * np.tanh(over / rest))
+    return cv2.Rodrigues(vector)[0]
 
 
 def _gaze(change: np.ndarray) -> tuple[float, float]:
