@@ -92,3 +92,13 @@ def test_turns_are_free_up_to_a_point_and_never_go_beyond_the_limit():
     nod = limited_turn(turn(0, -60))
     assert -20 <= np.degrees(np.arcsin(nod[2, 1])) < -15
     np.testing.assert_allclose(far @ far.T, np.eye(3), atol=1e-9)
+
+
+def test_a_smiling_portrait_lets_its_smile_go_so_that_the_drivers_is_seen():
+    found = face_values(clip(), NAMES)
+    rest = np.zeros(found.shape[1])
+    smile, jaw = face_model().index("mouthSmile_L"), face_model().index("jawOpen")
+    rest[[smile, jaw]] = 0.5
+    motion = transferred(found[0], driver_neutral(found), rest=rest)
+    assert -0.5 < motion.expression[smile] < -0.25
+    assert motion.expression[jaw] == pytest.approx(0, abs=1e-6)

@@ -19,6 +19,7 @@ _NEUTRAL_QUANTILE = 0.3  # of each value over a clip; the first frame where that
 _OPEN_QUANTILE = 0.25
 _SHUT = 0.62  # eyeBlink at which readers see a shut eye
 _WIDEST = -0.3
+_SMILE_LET_GO = 0.7  # of the portrait's own smile
 TURN_LIMIT_DEG = (32.0, 20.0)  # to a side, up and down: beyond, pictures tear
 _JAW_SLOPE, _JAW_MOST = 1.7, 1.1  # readers see too little of a jaw that is slightly open
 
@@ -57,6 +58,7 @@ def transferred(
     values: np.ndarray,
     neutral: np.ndarray,
     *,
+    rest: np.ndarray | None = None,
     rotation: np.ndarray | None = None,
     scale: float = 1.0,
     shift: tuple[float, float] = (0.0, 0.0),
@@ -66,6 +68,8 @@ def transferred(
     Args:
         values: (E,) of the frame.
         neutral: (E,) of the same driver.
+        rest: (E,) of the portrait (``Fit.expression``); a smile in it is mostly let go, else the driver's would not
+            be seen on it.
         rotation, scale, shift: as in ``FaceMotion``.
     """
     model = face_model()
@@ -77,6 +81,9 @@ def transferred(
     jaw = model.index("jawOpen")
     if change[jaw] > 0:
         change[jaw] = _JAW_MOST * (1 - np.exp(-_JAW_SLOPE * change[jaw]))
+    if rest is not None:
+        smiles = [model.index("mouthSmile_R"), model.index("mouthSmile_L")]
+        change[smiles] -= _SMILE_LET_GO * np.maximum(rest[smiles], 0).astype(np.float32)
     return FaceMotion(change, (float(shut[0]), float(shut[1])), gaze, rotation, scale, shift)
 
 
