@@ -33,7 +33,7 @@ _BOTH_SIDES = ("mouthUpperUp", "mouthLowerDown", "mouthPress", "browInnerUp", "c
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """How a real person moved; F frames.
+    """Motion of a real person; F frames.
 
     Attributes:
         values: (F, E) expression values of the drawn heads, from the person's own rest.

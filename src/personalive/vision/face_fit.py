@@ -31,6 +31,7 @@ _OUTLINE_WEIGHT = 0.1  # landmarks of the face's outline slide when the head tur
 _RIM_WEIGHT = 0.35  # rims have many pins
 _OPEN_JAW = 0.5  # lips stand apart in the space in which the residual is smooth
 _LID_REACH = 0.5  # model units over which the rim's movement is averaged for the lid above it
+_NEAR_PIN, _RESIDUAL_REACH = 2.0, 4.0  # model units from a pin at which the residual begins to fade, and how fast
 _TEETH_DROP = 0.3  # model units: the upper teeth show below the lip when the mouth opens
 _OVERLAP = 0.06  # share of the eye's opening that the upper lid goes beyond the lower
 
@@ -228,6 +229,8 @@ def _residual_basis() -> np.ndarray:
     inverse = np.linalg.inv(system)[:, :count]
     far = -np.linalg.norm(space[:, None] - centres[None], axis=2)
     basis = np.hstack([far, np.ones((len(space), 1)), space]) @ inverse
+    away = np.linalg.norm(space[:, None] - centres[None], axis=2).min(1)
+    basis *= np.exp(-((np.maximum(away - _NEAR_PIN, 0) / _RESIDUAL_REACH) ** 2))[:, None]  # no guess at the back
     for side in (model.neutral[:, 0] < 0, model.neutral[:, 0] >= 0):  # eyes and teeth are stiff
         eye = side & (model.part == EYE)
         basis[eye] = basis[eye].mean(0)
