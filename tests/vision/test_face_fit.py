@@ -68,3 +68,13 @@ def test_landmarks_that_cannot_be_are_refused():
     ):
         with pytest.raises(InputError, match=says):
             fit_face(bad)
+
+
+def test_lips_that_nearly_meet_are_fitted_shut_and_open_ones_open():
+    model = face_model()
+    upper, lower = (model.rims[f"lip_inner_{row}_right"][-1] for row in ("upper", "lower"))
+    for jaw, low, high in ((0.0, -0.02, 0.06), (0.5, 0.8, 3.0)):
+        face = drawn_face(0, jawOpen=jaw)
+        face.landmarks_px[13, 1] -= 0.3
+        fit = fit_face(face.landmarks_px)
+        assert low < fit.shape[upper, 1] - fit.shape[lower, 1] < high

@@ -31,6 +31,10 @@ _OUTLINE_WEIGHT = 0.1  # landmarks of the face's outline slide when the head tur
 _RIM_WEIGHT = 0.35  # rims have many pins
 _OPEN_JAW = 0.5  # lips stand apart in the space in which the residual is smooth
 _LID_REACH = 0.5  # model units over which the rim's movement is averaged for the lid above it
+_LIPS_UPPER = [191, 80, 81, 82, 13, 312, 311, 310, 415]  # landmarks of the inner lips, from right to left
+_LIPS_LOWER = [95, 88, 178, 87, 14, 317, 402, 318, 324]
+_FOREHEAD, _CHIN = 10, 152
+_LIPS_OPEN = 0.03  # gap in heights of the face from which a mouth counts as open
 _NEAR_PIN, _RESIDUAL_REACH = 2.0, 4.0  # model units from a pin at which the residual begins to fade, and how fast
 _TEETH_DROP = 0.3  # model units: the upper teeth show below the lip when the mouth opens
 _OVERLAP = 0.06  # share of the eye's opening that the upper lid goes beyond the lower
@@ -92,7 +96,7 @@ def fit_face(landmarks_px: np.ndarray) -> Fit:
     """
     landmarks = _checked(landmarks_px)
     model = face_model()
-    places = model.pin_places(landmarks) * [1, -1, -1]  # y up, z to the camera
+    places = model.pin_places(_shut_lips(landmarks)) * [1, -1, -1]  # y up, z to the camera
     identity, expression, pose, error = _solve(model, places, _axis_weights(landmarks_px.shape[1]))
     shape = _base(model, identity, expression)
     shape = shape + _residual(model, shape, places, pose)
@@ -131,6 +135,18 @@ def _checked(landmarks_px: np.ndarray) -> np.ndarray:
     flat = np.zeros((LANDMARKS, 3))
     flat[:, : landmarks_px.shape[1]] = landmarks_px
     return flat
+
+
+def _shut_lips(landmarks: np.ndarray) -> np.ndarray:
+    """Landmarks whose lips meet where they nearly do: detectors leave a line between them, which would show teeth."""
+    upper, lower = landmarks[_LIPS_UPPER], landmarks[_LIPS_LOWER]
+    height = np.linalg.norm(landmarks[_FOREHEAD, :2] - landmarks[_CHIN, :2])
+    gap = np.linalg.norm((upper - lower)[:, :2], axis=1).max()
+    shut = np.clip((_LIPS_OPEN * height - gap) / (0.5 * _LIPS_OPEN * height), 0, 1)
+    moved = landmarks.copy()
+    moved[_LIPS_UPPER] += 0.5 * shut * (lower - upper)
+    moved[_LIPS_LOWER] += 0.5 * shut * (upper - lower)
+    return moved
 
 
 def _iris(landmarks: np.ndarray, first: int) -> np.ndarray:

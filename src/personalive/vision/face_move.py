@@ -13,6 +13,7 @@ import numpy as np
 
 from personalive.vision.face_fit import Fit
 from personalive.vision.face_model import EYE, GUM, MOUTH, PIVOT, SKIN, TOOTH, face_model
+from personalive.vision.face_paint import closed_gaps
 from personalive.vision.face_portrait import MovablePortrait
 from personalive.vision.face_surround import surround_field
 from personalive.vision.mesh_raster import Raster, rasterise, towards_camera
@@ -20,6 +21,7 @@ from personalive.vision.mesh_raster import Raster, rasterise, towards_camera
 # Added to depth by part: skin that looks at the camera is before all, the mouth's wall behind all.
 _LAYER_LIFT = np.array([1e5, -1e5, 0.0, 0.0, 0.0], np.float32)
 _DISTANCE = 45.0  # model units from the head to the camera, as to a laptop's
+_GAP = 0.5  # model units, widest gap between teeth that is filled
 _GAZE_DEG = 28.0  # turn of an eyeball at full strength of eyeLook
 
 
@@ -141,7 +143,7 @@ def move(portrait: MovablePortrait, motion: FaceMotion, size_px: int) -> Moved:
     oval[kinds != SKIN] = 1.0
     flat = field.reshape(-1, 2)
     flat[raster.pixels] += oval * oval * (3 - 2 * oval) * (at - flat[raster.pixels])
-    paint, share = _paint_mouth(portrait, raster, corners, inside, at[inside], size_px)
+    paint, share = _paint_mouth(portrait, raster, corners, kinds, at, size_px)
     _paint_eyes(portrait, raster, corners, kinds, at, paint, share)
     _paint_lids(portrait, raster, kinds, at, motion.closing, paint, share)
     part = part.reshape(size_px, size_px)
@@ -179,15 +181,26 @@ def _behind_lips(fit: Fit, motion: FaceMotion, pixels: np.ndarray, size_px: int,
 
 
 def _paint_mouth(
-    portrait: MovablePortrait, raster: Raster, corners: np.ndarray, inside: np.ndarray, at: np.ndarray, size_px: int
+    portrait: MovablePortrait,
+    raster: Raster,
+    corners: np.ndarray,
+    kinds: np.ndarray,
+    at: np.ndarray,
+    size_px: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paint (S, S, 3) and share (S, S) with the mouth's inside where the portrait does not show it."""
     paint = np.zeros((size_px * size_px, 3), np.float32)
     share = np.zeros(size_px * size_px, np.float32)
+    inside = np.flatnonzero((kinds != SKIN) & (kinds != EYE))
+    at = at[inside]
     if len(inside):
         chosen = Raster(raster.pixels[inside], raster.triangles[inside], raster.weights[inside])
         paint[chosen.pixels] = chosen.interpolate(corners, portrait.colours)
         share[chosen.pixels] = 1 - _look_up(portrait.mouth, at)
+        teeth = np.zeros(size_px * size_px, bool)
+        teeth[chosen.pixels[kinds[inside] == TOOTH]] = True
+        unit_px = portrait.fit.pose.scale_px * size_px / portrait.image.shape[0]
+        closed_gaps(paint.reshape(size_px, size_px, 3), teeth.reshape(size_px, size_px), _GAP * unit_px)
     return _softened(paint.reshape(size_px, size_px, 3), share.reshape(size_px, size_px), 0.6 * size_px / 256)
 
 

@@ -13,6 +13,7 @@ from personalive.vision.face_model import GUM, MOUTH, SIDES, SKIN, TOOTH, FaceMo
 _IRIS_BINS = 12
 _LIP_INSIDE = (105.0, 42.0, 44.0)
 _COLOURS = {MOUTH: (52.0, 17.0, 20.0), GUM: (150.0, 74.0, 78.0), TOOTH: (228.0, 219.0, 203.0)}  # in daylight
+_FRONT_TEETH, _GAP_SHADE = 0.4, 0.8  # front teeth are this deep; shade of the gaps between teeth
 _MOUTH_DEPTH, _TOOTH_DEPTH = 4.5, 2.6  # model units behind the front teeth at which tongue and teeth are dark
 _MOUTH_OPEN = (0.12, 0.3)  # gap of the lips, model units, from which the portrait shows its mouth's inside
 _BRIGHT_SKIN = 165.0  # luminance of a face under which the colours above hold
@@ -114,8 +115,8 @@ def shut_lid(image: np.ndarray, outline_px: np.ndarray, upper_px: np.ndarray, un
     away = cv2.distanceTransform(1 - opening, cv2.DIST_L2, 5) / unit_px
     skin = (np.clip((away - 0.12) / 0.1, 0, 1) * np.clip((0.8 - away) / 0.2, 0, 1)).astype(np.float32)
     light = patch @ np.array([0.299, 0.587, 0.114], np.float32)
-    usual = np.quantile(light[skin > 0.5], 0.6) if (skin > 0.5).any() else 128.0
-    skin *= np.clip(light / usual, 0.05, 1) ** 4
+    usual = np.median(light[skin > 0.5]) if (skin > 0.5).any() else 128.0
+    skin *= np.exp(-(((light / max(usual, 1.0) - 1) / 0.25) ** 2)) + 1e-3  # neither lashes nor what shines
     sigma = max(0.22 * unit_px, 0.8)
     plain = cv2.GaussianBlur(patch * skin[..., None], (0, 0), sigma)
     plain /= cv2.GaussianBlur(skin, (0, 0), sigma)[..., None] + 1e-4
@@ -152,18 +153,32 @@ def mouth_colours(model: FaceModel, fit: Fit, level: float, teeth: np.ndarray | 
         colours[model.part == TOOTH] = teeth
     tooth = model.part == TOOTH
     behind = fit.shape[tooth, 2].max() - fit.shape[:, 2]
+    behind = np.where(tooth, np.maximum(behind - _FRONT_TEETH, 0), behind)
     shade = np.clip(1 - behind / np.where(tooth, _TOOTH_DEPTH, _MOUTH_DEPTH), 0.1, 1)
-    shade[tooth] *= 0.5 + 0.5 * np.clip(_normals(fit.shape, model.triangles)[tooth] @ [0.0, 0.0, 1.0], 0, 1)
-    return colours * shade[:, None]
+    shade[tooth] *= 1 - 0.03 * fit.shape[tooth, 0] ** 2
+    return colours * np.clip(shade, 0.08, 1)[:, None].astype(np.float32)
 
 
-def _normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    a, b, c = (points[triangles[:, k]] for k in range(3))
-    each = np.cross(b - a, c - a)
-    total = np.zeros_like(points)
-    for k in range(3):
-        np.add.at(total, triangles[:, k], each)
-    return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-9)
+def closed_gaps(paint: np.ndarray, teeth: np.ndarray, reach_px: float) -> None:
+    """Fill the dark gaps between neighbouring teeth with a shade of their colour, in place.
+
+    Args:
+        paint: (h, w, 3) float32.
+        teeth: (h, w) bool.
+        reach_px: widest gap.
+    """
+    rows, columns = np.flatnonzero(teeth.any(1)), np.flatnonzero(teeth.any(0))
+    if not len(rows):
+        return
+    grow = int(np.ceil(reach_px)) + 1
+    box = (slice(max(rows[0] - grow, 0), rows[-1] + grow), slice(max(columns[0] - grow, 0), columns[-1] + grow))
+    shown = teeth[box].astype(np.uint8)
+    wide = 2 * int(np.ceil(reach_px / 2)) + 1
+    gap = (cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((1, wide), np.uint8)) > 0) & (shown == 0)
+    weight = shown.astype(np.float32)
+    near = cv2.GaussianBlur(paint[box] * weight[..., None], (0, 0), reach_px)
+    near /= cv2.GaussianBlur(weight, (0, 0), reach_px)[..., None] + 1e-4
+    paint[box][gap] = _GAP_SHADE * near[gap]
 
 
 def open_mouth(model: FaceModel, fit: Fit, placed: np.ndarray, size_px: int) -> np.ndarray:
