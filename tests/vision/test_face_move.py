@@ -8,7 +8,7 @@ import pytest
 from personalive.errors import InputError
 from personalive.vision.face_fit import fit_face
 from personalive.vision.face_model import EYE, SKIN, TOOTH, face_model
-from personalive.vision.face_move import FaceMotion, compose, move, moved_places
+from personalive.vision.face_move import FaceMotion, compose, move, moved_picture, moved_places
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.warps import places
 from support.drawn_face import DrawnFace, drawn_face, turn
@@ -123,3 +123,10 @@ def test_pixels_come_at_the_portraits_own_sharpness(face: DrawnFace):
 def test_only_square_images_are_taken(face: DrawnFace):
     with pytest.raises(InputError, match="give a square RGB image"):
         movable_portrait(np.zeros((10, 12, 3), np.uint8), fit_face(face.landmarks_px))
+
+
+def test_more_samples_show_the_same_picture(portrait: MovablePortrait):
+    motion = FaceMotion(values(jawOpen=0.4), rotation=turn(8))
+    plain, fine = (moved_picture(portrait, motion, SIZE, samples).astype(int) for samples in (1, 2))
+    np.testing.assert_array_equal(plain, compose(portrait, move(portrait, motion, SIZE)))
+    assert np.abs(plain - fine).mean() < 2

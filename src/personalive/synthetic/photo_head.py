@@ -19,7 +19,7 @@ from personalive.synthetic.renderer import Render
 from personalive.synthetic.template import HEAD_UNIT
 from personalive.vision.face_fit import Fit, fit_face
 from personalive.vision.face_model import EYE, GUM, MOUTH, SIDES, TOOTH, face_model
-from personalive.vision.face_move import FaceMotion, compose, move, moved_places
+from personalive.vision.face_move import FaceMotion, move, moved_picture, moved_places
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 
 MODEL_UNIT = HEAD_UNIT / 11.1  # canonical units per unit of the morphable face: from the eyes to the chin it has 11.1
@@ -107,19 +107,22 @@ class PhotoHead:
         canonical = MODEL_UNIT * (rest[_keypoint_vertices()] - ORIGIN) @ _FLIP
         return cls(movable_portrait(image, fit, person_mask), canonical.astype(np.float32))
 
-    def render(self, motion: Motion, size_px: int = 256) -> Render:
-        """Render one frame, as ``synthetic.render`` does for a drawn head; 15 ms at 256 px.
+    def render(self, motion: Motion, size_px: int = 256, supersample: int = 2) -> Render:
+        """Render one frame, as ``synthetic.render`` does for a drawn head; 40 ms at 256 px, a third with one sample.
 
         Raises:
             InputError: a size out of range.
         """
-        if not 16 <= size_px <= 4096:
-            raise InputError(f"render: size_px {size_px} is out of range; use 16..4096")
-        moved = move(self.portrait, self._placed(motion), size_px)
+        if not 16 <= size_px <= 4096 or not 1 <= supersample <= 4:
+            raise InputError(
+                f"render: size_px {size_px} x{supersample} is out of range; use 16..4096 and 1..4 samples"
+            )
+        placed = self._placed(motion)
+        moved = move(self.portrait, placed, size_px)
         inside = (moved.part == MOUTH) | (moved.part == GUM) | (moved.part == TOOTH)
         face = moved.part != 255
         return Render(
-            image=compose(self.portrait, moved),
+            image=moved_picture(self.portrait, placed, size_px, supersample),
             canonical_keypoints=self.canonical_keypoints.copy(),
             keypoints=project(self.canonical_keypoints, motion).astype(np.float32),
             motion=motion,

@@ -306,3 +306,13 @@ def compose(portrait: MovablePortrait, moved: Moved) -> np.ndarray:
     found = _sampled(portrait.image, (moved.field + 1) * np.float32(side / 2))
     found += moved.paint_share[..., None] * (moved.paint - found)
     return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+
+
+def moved_picture(portrait: MovablePortrait, motion: FaceMotion, size_px: int, supersample: int = 1) -> np.ndarray:
+    """Move and compose: picture of a portrait in motion, (S, S, 3) uint8 RGB.
+
+    Args:
+        supersample: samples per pixel and axis; 2 smooths the edges of lids, lips and cheeks.
+    """
+    fine = compose(portrait, move(portrait, motion, size_px * supersample))
+    return fine if supersample == 1 else cv2.resize(fine, (size_px, size_px), interpolation=cv2.INTER_AREA)

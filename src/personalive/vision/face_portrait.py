@@ -23,6 +23,7 @@ from personalive.vision.face_paint import (
 )
 from personalive.vision.face_surround import Surround, build_surround
 
+_FILL_SIDE = 128  # at which the background behind the person is made up
 _MASK_EDGE = (0.15, 0.65)  # of a person mask: below it is background, above it is person
 
 
@@ -106,18 +107,24 @@ def _layers(image: np.ndarray, person_mask: np.ndarray | None) -> tuple[np.ndarr
     soft = cv2.resize(person_mask.astype(np.float32) / 255, (side, side), interpolation=cv2.INTER_LINEAR)
     soft = cv2.dilate(soft, np.ones((3, 3)), iterations=max(side // 170, 1))
     mask = np.clip((soft - _MASK_EDGE[0]) / (_MASK_EDGE[1] - _MASK_EDGE[0]), 0, 1)
-    known = (cv2.dilate(mask, np.ones((3, 3)), iterations=max(side // 85, 1)) < 0.02).astype(np.float32)
+    known = (cv2.dilate(mask, np.ones((3, 3)), iterations=max(side // 120, 1)) < 0.02).astype(np.float32)
     known = cv2.erode(known, np.ones((3, 3)))
-    filling, weight = image * known[..., None], known
-    sigma = side / 64
-    total, share = np.zeros_like(image), np.zeros_like(known)
-    for _ in range(5):  # coarser and coarser, the finest that knows anything counts
-        small = cv2.GaussianBlur(filling, (0, 0), sigma)
+    edge = cv2.GaussianBlur(known, (0, 0), 1.5)[..., None] * known[..., None]
+    return mask, image * edge + _continued(image, known) * (1 - edge)
+
+
+def _continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Known pixels (mask (S, S)) carried on into the others, coarser with the distance: (S, S, 3)."""
+    side = image.shape[0]
+    small = min(side, _FILL_SIDE)
+    weight = cv2.resize(known, (small, small), interpolation=cv2.INTER_AREA)
+    colour = cv2.resize(image * known[..., None], (small, small), interpolation=cv2.INTER_AREA)
+    total, share, sigma = np.zeros_like(colour), np.zeros_like(weight), 1.0
+    while sigma < small:  # the finest that knows anything counts
         near = cv2.GaussianBlur(weight, (0, 0), sigma)
         gain = (1 - share) * np.clip(near * 8, 0, 1)
-        total += gain[..., None] * small / np.maximum(near, 1e-6)[..., None]
+        total += (gain / np.maximum(near, 1e-6))[..., None] * cv2.GaussianBlur(colour, (0, 0), sigma)
         share += gain
         sigma *= 2
     filled_in = total / np.maximum(share, 1e-6)[..., None]
-    edge = cv2.GaussianBlur(known, (0, 0), 1.5)[..., None]
-    return mask, np.where(known[..., None] > 0, image * edge + filled_in * (1 - edge), filled_in)
+    return cv2.resize(filled_in, (side, side), interpolation=cv2.INTER_LINEAR)
