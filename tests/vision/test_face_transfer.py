@@ -100,5 +100,5 @@ def test_a_smiling_portrait_lets_its_smile_go_so_that_the_drivers_is_seen():
     smile, jaw = face_model().index("mouthSmile_L"), face_model().index("jawOpen")
     rest[[smile, jaw]] = 0.5
     motion = transferred(found[0], driver_neutral(found), rest=rest)
-    assert -0.5 < motion.expression[smile] < -0.25
+    assert -0.75 < motion.expression[smile] < -0.5  # a fit sees half of a smile
     assert motion.expression[jaw] == pytest.approx(0, abs=1e-6)

@@ -19,7 +19,7 @@ _NEUTRAL_QUANTILE = 0.3  # of each value over a clip; the first frame where that
 _OPEN_QUANTILE = 0.25
 _SHUT = 0.62  # eyeBlink at which readers see a shut eye
 _WIDEST = -0.3
-_SMILE_LET_GO = 0.7  # of the portrait's own smile
+_SMILE_LET_GO = 1.4  # times the portrait's own smile as fitted, which is about half of what is seen
 TURN_LIMIT_DEG = (32.0, 20.0)  # to a side, up and down: beyond, pictures tear
 _JAW_SLOPE, _JAW_MOST = 1.7, 1.1  # readers see too little of a jaw that is slightly open
 
@@ -68,8 +68,8 @@ def transferred(
     Args:
         values: (E,) of the frame.
         neutral: (E,) of the same driver.
-        rest: (E,) of the portrait (``Fit.expression``); a smile in it is mostly let go, else the driver's would not
-            be seen on it.
+        rest: (E,) of the portrait (``Fit.expression``); a smile in it is let go, else the driver's would not be
+            seen on it.
         rotation, scale, shift: as in ``FaceMotion``.
     """
     model = face_model()
