@@ -123,7 +123,7 @@ def shut_lid(image: np.ndarray, outline_px: np.ndarray, upper_px: np.ndarray, un
     line = np.ones((height, width), np.uint8)
     cv2.polylines(line, [np.round(upper_px - low - 0.5).astype(np.int32)], isClosed=False, color=0)
     near = cv2.distanceTransform(line, cv2.DIST_L2, 5) / unit_px
-    plain *= (1 - 0.72 * np.exp(-((near / 0.08) ** 2)))[..., None]
+    plain *= (1 - 0.8 * np.exp(-((near / 0.13) ** 2)))[..., None]
     band = np.clip((0.65 - near) / 0.45, 0, 1).astype(np.float32)
     ends = np.abs((columns + 0.5 - outline_px[:, 0].mean()) / (0.55 * np.ptp(outline_px[:, 0])))
     band *= np.clip((1.05 - ends) / 0.15, 0, 1).astype(np.float32)
