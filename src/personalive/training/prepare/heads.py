@@ -6,7 +6,8 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,22 +121,19 @@ def make_heads(
     return HeadsReport(len(kept), count, dict(dropped))
 
 
-class _whole_folder:  # noqa: N801 (used as a context)
-    """Folder that appears under its name whole or not at all."""
-
-    def __init__(self, out: Path) -> None:
-        self._out, self._temporary = out, out.with_name(f".personalive-{out.name}.tmp")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        (self._temporary / IMAGES).mkdir(parents=True)
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._temporary.replace(self._out)
-        else:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """Folder to write into that appears as ``out`` whole or not at all."""
+    temporary = out.with_name(f".personalive-{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        (temporary / IMAGES).mkdir(parents=True)
+        yield temporary
+        temporary.replace(out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error}); choose another folder") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_index(folder: Path, kept: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
