@@ -1,4 +1,4 @@
-"""``personalive data``: training sets from ordinary videos."""
+"""``personalive data``: training sets from ordinary videos, and heads from portraits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from personalive.training.data.prepare.runner import Progress as Clips
 
 app = typer.Typer(
-    help="Make training sets from videos.",
+    help="Make training sets from videos and portraits.",
     epilog="""
 \b
 Examples:
   personalive data prepare videos/ set/
   personalive data prepare videos/ set/ --size 256 --workers 4
+  personalive data heads portraits/ heads/ --landmarks landmarks.npz
 """,
     rich_markup_mode=None,
 )
@@ -99,6 +100,40 @@ def prepare(
             stop.add_note(f"the videos finished so far are kept in {out}; the same command goes on")
             raise
     _show(report, out)
+
+
+@app.command()
+def heads(
+    photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of portraits.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the set, a new one.")],
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Landmarks of the portraits, an npz file: names, landmarks_px (478 points of MediaPipe's face mesh "
+            "for each) and, if at hand, person_mask. Needed for now.",
+        ),
+    ] = None,
+    tracks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Recorded performances, an npz file: blendshape_names, and blendshapes, pose and time_s of each "
+            "clip as NAME.blendshapes and so on.",
+        ),
+    ] = None,
+) -> None:
+    """Turn the portraits in PHOTOS into heads at OUT that can give any performance.
+
+    They are a second kind of synthetic head for training, beside the drawn ones: the same motion gives the same
+    ground truth. Portraits with an open mouth are left out. You must have the right to use the portraits.
+    """
+    from personalive.training.data.prepare.heads import make_heads  # noqa: PLC0415 (imports torch)
+
+    with progress("preparing") as display:
+        report = make_heads(photos, out, landmarks, tracks, lambda share: display.step("portraits", share))
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(report.dropped.items())) or "none"
+    show_rows([("set", f"{out}, {report.heads} heads, {report.tracks} tracks"), ("dropped", dropped)])
 
 
 def _detector_folder(weights: Path | None) -> Path:

@@ -13,7 +13,7 @@ YAW_LIMIT_DEG, PITCH_LIMIT_DEG, ROLL_LIMIT_DEG = 40.0, 25.0, 25.0
 _MASK = (1 << 64) - 1
 
 
-def _chance(seed: int, channel: int, index: int) -> float:
+def chance(seed: int, channel: int, index: int) -> float:
     """Uniform value in [0, 1) that depends on the three numbers alone (splitmix64)."""
     h = (seed * 0x9E3779B97F4A7C15 + channel * 0xD1B54A32D192ED03 + (index + 1000003) * 0x8CB92BA72F3D8DD7) & _MASK
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -80,13 +80,13 @@ class Performance:
         )
 
     def _range(self, channel: int, low: float, high: float) -> float:
-        return low + (high - low) * _chance(self.seed, channel, 0)
+        return low + (high - low) * chance(self.seed, channel, 0)
 
     def _noise(self, channel: int, t: float, knot_s: float) -> float:
         """Smooth noise in [-1, 1] with a random value every ``knot_s`` seconds."""
-        at = t / knot_s + _chance(self.seed, channel, -7)
+        at = t / knot_s + chance(self.seed, channel, -7)
         i = int(np.floor(at))
-        a, b = (2.0 * _chance(self.seed, channel, j) - 1.0 for j in (i, i + 1))
+        a, b = (2.0 * chance(self.seed, channel, j) - 1.0 for j in (i, i + 1))
         return a + (b - a) * _ease(at - i)
 
     def _talking(self, t: float) -> float:
@@ -94,9 +94,9 @@ class Performance:
         block_s = 4.0
         i = int(np.floor(t / block_s))
         local = t - i * block_s
-        start = 0.7 * _chance(self.seed, 20, i)
-        stop = 2.3 + 1.6 * _chance(self.seed, 21, i)
-        if _chance(self.seed, 22, i) < 0.15:
+        start = 0.7 * chance(self.seed, 20, i)
+        stop = 2.3 + 1.6 * chance(self.seed, 21, i)
+        if chance(self.seed, 22, i) < 0.15:
             return 0.0
         return _ease((local - start) / 0.25) * _ease((stop + 0.0 - local) / 0.30)
 
@@ -106,9 +106,9 @@ class Performance:
         i = int(np.floor(t / period_s))
         total = 0.0
         for j in range(i - 2, i + 3):
-            centre = (j + 0.5 + 0.5 * (_chance(self.seed, 24, j) - 0.5)) * period_s
-            height = 0.15 + 0.85 * _chance(self.seed, 25, j) ** 1.2
-            height *= _chance(self.seed, 26, j) > 0.12
+            centre = (j + 0.5 + 0.5 * (chance(self.seed, 24, j) - 0.5)) * period_s
+            height = 0.15 + 0.85 * chance(self.seed, 25, j) ** 1.2
+            height *= chance(self.seed, 26, j) > 0.12
             distance = abs(t - centre) / (0.85 * period_s)
             total = max(total, height * _ease(1.0 - distance))
         return total
@@ -118,8 +118,8 @@ class Performance:
         block_s, total = 2.6, 0.0
         i = int(np.floor(t / block_s))
         for j in (i - 1, i):
-            at = (j + 0.1 + 0.65 * _chance(self.seed, 30, j)) * block_s
-            starts = [at, at + 0.34] if _chance(self.seed, 31, j) < 0.15 else [at]
+            at = (j + 0.1 + 0.65 * chance(self.seed, 30, j)) * block_s
+            starts = [at, at + 0.34] if chance(self.seed, 31, j) < 0.15 else [at]
             for start in starts:
                 x = t - start
                 total = max(total, _ease(x / 0.10) * _ease((0.32 - x) / 0.16))
@@ -130,13 +130,13 @@ class Performance:
         hold_s = 1.1
         at = t / hold_s
         i = int(np.floor(at))
-        jump = 0.55 * _chance(self.seed, 42, i)
+        jump = 0.55 * chance(self.seed, 42, i)
         a, b = (self._target(channel, j) for j in (i - 1, i))
         return a + (b - a) * _ease((at - i - jump) * hold_s / 0.12)
 
     def _target(self, channel: int, index: int) -> float:
-        value = 2.0 * _chance(self.seed, channel, index) - 1.0
-        return value * (0.9 if _chance(self.seed, 43, index) < 0.45 else 0.2)
+        value = 2.0 * chance(self.seed, channel, index) - 1.0
+        return value * (0.9 if chance(self.seed, 43, index) < 0.45 else 0.2)
 
     def _mood(self, channel: int, t: float, knot_s: float = 2.2, floor: float = 0.1) -> float:
         return max(self._noise(channel, t, knot_s) - floor, 0.0) / (1.0 - floor)
