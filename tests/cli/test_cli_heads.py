@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.clips import contents
 from support.drawn_face import drawn_face
-from support.film_files import contents
 
 
 @pytest.fixture
