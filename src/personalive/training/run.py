@@ -20,10 +20,11 @@ from personalive.models.networks import Networks
 from personalive.progress import Progress
 from personalive.runtime.load import DTYPES, choose_device, find_weights
 from personalive.runtime.memory import oom_errors
+from personalive.synthetic.photo_heads import INDEX_FILE as HEADS_FILE
 from personalive.training.batch import Compute
 from personalive.training.config import TrainConfig
 from personalive.training.data.sets import PreparedSet, TrainingSet
-from personalive.training.data.synthetic import HELD_OUT_SEED, SyntheticSet
+from personalive.training.data.synthetic import HELD_OUT_SEED, PhotoHeadSet, SyntheticSet
 from personalive.training.distributed import join_processes
 from personalive.training.log import write_whole
 from personalive.training.loop import Loop
@@ -84,7 +85,7 @@ def train(
 
     Args:
         config: from ``resolve``.
-        data: a prepared folder, or "synthetic".
+        data: a folder by `personalive data prepare` or `personalive data heads`, or "synthetic".
         run: its folder; made if it is not there.
         weights: what the run starts from: a weights folder, "tiny", "auto", or "scratch" for fresh networks of the
             preset's shape.
@@ -205,7 +206,10 @@ def open_set(data: str, config: TrainConfig, size_px: int, *, held_out: bool) ->
             other_driver=settings.other_driver,
             held_out=held_out,
         )
-    return PreparedSet(Path(data).expanduser(), held_out=held_out)
+    folder = Path(data).expanduser()
+    if (folder / HEADS_FILE).exists():
+        return PhotoHeadSet(folder, size_px, other_driver=config.data.other_driver, held_out=held_out)
+    return PreparedSet(folder, held_out=held_out)
 
 
 def _ignore(_: object) -> None:

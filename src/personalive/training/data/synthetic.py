@@ -1,16 +1,18 @@
-"""Synthetic heads as a training set, rendered when drawn: nothing on disk, exact masks, endless performances."""
+"""Heads as a training set, rendered when drawn, from seeds or photographs: exact masks, endless performances."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from personalive.errors import InputError
-from personalive.synthetic import Identity, Performance, Render, render
+from personalive.synthetic import Identity, Performance, PhotoHeads, Render, render
 from personalive.training.data.sets import (
     CLIP_FRAMES,
     CLIP_STRIDE,
+    HELD_OUT_EVERY,
     Clip,
     GroundTruth,
     Pair,
@@ -24,7 +26,7 @@ HELD_OUT_SEED = 10_000_000  # seeds from here on are never rendered for training
 
 
 class SyntheticSet:
-    """People with the seeds ``first_seed`` to ``first_seed + people - 1``, each giving the performance of its seed.
+    """Drawn people with the seeds ``first_seed`` to ``first_seed + people - 1``, each giving its seed's performance.
 
     In a share ``other_driver`` of the samples another person of the set drives, giving the same performance, which
     no recording has: ``driving`` shows that other person, ``target`` and ``masks`` the one of the reference.
@@ -106,6 +108,40 @@ class SyntheticSet:
     def _renders(self, who: int, performance: int, frames: Sequence[int]) -> list[Render]:
         person, motion = Identity.sample(who), Performance.sample(performance)
         return [render(person, motion.at(frame), self.size_px) for frame in frames]
+
+
+class PhotoHeadSet(SyntheticSet):
+    """The same of heads made from photographs: a person is a head of the set, a seed its number in this part.
+
+    Every tenth head, the first included, is kept for scores; its performances are those of held-out seeds.
+    """
+
+    def __init__(
+        self, folder: Path, size_px: int = 256, *, other_driver: float = 0.0, held_out: bool = False
+    ) -> None:
+        """
+        Args:
+            folder: as `personalive data heads` wrote it.
+            other_driver: 0 to 1.
+            held_out: draw from the heads that are kept for scores, else from the others.
+
+        Raises:
+            InputError: no such set, or too few heads in it.
+        """
+        self._heads = PhotoHeads(folder)
+        numbers = range(len(self._heads))
+        self._numbers = [n for n in numbers if (n % HELD_OUT_EVERY == 0) == held_out]
+        if len(self._numbers) < 2:
+            raise InputError(
+                f"{folder}: {len(numbers)} heads are too few: training needs 3, and scores {HELD_OUT_EVERY + 1}"
+            )
+        super().__init__(0, len(self._numbers), size_px, other_driver=other_driver)
+        self._performances = HELD_OUT_SEED if held_out else 0
+
+    def _renders(self, who: int, performance: int, frames: Sequence[int]) -> list[Render]:
+        head = self._heads.head(self._numbers[who])
+        motion = self._heads.performance(self._performances + performance)
+        return [head.render(motion.at(frame), self.size_px, supersample=1) for frame in frames]
 
 
 def _masks(frame: Render) -> np.ndarray:
