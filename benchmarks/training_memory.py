@@ -20,9 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import parts_of
-from personalive.checkpoints.networks import build_part, unet_to_diffusers
+from personalive.checkpoints.networks import build_part
 from personalive.models import unet as unet_module
 from personalive.models.networks import Networks
 from personalive.training.discriminator import Discriminator
@@ -30,6 +29,7 @@ from personalive.training.overrides import resolve
 from personalive.training.parameters import choose
 from personalive.training.presets import PAPER_STAGES, Stage
 from personalive.training.shapes import SHAPES
+from timing.seeded import released_shape
 
 PROCESSES = (1, 2, 8)
 CARDS_GB = (24, 40, 80)
@@ -53,17 +53,9 @@ def main() -> int:
 
 def full_networks() -> Networks:
     """The released shapes on the meta device."""
-    shape = SHAPES["full"]
-    folder = CheckpointFolder(
-        root=Path("full"),
-        name="full",
-        config=shape.model,
-        unet=unet_to_diffusers(shape.unet),
-        vae=shape.vae,
-        clip=shape.clip,
-    )
-    parts: dict[str, Any] = {part: build_part(folder, part).to("meta") for part in parts_of(shape.model)}
-    return Networks(config=shape.model, unet_config=shape.unet, **parts)
+    folder = released_shape()
+    parts: dict[str, Any] = {part: build_part(folder, part).to("meta") for part in parts_of(folder.config)}
+    return Networks(config=folder.config, unet_config=SHAPES["full"].unet, **parts)
 
 
 def stage_memory(networks: Networks, stage: Stage) -> dict[str, float]:

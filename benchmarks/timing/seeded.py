@@ -19,38 +19,10 @@ from torch import Tensor, nn
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.layout import parts_of
 from personalive.checkpoints.networks import build_part, unet_config, unet_to_diffusers
-from personalive.config import ModelConfig
 from personalive.models.networks import Networks
-from personalive.models.unet import UNetConfig
+from personalive.training.shapes import SHAPES
 
 NAME = "key-seeded"
-VAE = MappingProxyType(  # sd-vae-ft-mse
-    {
-        "in_channels": 3,
-        "out_channels": 3,
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "block_out_channels": (128, 256, 512, 512),
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "norm_num_groups": 32,
-        "sample_size": 256,
-        "act_fn": "silu",
-        "scaling_factor": 0.18215,
-    }
-)
-CLIP = MappingProxyType(  # the image encoder of sd-image-variations-diffusers: ViT-L/14
-    {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "projection_dim": 768,
-        "image_size": 224,
-        "patch_size": 14,
-        "hidden_act": "quick_gelu",
-    }
-)
 TABLES = ("pe", "idx_tensor")  # nobody trained them: built with their values
 HEAD_SCALES: Mapping[str, float] = MappingProxyType(  # plausible heads, so that crops and poses are not degenerate
     {
@@ -65,13 +37,14 @@ HEAD_SCALES: Mapping[str, float] = MappingProxyType(  # plausible heads, so that
 
 def released_shape() -> CheckpointFolder:
     """The configs of the released model, as if they had been read from a folder."""
+    shape = SHAPES["full"]
     return CheckpointFolder(
         root=Path(NAME),
         name=NAME,
-        config=ModelConfig(),
-        unet=unet_to_diffusers(UNetConfig()),
-        vae=dict(VAE),
-        clip=dict(CLIP),
+        config=shape.model,
+        unet=unet_to_diffusers(shape.unet),
+        vae=shape.vae,
+        clip=shape.clip,
     )
 
 
