@@ -229,7 +229,7 @@ def test_a_missing_tensorboard_is_one_line_and_no_obstacle(tmp_path: Path, monke
     monkeypatch.setattr(log_module.importlib.util, "find_spec", lambda name: None)
     said: list[str] = []
     loop = dataclasses.replace(
-        toy_loop(tmp_path, toy_config("motion", "steps=1", "journal.tensorboard=true")), say=said.append
+        toy_loop(tmp_path, toy_config("motion", "steps=1", "journal.tensorboard=true")), on_message=said.append
     )
     loop.run()
     assert said == [log_module.HINT]

@@ -164,7 +164,13 @@ def _train(configs: list[TrainConfig], data: str, run: Path, weights: str, devic
     from personalive.training.run import train, train_all  # noqa: PLC0415 (imports torch)
 
     with progress("training") as display:
-        options = {"data": data, "weights": weights, "device": device, "show": display.show, "say": print}
+        options = {
+            "data": data,
+            "weights": weights,
+            "device": device,
+            "on_progress": display.show,
+            "on_message": print,
+        }
         report = train_all(configs, run=run, **options)[-1] if together else train(configs[0], run=run, **options)
     show_rows(
         [

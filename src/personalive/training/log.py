@@ -25,13 +25,13 @@ HINT = "no TensorBoard scalars: run `pip install tensorboard`, or --set journal.
 class RunLog:
     """Log of one run folder. Rows later than the checkpoint that a run resumes from are dropped."""
 
-    def __init__(self, folder: Path, finished_steps: int, scalars: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, finished_steps: int, scalars: bool, on_message: Callable[[str], None]) -> None:
         """
         Args:
             folder: the run's.
             finished_steps: of the checkpoint; no row of a later step stays.
             scalars: also write TensorBoard events, where the package is installed.
-            say: hears one line where it is not.
+            on_message: called with one line where it is not.
 
         Raises:
             OutputError: the log cannot be written.
@@ -42,7 +42,7 @@ class RunLog:
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}): give another --run") from error
-        self._writer = self._open_scalars(folder / SCALARS, finished_steps, say) if scalars else None
+        self._writer = self._open_scalars(folder / SCALARS, finished_steps, on_message) if scalars else None
 
     def write(self, step: int, kind: str, values: Mapping[str, float], **more: Any) -> None:
         """One row: {"step", "kind", values ..., more ...}; ``values`` become scalars too."""
@@ -67,9 +67,9 @@ class RunLog:
             kept = []  # the run begins again
         write_whole(self.path, "".join(line + "\n" for line in kept))
 
-    def _open_scalars(self, folder: Path, finished_steps: int, say: Callable[[str], None]) -> Any:
+    def _open_scalars(self, folder: Path, finished_steps: int, on_message: Callable[[str], None]) -> Any:
         if importlib.util.find_spec("tensorboard") is None:
-            say(HINT)
+            on_message(HINT)
             return None
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (takes a second)
 

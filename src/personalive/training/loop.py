@@ -42,8 +42,8 @@ class Loop:
     average: Average | None
     folder: Path
     processes: ProcessGroup
-    show: Callable[[Progress], None]
-    say: Callable[[str], None]
+    on_progress: Callable[[Progress], None]
+    on_message: Callable[[str], None]
     finished: int = field(default=0, init=False)  # steps
     saved: int = field(default=0, init=False)  # steps of the newest checkpoint
     _unread: list[tuple[int, Values]] = field(default_factory=list, init=False)  # steps whose losses nobody has read
@@ -60,7 +60,11 @@ class Loop:
         if self.processes.writes:
             kept.sweep()
         begun = self.finished = self.saved = kept.restore(state)
-        log = RunLog(self.folder, begun, self.config.journal.tensorboard, self.say) if self.processes.writes else None
+        log = (
+            RunLog(self.folder, begun, self.config.journal.tensorboard, self.on_message)
+            if self.processes.writes
+            else None
+        )
         try:
             if begun == 0:
                 self._look(log)
@@ -74,7 +78,7 @@ class Loop:
         return self.finished - begun
 
     def _steps(self, begun: int, log: RunLog | None, kept: Checkpoints, state: Resumable) -> None:
-        batches = self.stage.batches(begun, self.folder, self.show)
+        batches = self.stage.batches(begun, self.folder, self.on_progress)
         started = time.monotonic()
         for step in range(begun, self.config.steps):
             self._unread.append((step, self._step(step, batches)))
@@ -88,9 +92,9 @@ class Loop:
                 if log_due and log is not None:
                     log.write(self.finished, "train", values, steps_per_s=round(rate, 4))
                 note = f"loss {values['loss']:.4g}"
-                self.show(Progress(self.finished, self.config.steps, rate, "steps", note=note))
+                self.on_progress(Progress(self.finished, self.config.steps, rate, "steps", note=note))
             else:
-                self.show(Progress(self.finished, self.config.steps, rate, "steps"))
+                self.on_progress(Progress(self.finished, self.config.steps, rate, "steps"))
             self._look(log)
             if checkpoint_due:
                 self._save(kept, state)

@@ -78,8 +78,8 @@ def train(
     run: Path,
     weights: str,
     device: str = "auto",
-    show: Callable[[Progress], None] = lambda progress: None,
-    say: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_message: Callable[[str], None] = lambda line: None,
 ) -> TrainReport:
     """Train one stage, or go on with it where its folder ends; alone, or as one of ``torchrun``'s processes.
 
@@ -90,8 +90,8 @@ def train(
         weights: what the run starts from: a weights folder, "tiny", "auto", or "scratch" for fresh networks of the
             preset's shape.
         device: as ``load_engine``.
-        show: hears of progress after every step.
-        say: hears single lines: parameters, hints.
+        on_progress: called after every step.
+        on_message: called with single lines: parameters, hints.
 
     Raises:
         InputError: data that cannot be used, or a run folder that was begun otherwise.
@@ -109,14 +109,16 @@ def train(
         name, identity = (SCRATCH, str(config.seed)) if folder is None else (folder.name, folder.identity())
         _claim(run, config, {"data": data, "weights": name, "weights_identity": identity})
     else:
-        show = say = _ignore
+        on_progress = on_message = _ignore
     processes.wait()
     with oom_errors(chosen, _HINTS):
-        networks = load_networks(folder, dtype=torch.float32) if folder else from_scratch(config, sets[0], say)
+        networks = load_networks(folder, dtype=torch.float32) if folder else from_scratch(config, sets[0], on_message)
         for network in networks.modules().values():
             network.to(chosen)
         compute = Compute(chosen, DTYPES[config.compute.precision], config.compute.recompute)
-        loop = make_loop(Context(config, networks, compute, sets[0], sets[1], processes), run, show, say)
+        loop = make_loop(
+            Context(config, networks, compute, sets[0], sets[1], processes), run, on_progress, on_message
+        )
         done = loop.run()
         if processes.writes and (done or not (run / WEIGHTS).exists()):
             with loop.averaged():
@@ -145,16 +147,18 @@ def train_all(
     return reports
 
 
-def from_scratch(config: TrainConfig, data: TrainingSet, say: Callable[[str], None]) -> Networks:
+def from_scratch(config: TrainConfig, data: TrainingSet, on_message: Callable[[str], None]) -> Networks:
     """Fresh networks of the preset's shape, brought to the scale of the data."""
-    say(f"{config.stage}: begins with fresh networks of preset {config.preset}")
+    on_message(f"{config.stage}: begins with fresh networks of preset {config.preset}")
     networks = build_networks(SHAPES[config.preset], config.seed)
     pairs = [data.pair(np.random.default_rng([config.seed, row])) for row in range(INITIAL_PAIRS)]
     initialise(networks, pairs)
     return networks
 
 
-def make_loop(context: Context, folder: Path, show: Callable[[Progress], None], say: Callable[[str], None]) -> Loop:
+def make_loop(
+    context: Context, folder: Path, on_progress: Callable[[Progress], None], on_message: Callable[[str], None]
+) -> Loop:
     """The stage's losses, parameters and optimisers."""
     config, device, settings = context.config, context.compute.device, context.config.optimiser
     parameters = choose(context.networks, config.stage, config.freeze)
@@ -162,7 +166,7 @@ def make_loop(context: Context, folder: Path, show: Callable[[Progress], None], 
     if stage.readers is not None:
         parameters |= {f"readers.{name}": parameter for name, parameter in stage.readers.named_parameters()}
     count = sum(parameter.numel() for parameter in parameters.values())
-    say(f"{config.stage}: trains {count:,} parameters in {len(parameters)} tensors on {device}")
+    on_message(f"{config.stage}: trains {count:,} parameters in {len(parameters)} tensors on {device}")
     rest = (config, device, context.processes)
     rate = {"lr": settings.lr, "beta1": settings.beta1}
     networks = ParameterGroup("networks", parameters, *rest, **rate, buffers=stage.buffers)
@@ -186,8 +190,8 @@ def make_loop(context: Context, folder: Path, show: Callable[[Progress], None], 
         average=average,
         folder=folder,
         processes=context.processes,
-        show=show,
-        say=say,
+        on_progress=on_progress,
+        on_message=on_message,
     )
 
 

@@ -113,7 +113,7 @@ class BatchCache(Generic[B]):
         batch: int,
         workers: int,
         processes: ProcessGroup,
-        show: Callable[[Progress], None],
+        on_progress: Callable[[Progress], None],
     ) -> None:
         """Make what is not there yet; the processes of a run share the work.
 
@@ -129,7 +129,7 @@ class BatchCache(Generic[B]):
                 for rows, drawn in zip(own, load(source, keys, workers), strict=True):
                     self._write(rows, make(drawn.samples), processes)
                     done += len(rows)
-                    show(meter.at(done))
+                    on_progress(meter.at(done))
             except OSError as error:
                 raise OutputError(
                     f"{self.folder}: cannot be written ({error.strerror}): lower data.cached"

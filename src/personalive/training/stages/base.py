@@ -107,7 +107,7 @@ class StageLosses(ABC, Generic[B]):
         """Samples of training."""
         return Source(self.context.data, self.drawing, (self.config.seed, self.context.number))
 
-    def batches(self, begun: int, folder: Path, show: Callable[[Progress], None]) -> Iterator[tuple[B, Rngs]]:
+    def batches(self, begun: int, folder: Path, on_progress: Callable[[Progress], None]) -> Iterator[tuple[B, Rngs]]:
         """This process's batches of step ``begun`` and all that follow, on the device, one after another."""
         config, data = self.config, self.config.data
         own = self.context.processes.batches(config.accumulate)
@@ -127,7 +127,7 @@ class StageLosses(ABC, Generic[B]):
             batch=config.batch,
             workers=data.workers,
             processes=self.context.processes,
-            show=show,
+            on_progress=on_progress,
         )
         for step, rows in keys:
             rngs = [self.source.rng(step, row) for row in rows]
