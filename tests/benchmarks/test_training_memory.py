@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import training_memory
-
 from personalive.training.presets import PAPER_STAGES
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
