@@ -215,7 +215,7 @@ def check_sample(image: np.ndarray, size_px: int) -> None:
     if image.shape[-3:] != (size_px, size_px, 3) or image.dtype != np.uint8:
         raise InputError(
             f"the data has images of shape {image.shape[-3:]} ({image.dtype}) but the model needs "
-            f"{size_px} x {size_px} RGB: prepare the data at that size"
+            f"{size_px} x {size_px} RGB: prepare the data with --size {size_px}"
         )
 
 
