@@ -27,3 +27,7 @@ class DownloadError(PersonaLiveError):
 
 class DeviceError(PersonaLiveError):
     """The requested device or dtype is not available, or its memory is not enough."""
+
+
+class TrainingError(PersonaLiveError):
+    """Training cannot go on; what was reached is kept."""

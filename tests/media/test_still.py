@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -225,10 +226,10 @@ def test_save_png_round_trip_and_atomic(tmp_path: Path, monkeypatch: pytest.Monk
     assert save_png(path, _quarters()) == path
     assert (load_still(path) == _quarters()).all()
 
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         save_png(path, _quarters()[::-1])
     monkeypatch.undo()

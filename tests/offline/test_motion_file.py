@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from copy import deepcopy
 from fractions import Fraction
 from pathlib import Path
@@ -102,10 +103,10 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest
     path = save_motion_file(tmp_path / "take.safetensors", made_template(6))
     before = path.read_bytes()
 
-    def full(self, data):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         save_motion_file(path, made_template(7))
     assert path.read_bytes() == before

@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from personalive.errors import CheckpointError, InputError
+from personalive.errors import CheckpointError, InputError, TrainingError
 from personalive.training import log as log_module
-from personalive.training.errors import TrainingError
 from personalive.training.state import Checkpoints
 from support.toy_run import rows, toy_config, toy_loop, toy_networks
 

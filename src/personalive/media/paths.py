@@ -113,6 +113,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Put ``content`` at ``path`` all at once, surviving a power cut; an older file stays until then.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written ({reason(error)}); free some space") from None
+    finally:
+        remove(temporary)
+
+
 def reason(error: BaseException) -> str:
     """The short cause in an operating system or codec error, on one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

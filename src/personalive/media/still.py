@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from personalive.errors import InputError, OutputError
+from personalive.errors import InputError
 from personalive.media.config import MediaConfig
-from personalive.media.paths import check_input, check_output, reason, remove, temporary_beside
+from personalive.media.paths import check_input, check_output, reason, write_whole
 
 # Named one by one: Pillow can also run Ghostscript and read things that are not photographs.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -201,12 +201,7 @@ def save_png(
         OutputError: it cannot be written there; see ``check_output``.
     """
     target = check_output(path, inputs, suffix=".png")
-    temporary = temporary_beside(target)
-    try:
-        Image.fromarray(np.ascontiguousarray(image)).save(temporary, format="PNG")
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written ({reason(error)}); free some space") from None
-    finally:
-        remove(temporary)
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(content, format="PNG")
+    write_whole(target, content.getvalue())
     return target

@@ -29,9 +29,9 @@ from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_part
 from personalive.engine.engine import Engine
 from personalive.engine.state import Motion
-from personalive.errors import InputError, OutputError
+from personalive.errors import InputError
 from personalive.media.config import MediaConfig
-from personalive.media.paths import check_input, check_output, remove, temporary_beside
+from personalive.media.paths import check_input, check_output, write_whole
 from personalive.offline.config import MotionFileConfig
 from personalive.runtime.load import AUTO, find_weights
 from personalive.vision.keypoints import HeadPose
@@ -231,14 +231,7 @@ def save_motion_file(
         OutputError: it cannot be written there.
     """
     target = check_output(path, inputs, suffix=SUFFIX)
-    temporary = temporary_beside(target)
-    try:
-        temporary.write_bytes(motion_file_bytes(clip))
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written ({error.strerror}); free some space") from error
-    finally:
-        remove(temporary)
+    write_whole(target, motion_file_bytes(clip))
     return target
 
 

@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from personalive.errors import InputError
-from personalive.training.errors import TrainingError
+from personalive.errors import InputError, TrainingError
 
 _BUCKET_VALUES = 1 << 24  # 64 MB
 

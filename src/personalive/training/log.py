@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from personalive.errors import OutputError
+from personalive.media import save_png
+from personalive.media.paths import write_whole
 from personalive.vision.resize import tensor_to_frames
 
 LOG = "log.jsonl"
@@ -111,13 +111,4 @@ def images_of(images: Tensor) -> list[np.ndarray]:
 def write_sheet(sheet: np.ndarray, path: Path) -> None:
     """Write a PNG that appears only when whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = BytesIO()
-    Image.fromarray(sheet).save(content, format="PNG")
-    write_whole(path, content.getvalue())
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that appears, or takes the place of an older one, only when whole."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
+    save_png(path, sheet)

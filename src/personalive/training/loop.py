@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from personalive.errors import TrainingError
 from personalive.progress import Progress
 from personalive.training.config import TrainConfig
 from personalive.training.distributed import ProcessGroup
-from personalive.training.errors import TrainingError
 from personalive.training.log import RunLog, write_sheet
 from personalive.training.losses import Output
 from personalive.training.optimiser import Average, ParameterGroup

@@ -16,6 +16,7 @@ import torch
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks, save_networks
 from personalive.errors import InputError, OutputError
+from personalive.media.paths import write_whole
 from personalive.models.networks import Networks
 from personalive.progress import Progress
 from personalive.runtime.load import DTYPES, choose_device, find_weights
@@ -26,7 +27,6 @@ from personalive.training.config import TrainConfig
 from personalive.training.data.sets import PreparedSet, TrainingSet
 from personalive.training.data.synthetic import HELD_OUT_SEED, PhotoHeadSet, SyntheticSet
 from personalive.training.distributed import join_processes
-from personalive.training.log import write_whole
 from personalive.training.loop import Loop
 from personalive.training.optimiser import Average, ParameterGroup
 from personalive.training.overrides import as_json, check_same, from_json

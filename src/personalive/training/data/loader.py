@@ -16,11 +16,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from personalive.errors import OutputError, PersonaLiveError
+from personalive.media.paths import write_whole
 from personalive.progress import Meter, Progress
 from personalive.training.batch import Tensors
 from personalive.training.data.sets import Drawing, Pair, TrainingSet
 from personalive.training.distributed import ProcessGroup
-from personalive.training.log import write_whole
 
 _CACHE_STEP = 1 << 41  # in the place of the step: no run gets there
 _CACHE_INDEX = "cache.json"

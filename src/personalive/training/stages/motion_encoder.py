@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from personalive.errors import TrainingError
 from personalive.synthetic import EXPRESSION_NAMES
 from personalive.training.batch import Tensors, check_sample, signed
 from personalive.training.data.augment import augment_faces
 from personalive.training.data.sets import Pair
-from personalive.training.errors import TrainingError
 from personalive.training.log import images_of, page
 from personalive.training.losses import Output
 from personalive.training.stages.base import Context, Rngs, StageLosses

@@ -8,7 +8,6 @@ decode. The tensors (safetensors) are ``spans`` (F, 2) int64, offset and length 
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,24 +87,6 @@ class FilmWriter:
             raise disk_error(self.path, error) from None
         finally:
             self.path.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` all at once, surviving a power cut.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    temporary = path.with_name(f".personalive-{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise disk_error(path, error) from None
 
 
 def tensor_bytes(spans: np.ndarray, boxes: np.ndarray, found: np.ndarray, source_s: np.ndarray) -> bytes:

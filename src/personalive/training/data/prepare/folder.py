@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from personalive.errors import InputError, OutputError
-from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX, write_whole
+from personalive.media.paths import write_whole
+from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX
 from personalive.training.data.prepare.config import PrepareConfig
 
 FORMAT, VERSION = "personalive training set", 1

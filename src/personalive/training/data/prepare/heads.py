@@ -17,6 +17,7 @@ import simplejpeg
 
 from personalive.errors import InputError, OutputError
 from personalive.media import is_still, load_still
+from personalive.media.paths import write_whole
 from personalive.synthetic.photo_head import MODEL_UNIT, ORIGIN
 from personalive.synthetic.photo_heads import (
     ARRAYS_FILE,
@@ -27,7 +28,6 @@ from personalive.synthetic.photo_heads import (
     VERSION,
     read_tracks,
 )
-from personalive.training.data.prepare.clip_file import write_whole
 from personalive.vision.face_fit import fit_face
 from personalive.vision.face_model import LANDMARKS
 

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 
 from personalive.media import save_png
+from personalive.media.paths import write_whole
 from personalive.offline.config import ContactSheetConfig
 from personalive.training.data.prepare.clip_file import (
     FILM_SUFFIX,
     TENSOR_SUFFIX,
     read_picture,
     read_tensors,
-    write_whole,
 )
 from personalive.training.data.prepare.draft import EXPLAINED, Drop
 from personalive.training.data.prepare.folder import CLIPS, Settings

@@ -13,7 +13,8 @@ from av.error import FFmpegError
 
 from personalive.errors import InputError
 from personalive.media import Frame, VideoReader, open_video
-from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX, write_whole
+from personalive.media.paths import write_whole
+from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX
 from personalive.training.data.prepare.config import PrepareConfig
 from personalive.training.data.prepare.draft import Draft, Drop
 from personalive.training.data.prepare.folder import CLIPS, RECORDS, Settings, Video
