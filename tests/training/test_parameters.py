@@ -38,16 +38,16 @@ def test_one_step_changes_exactly_the_stated_parameters(stage: Stage, values: tu
     buffers = {name: value.clone() for name, value in networks.motion_encoder.named_buffers()}
     config = toy_config(stage, "steps=1", "optimiser.lr=1e-3", *NO_DROPS, *values)
     loop = toy_loop(tmp_path, config, networks)
-    critic = None if loop.stage.adversary is None else loop.stage.adversary.discriminator
-    own = {} if critic is None else {n: p.detach().clone() for n, p in critic.named_parameters()}
+    adversary = None if loop.stage.adversary is None else loop.stage.adversary.discriminator
+    own = {} if adversary is None else {n: p.detach().clone() for n, p in adversary.named_parameters()}
     loop.run()
     changed = {n for n, p in named_parameters(networks).items() if not torch.equal(p, before[n])}
     assert changed == stated(set(before), stage, last=1)
     assert {name for name in loop.networks.parameters if not name.startswith("readers.")} == changed
     for name, value in networks.motion_encoder.named_buffers():  # batch norms keep their statistics
         assert torch.equal(value, buffers[name])
-    if critic is not None:
-        moved = {n for n, p in critic.named_parameters() if not torch.equal(p, own[n])}
+    if adversary is not None:
+        moved = {n for n, p in adversary.named_parameters() if not torch.equal(p, own[n])}
         assert moved >= {n for n in own if not n.startswith("time_embedding")}  # behind projections still at zero
 
 
