@@ -9,6 +9,7 @@ The face detector in it is left out: the project has its own. Needs the packages
 from __future__ import annotations
 
 import argparse
+import struct
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -29,6 +31,8 @@ except ImportError:
     sys.exit("this script reads tflite files: pip install tflite flatbuffers")
 
 WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "PRELU", "MUL", "CONCATENATION")
+# what damaged archives, flatbuffers and other networks raise
+DAMAGE = (zipfile.BadZipFile, struct.error, LookupError, ValueError, RuntimeError, TypeError, AttributeError)
 OPERATOR_NAMES = {value: name for name, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}
 
 
@@ -153,13 +157,19 @@ def main() -> None:
         with zipfile.ZipFile(args.task_file) as task:
             graphs = {name: Graph(task.read(file)) for name, (file, _, _) in parts.items()}
         states = {name: convert(net, pair(graphs[name], net)) for name, (_, net, pair) in parts.items()}
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, RuntimeError) as error:
-        sys.exit(f"{args.task_file}: not the face landmarker this script knows ({error}): download it again")
-    args.out_folder.mkdir(parents=True, exist_ok=True)
-    for name, state in states.items():
-        path = args.out_folder / f"{name}.safetensors"
-        save_file(dict(state), path, metadata={"licence": "Apache-2.0", "source": "MediaPipe face landmarker"})
-        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    except OSError as error:
+        sys.exit(f"{args.task_file}: cannot be read ({error.strerror}): give the path of face_landmarker.task")
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:100]
+        sys.exit(f"{args.task_file}: not the face landmarker this script knows ({reason}): download it again")
+    try:
+        args.out_folder.mkdir(parents=True, exist_ok=True)
+        for name, state in states.items():
+            path = args.out_folder / f"{name}.safetensors"
+            save_file(dict(state), path, metadata={"licence": "Apache-2.0", "source": "MediaPipe face landmarker"})
+            print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    except (OSError, SafetensorError) as error:
+        sys.exit(f"{args.out_folder}: cannot be written ({error}): give another folder")
 
 
 if __name__ == "__main__":
