@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from personalive.models.face_reader import BLENDSHAPE_LANDMARKS, CROP_SIDE_PX, FaceBlendshapes, FaceLandmarks
+from personalive.models.face_reader import BLENDSHAPE_LANDMARKS, FaceBlendshapes, FaceLandmarks
+from personalive.vision.face_landmarks import CROP_SIDE_PX
 from support import golden, keyseeded
 
 TOLERANCE = 1e-4  # of the largest recorded value

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.models.face_reader import BLENDSHAPES, CROP_SIDE_PX, LANDMARKS, FaceBlendshapes, FaceLandmarks
+from personalive.models.face_reader import BLENDSHAPES, LANDMARKS, FaceBlendshapes, FaceLandmarks
 from personalive.vision.config import FaceReaderConfig
 from personalive.vision.face_landmarks import (
     BLENDSHAPE_NAMES,
+    CROP_SIDE_PX,
     FaceReader,
     FaceReading,
     FaceRegion,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 LANDMARKS = 478  # weights: 468 of the face's surface, then 5 of each iris
 BLENDSHAPES = 52  # weights: "_neutral", then 51 of ARKit's
-CROP_SIDE_PX = 256  # weights
 
 _STEM_WIDTH = 16  # weights
 _STAGES = ((16, 8), (32, 16), (64, 32), (128, 64), (128, 64), (128, 64), (128, 64))  # weights: (width, inner width)

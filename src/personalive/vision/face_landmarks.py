@@ -29,7 +29,7 @@ FloatArray = NDArray[np.float32]
 LandmarkNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]  # crops → landmarks in crop pixels, presence logits
 BlendshapeNetwork = Callable[[Tensor], Tensor]  # landmarks → coefficients
 
-_CROP_SIDE_PX = 256  # weights
+CROP_SIDE_PX = 256  # weights: side of what the landmark network sees
 _EYE_CORNERS = (33, 263)  # outer corners, in a frontal image the left one first; their line is the face's horizontal
 
 # ARKit's names of the coefficients in the order of the weights; "_neutral" is not one of ARKit's, and of no use.
@@ -61,9 +61,9 @@ class FaceRegion:
 
     def image_to_crop(self) -> NDArray[np.float64]:
         """(2, 3) affine from image pixels to crop pixels; the square's corners become 0 and 256."""
-        scale = _CROP_SIDE_PX / self.side_px
+        scale = CROP_SIDE_PX / self.side_px
         right, down = scale * math.cos(self.angle), scale * math.sin(self.angle)
-        middle = _CROP_SIDE_PX / 2
+        middle = CROP_SIDE_PX / 2
         return np.array(
             [
                 [right, down, middle - right * self.x - down * self.y],
@@ -73,7 +73,7 @@ class FaceRegion:
 
     def to_image(self, landmarks: NDArray[np.floating]) -> FloatArray:
         """(N, 3) landmarks in crop pixels → image pixels, z scaled alike, float32."""
-        scale = self.side_px / _CROP_SIDE_PX
+        scale = self.side_px / CROP_SIDE_PX
         inverse = cv2.invertAffineTransform(self.image_to_crop())
         points = landmarks.astype(np.float64)
         flat = points[:, :2] @ inverse[:, :2].T + inverse[:, 2]
@@ -119,7 +119,7 @@ def region_of_landmarks(landmarks: FloatArray, config: FaceReaderConfig) -> Face
 
 def crop_region(image: ImageArray, region: FaceRegion) -> ImageArray:
     """(H, W, 3) uint8 → the region as (256, 256, 3) uint8, bilinear, black outside the image."""
-    size = (_CROP_SIDE_PX, _CROP_SIDE_PX)
+    size = (CROP_SIDE_PX, CROP_SIDE_PX)
     return cv2.warpAffine(image, region.image_to_crop(), size, flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
