@@ -45,3 +45,14 @@ class HaarConfig:
     min_face_share: float = 0.08  # smallest square searched for, of the image's longer side
     face_width: float = 0.77  # of the cascade's square: what YuNet reports for the same face (measured)
     face_height: float = 1.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceReaderConfig:
+    """Square regions that face landmarks are read in. Shares are of the detected box's larger side."""
+
+    box_scale: float = 1.3  # side of the first region; with the shift, where the landmarks' own lies (measured)
+    box_down_shift: float = 0.06  # the first region's centre lies this far below the box's, towards the chin
+    landmarks_scale: float = 1.5  # side of the next region, in the landmarks' larger extent (MediaPipe)
+    refinements: int = 2  # times that a newly found face is read again, in the region its landmarks give
+    min_presence: float = 0.5  # of the landmark network: below, there is no face in the region (MediaPipe)
