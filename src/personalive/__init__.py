@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         InputError,
         OutputError,
         PersonaLiveError,
+        TrainingError,
     )
     from personalive.offline.animate import AnimateOptions, AnimateReport, animate
     from personalive.progress import Progress
@@ -38,6 +39,7 @@ _HOMES = {
     "InputError": "personalive.errors",
     "OutputError": "personalive.errors",
     "PersonaLiveError": "personalive.errors",
+    "TrainingError": "personalive.errors",
     "AnimateOptions": "personalive.offline.animate",
     "AnimateReport": "personalive.offline.animate",
     "Progress": "personalive.progress",
@@ -60,6 +62,7 @@ __all__ = [
     "PersonaLiveError",
     "Progress",
     "StreamState",
+    "TrainingError",
     "__version__",
     "animate",
     "load_engine",

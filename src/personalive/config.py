@@ -19,7 +19,8 @@ from personalive.errors import CheckpointError
 
 BACKEND_ENV = "PERSONALIVE_BACKEND"  # environment variable that sets what "auto" means
 CACHE_ENV = "PERSONALIVE_CACHE"  # environment variable that names the folder of prepared programs
-TINY = "tiny"  # the name of the bundled model wherever a weights folder is asked for
+TINY = "tiny"  # the name of the bundled diffusion model wherever a weights folder is asked for
+PHOTO = "photo"  # and of the bundled model for photographs
 TAESD = "taesd"  # the name of the small decoder that can be downloaded, wherever a decoder's folder is asked for
 FACE_DETECTOR = "face_detection_yunet/face_detection_yunet_2023mar.onnx"  # YuNet, inside the weights folder
 WEIGHTS_ENV = "PERSONALIVE_WEIGHTS"  # environment variable that names the weights folder

@@ -159,9 +159,15 @@ def test_an_installation_without_the_demo(run, place, tmp_path, monkeypatch):
 # --- weights ------------------------------------------------------------------------------------------------------
 
 
-def test_without_weights_both_ways_on_are_named(run, place, portrait, driving):
-    names = "run `personalive weights download`"
-    check_refused(run, place, portrait, driving, names=names, way_out="`personalive animate --demo`")
+def test_without_weights_the_model_for_photographs_is_used_and_named(run, place, portrait, driving, caplog):
+    """The portrait of these tests shows no face: the line about that is the photographs' own."""
+    done = run("animate", portrait, driving, "--framing", "center")
+    assert done.code == 1
+    (line,) = caplog.messages
+    assert line.startswith("no released weights here: the bundled model for photographs is used")
+    assert "no face is found in the portrait" in done.error_lines[-1]
+    refused = run("export", "onnx", "out")
+    assert "run `personalive weights download`" in refused.error_lines[-1]
 
 
 def test_a_weights_folder_that_is_not_there(run, place, portrait, driving):

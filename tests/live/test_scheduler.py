@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from personalive.engine.base import BaseEngine
 from personalive.live import scheduler as module
 from personalive.live.config import LiveConfig
 from personalive.live.frames import DrivingFrame, FinishedFrame, FinishedHeader, StageTimes
@@ -57,6 +58,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]
         image_size=8, chunk_frames=CHUNK, warmup_frames=12, device=torch.device("cpu"), dtype=torch.float32
     )
     engine.start, engine.step = lambda portrait: None, lambda state, window: (None, None)
+    engine.warm_up = lambda calls, clock: BaseEngine.warm_up(engine, calls, clock)
     monkeypatch.setattr(module, "LiveStream", FakeStream)
     monkeypatch.setattr("personalive.live.scheduler.engine_oom_errors", lambda engine: nullcontext())
 

@@ -54,10 +54,10 @@ def onnx(
     a portrait, encoding a pose, decoding. export.json lists inputs, shapes and the difference to PyTorch.
     """
     from personalive.runtime.export import export_onnx  # noqa: PLC0415 (imports torch)
-    from personalive.runtime.load import load_engine  # noqa: PLC0415
+    from personalive.runtime.load import load_diffusion_engine  # noqa: PLC0415
 
     with progress("exporting") as display:
-        engine = load_engine(
+        engine = load_diffusion_engine(
             model.weights, device=model.device, dtype=dtype.value, backend="eager", progress=display.loading
         )
         files = export_onnx(engine.backend, out, check=check, on_progress=display.step)
@@ -84,10 +84,10 @@ def tensorrt(
     TensorRT: pip install onnxruntime-gpu tensorrt. Engines are cached by GPU and version and built again when either
     changes. Building takes minutes.
     """
-    from personalive.runtime.load import load_engine  # noqa: PLC0415
+    from personalive.runtime.load import load_diffusion_engine  # noqa: PLC0415
 
     with progress("building") as display:
-        engine = load_engine(
+        engine = load_diffusion_engine(
             model.weights,
             device=model.device,
             dtype="float16",

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from personalive.runtime.load import EngineOptions
 
 AUTO = "auto"
-WEIGHTS_METAVAR = "FOLDER|tiny|auto"
+WEIGHTS_METAVAR = "FOLDER|photo|tiny|auto"
 WEIGHTS_HELP = (
-    "Model to run: a weights folder; 'tiny' for the bundled model, which knows synthetic heads only; 'auto' for the "
-    f"folder in {WEIGHTS_ENV}, else where `personalive weights download` puts them."
+    "Model to run: a weights folder; 'photo' for the bundled model, which moves a photograph by the geometry of its "
+    "face; 'tiny' for the bundled diffusion model, which knows drawn heads only; 'auto' for the folder in "
+    f"{WEIGHTS_ENV}, else where `personalive weights download` puts them, else photo."
 )
 FRAMING_HELP = (
     "How the square around the head is cut out: 'auto' finds the face; 'center' takes the middle; 'none' takes "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from personalive.device import on_device
 from personalive.engine.backend import Backend
+from personalive.engine.base import PLAIN
 from personalive.engine.controls import Controls
 from personalive.engine.directions import FACIAL, DirectionFinder, Directions
 from personalive.engine.state import Conditioning, Motion, Reference, StreamState
@@ -27,7 +28,6 @@ from personalive.vision.warps import move_head
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # weights: CLIP's own preprocessing
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-PLAIN = Controls()  # the method as it is
 
 
 class Conditioner:

@@ -6,20 +6,19 @@ Letters as in state.py. Source: paper section 3.3 (micro-chunk streaming) and th
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from personalive.config import FULL, KeyframeConfig, MemoryPreset
 from personalive.device import HostCopy
 from personalive.engine.backend import Backend
-from personalive.engine.conditioning import PLAIN, Conditioner
+from personalive.engine.base import PLAIN, BaseEngine, check_square
+from personalive.engine.conditioning import Conditioner
 from personalive.engine.controls import Controls
 from personalive.engine.directions import DirectionFinder
 from personalive.engine.keyframes import extend, is_keyframe
@@ -29,7 +28,6 @@ from personalive.engine.state import (
     DenoisedChunk,
     Motion,
     StreamState,
-    Window,
     draw_noise,
     entering_latents,
 )
@@ -39,8 +37,8 @@ from personalive.models.networks import Networks
 from personalive.vision.keypoints import HeadPose
 
 
-class Engine:
-    """Networks and a schedule. Knows nothing of any stream: states go in and come out as values."""
+class Engine(BaseEngine):
+    """The diffusion networks and a schedule."""
 
     def __init__(
         self,
@@ -71,19 +69,28 @@ class Engine:
         self._timesteps = self.backend.timesteps  # (1, F)
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of the frames this model makes."""
-        return self.config.image_size_px
-
-    @property
-    def chunk_frames(self) -> int:
-        """Driving frames per step, and frames per result."""
-        return self.config.chunk_frames
-
-    @property
     def warmup_frames(self) -> int:
         """Frames of ease-in that leave before the first driving frame does."""
         return self.config.warmup_frames
+
+    @property
+    def motion_networks(self) -> tuple[nn.Module, ...]:
+        """Motion encoder and motion extractor."""
+        return self.networks.motion_encoder, self.networks.motion_extractor
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See ``BaseEngine.facts``."""
+        return {
+            "dtype": str(self.backend.precision).removeprefix("torch."),
+            "backend": self.backend.name,
+            "vram": self.memory.name,
+            "decoder": type(self.networks.decoder).__name__,
+        }
+
+    def check(self, controls: Controls) -> bool:
+        """See ``Conditioner.check``."""
+        return self.conditioner.check(controls)
 
     # --- the stream -----------------------------------------------------------------------------------
 
@@ -108,7 +115,7 @@ class Engine:
         Raises:
             InputError: a portrait or noise of the wrong shape or kind, or a threshold that is no number.
         """
-        _check_square(portrait, (3,), "portrait")
+        check_square(portrait, (3,), "portrait")
         if seed < 0:
             raise InputError(f"seed {seed}: give a whole number from 0 up")
         if math.isnan(keyframe_threshold) or keyframe_threshold < 0:
@@ -140,7 +147,7 @@ class Engine:
         Raises:
             InputError: frames of the wrong shape or kind.
         """
-        _check_square(frames, (len(frames) if isinstance(frames, np.ndarray) else 0, 3), "frames")
+        check_square(frames, (len(frames) if isinstance(frames, np.ndarray) else 0, 3), "frames")
         return self.conditioner.encode_motion(frames)
 
     @torch.no_grad()
@@ -171,12 +178,7 @@ class Engine:
         Raises:
             InputError: a window or noise of the wrong shape or kind, or a cut outside the window.
         """
-        if isinstance(window, Motion):
-            self._check_motion(window)
-        else:
-            _check_square(window, (self.chunk_frames, 3), "window")
-        if cut is not None and not 0 <= cut < self.chunk_frames:
-            raise InputError(f"cut {cut}: give the number of a frame of the window, 0 to {self.chunk_frames - 1}")
+        self._check_window(window, cut)
         motion = window if isinstance(window, Motion) else self.conditioner.encode_motion(window)
         state, chunk = self.advance(state, self.conditioner.condition(state, motion, cut, controls), noise)
         return state, self.decode(chunk)
@@ -189,43 +191,6 @@ class Engine:
         for _ in range(self.warmup_frames // self.chunk_frames):
             state, chunk = self.advance(state, self.conditioner.repeat_last(state))
             yield self.decode(chunk)
-
-    def stream(
-        self,
-        portrait: np.ndarray,
-        windows: Iterable[Window | np.ndarray | Motion],
-        *,
-        seed: int = 0,
-        keyframe_threshold: float = KeyframeConfig.threshold,
-        controls: Controls = PLAIN,
-        on_step: Callable[[StreamState, float], None] | None = None,
-    ) -> Iterator[Tensor]:
-        """Run a whole performance: start, a step per window, and the chunks in flight; the ease-in is left out.
-
-        Args:
-            portrait, seed, keyframe_threshold: as for ``start``.
-            windows: drivers as for ``step``, or ``Window`` where shots may change; read as the stream goes.
-            controls: for all windows.
-            on_step: called after each step with the new state and the seconds that the step took.
-
-        Returns:
-            One chunk (4, S, S, 3) uint8 per window, in order.
-
-        Raises:
-            InputError: as ``start`` and ``step``.
-        """
-        state = self.start(portrait, seed=seed, keyframe_threshold=keyframe_threshold)
-        ease_in = self.warmup_frames // self.chunk_frames
-        for given in windows:
-            window = given if isinstance(given, Window) else Window(given)
-            begun = time.perf_counter()
-            state, frames = self.step(state, window.driver, cut=window.cut, controls=controls)
-            if on_step is not None:
-                on_step(state, time.perf_counter() - begun)
-            if state.call > ease_in:
-                yield frames
-        for frames in islice(self.flush(state), max(ease_in - state.call, 0), None):
-            yield frames
 
     def advance(
         self, state: StreamState, conditioning: Conditioning, noise: Tensor | None = None
@@ -315,29 +280,6 @@ class Engine:
             raise InputError(f"noise of shape {tuple(given.shape)}: this model needs {tuple(shape)} here")
         return given.to(self.device, torch.float32)
 
-    def _check_motion(self, motion: Motion) -> None:
-        encoder = self.config.motion_encoder
-        expected = (1, self.chunk_frames, encoder.tokens, encoder.token_width)
-        if (found := tuple(motion.tokens.shape)) != expected:
-            raise InputError(f"motion with tokens {found}: this model needs {expected}, of its own or its kind")
-
     def _no_pose(self, latent: Tensor) -> Tensor:
         width = self.networks.denoising_unet.conv_in.out_channels
         return latent.new_zeros(1, width, 0, *latent.shape[-2:])
-
-
-def _check_square(images: np.ndarray, ends: tuple[int, ...], name: str) -> None:
-    """``ends`` is (3,) for one image or (frames, 3) for several."""
-    expected = ("S", "S", 3) if len(ends) == 1 else (ends[0], "S", "S", 3)
-    fine = (
-        isinstance(images, np.ndarray)
-        and images.dtype == np.uint8
-        and images.ndim == len(expected)
-        and images.shape[-1] == 3
-        and images.shape[-2] == images.shape[-3] > 0
-        and images.shape[:-3] == ends[:-1]
-    )
-    if not fine:
-        found = f"{getattr(images, 'dtype', type(images).__name__)} {getattr(images, 'shape', '')}".strip()
-        shape = f"({', '.join(map(str, expected))})"
-        raise InputError(f"{name} must be uint8 RGB of shape {shape}, found {found}: frame it first")

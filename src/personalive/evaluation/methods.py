@@ -15,9 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from personalive.config import KeyframeConfig
-from personalive.engine.conditioning import PLAIN
+from personalive.engine.base import PLAIN, BaseEngine
 from personalive.engine.controls import Controls
-from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState, Window
 from personalive.errors import InputError
 from personalive.evaluation.config import EvaluationConfig
@@ -75,7 +74,7 @@ class EngineMethod:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: BaseEngine,
         *,
         seed: int = 0,
         keyframe_threshold: float = KeyframeConfig.threshold,
@@ -123,7 +122,7 @@ class EngineMethod:
 
 
 def reenact(
-    engine: Engine,
+    engine: BaseEngine,
     portrait: ImageArray,
     samples: Iterator[Sample],
     *,

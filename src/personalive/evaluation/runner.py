@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from personalive.engine.engine import Engine
+from personalive.engine.base import BaseEngine
 from personalive.errors import InputError
 from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.datasets import (
@@ -118,7 +118,7 @@ class Evaluation:
 
 def evaluate(
     options: EvaluateOptions,
-    engine: Engine | None,
+    engine: BaseEngine | None,
     *,
     progress: Callable[[Progress], None] | None = None,
     inputs: Path | None = None,
@@ -169,7 +169,7 @@ class _Run:
     """State of one call of ``evaluate``."""
 
     def __init__(
-        self, options: EvaluateOptions, engine: Engine | None, progress: Callable[[Progress], None] | None
+        self, options: EvaluateOptions, engine: BaseEngine | None, progress: Callable[[Progress], None] | None
     ) -> None:
         self.options, self.engine, self.progress = options, engine, progress
         size = engine.image_size if engine is not None else options.size_px or _CONFIG.size_px
@@ -326,7 +326,9 @@ def _fvd(clips: ClipFeatures | None) -> dict[str, float]:
     return {"fvd": frechet_distance(np.stack(clips.made), np.stack(clips.true))}
 
 
-def _missing(rows: list[Row], networks: PretrainedNetworks, engine: Engine | None, synthetic: bool) -> dict[str, str]:
+def _missing(
+    rows: list[Row], networks: PretrainedNetworks, engine: BaseEngine | None, synthetic: bool
+) -> dict[str, str]:
     """Reasons for metrics that no row has."""
     reasons = dict(networks.missing)
     reasons |= dict.fromkeys(("drift", "drift_colour"), f"needs videos of {2 * _CONFIG.drift_frames} frames or more")
@@ -345,16 +347,13 @@ def _resolved(options: EvaluateOptions, size_px: int) -> dict[str, Any]:
     return asdict(options) | {"size_px": size_px, "constants": asdict(_CONFIG)}
 
 
-def _described(engine: Engine | None) -> dict[str, str]:
+def _described(engine: BaseEngine | None) -> dict[str, str]:
     if engine is None:
         return {}
     return {
         "weights": engine.name,
         "device": str(engine.device),
-        "dtype": str(engine.backend.precision).removeprefix("torch."),
-        "backend": engine.backend.name,
-        "vram": engine.memory.name,
-        "decoder": type(engine.networks.decoder).__name__,
+        **engine.facts,
         "image_size_px": str(engine.image_size),
     }
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from personalive.engine.engine import Engine
+from personalive.engine.base import BaseEngine
 from personalive.engine.state import Motion
 from personalive.errors import InputError
 from personalive.live.config import LiveConfig
@@ -37,7 +37,7 @@ class Recording:
         self._cuts += cuts
         self._motion.append(motion)
 
-    def to_clip(self, engine: Engine) -> MotionClip:
+    def to_clip(self, engine: BaseEngine) -> MotionClip:
         """Return the recording, its times from zero on.
 
         Raises:

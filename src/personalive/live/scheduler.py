@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
-from personalive.engine.engine import Engine
+from personalive.engine.base import BaseEngine
 from personalive.errors import DeviceError, PersonaLiveError
 from personalive.live.config import LiveConfig
 from personalive.live.errors import RefusedError
@@ -64,7 +63,7 @@ class Scheduler:
         """
         self._config, self._clock = config, clock
         self._fallback, self._on_oom = center_fallback, on_oom
-        self._engine: Engine | None = None
+        self._engine: BaseEngine | None = None
         self._slots: deque[_Slot] = deque()
         self._added: deque[Session] = deque()  # not yet in a slot
         self._step_times_s: deque[float] = deque(maxlen=_TIMED_CALLS)
@@ -82,11 +81,11 @@ class Scheduler:
         times = list(self._step_times_s)
         return median(times) if times else None
 
-    def begin(self, engine: Engine) -> None:
+    def begin(self, engine: BaseEngine) -> None:
         """Warm ``engine`` up and serve with it; sessions of an engine before begin anew with their portraits."""
         self._engine = engine
         with self._oom_errors():
-            self._warm_up(engine)
+            self._step_times_s.extend(engine.warm_up(_WARM_UP_CALLS, self._clock))
         for slot in self._slots:
             self._restore(slot)
 
@@ -125,17 +124,6 @@ class Scheduler:
             self._added.popleft().end(reason)
         for slot in self._slots:
             slot.session.end(reason)
-
-    def _warm_up(self, engine: Engine) -> None:
-        """Time a few calls with a grey portrait, so that no session meets the slow first ones."""
-        grey = np.full((engine.image_size, engine.image_size, 3), 128, np.uint8)
-        state = engine.start(grey)
-        window = np.stack([grey] * engine.chunk_frames)
-        for call in range(_WARM_UP_CALLS):
-            started = self._clock()
-            state, _ = engine.step(state, window)
-            if call:
-                self._step_times_s.append(self._clock() - started)
 
     def _admit(self) -> None:
         """Give new sessions a slot, and take it from those that have ended."""

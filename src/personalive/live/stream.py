@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from personalive.engine.engine import Engine
+from personalive.engine.base import BaseEngine
 from personalive.engine.state import Motion, StreamState
 from personalive.errors import InputError
 from personalive.live.config import LiveConfig
@@ -54,7 +54,7 @@ class _Encoded:
 class LiveStream:
     """Engine state of one session, and the origins of its frames in flight."""
 
-    def __init__(self, engine: Engine, *, center_fallback: bool, clock: Clock, config: LiveConfig) -> None:
+    def __init__(self, engine: BaseEngine, *, center_fallback: bool, clock: Clock, config: LiveConfig) -> None:
         """
         Args:
             center_fallback: crop images without a face to the centre (for models of synthetic heads).
@@ -147,7 +147,7 @@ class LiveStream:
         Raises:
             InputError: mouth or eyes are changed, and the model does not tell them apart.
         """
-        self._engine.conditioner.check(controls)
+        self._engine.check(controls)
 
     def step(self, frames: Sequence[DrivingFrame], controls: LiveControls, *, neutral: bool) -> list[FinishedFrame]:
         """Make one chunk.

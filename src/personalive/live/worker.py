@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from personalive.config import TINY, WEIGHTS_ENV
-from personalive.engine.engine import Engine
+from personalive.engine.base import BaseEngine
 from personalive.errors import PersonaLiveError
 from personalive.live.config import LiveConfig, WorkerConfig
 from personalive.live.frames import Clock
@@ -34,7 +34,7 @@ class Worker:
 
     def __init__(
         self,
-        load: Callable[[Callable[..., None]], Engine],
+        load: Callable[[Callable[..., None]], BaseEngine],
         *,
         center_fallback: bool = False,
         live: LiveConfig | None = None,
@@ -56,7 +56,7 @@ class Worker:
         self._tasks: deque[tuple[Callable[[], Any], Future]] = deque()
         self._failures_s: deque[float] = deque()
         self._stopping = False
-        self._engine: Engine | None = None
+        self._engine: BaseEngine | None = None
         self.state: State = "loading"
         self.message = _LOADING  # why it is not ready; while it is, the last lack of memory
         self.progress: float | None = None  # of loading, 0 to 1
@@ -108,7 +108,7 @@ class Worker:
         return future
 
     @property
-    def engine(self) -> Engine | None:
+    def engine(self) -> BaseEngine | None:
         """The model, once it is loaded; its attributes may be read from any thread."""
         return self._engine
 
@@ -193,7 +193,7 @@ def make_worker(weights: str, model: EngineOptions, *, limits: WorkerConfig | No
     """Return a worker that will load this model; for the arguments see ``load_engine``."""
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
-    def load(on_progress: Callable[..., None]) -> Engine:
+    def load(on_progress: Callable[..., None]) -> BaseEngine:
         engine = load_engine(
             chosen,
             **model,

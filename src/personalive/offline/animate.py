@@ -20,8 +20,8 @@ import numpy as np
 
 from personalive.checkpoints.networks import LoadProgress
 from personalive.config import KeyframeConfig
+from personalive.engine.base import BaseEngine
 from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode
-from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState, Window
 from personalive.errors import InputError, OutputError
 from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
@@ -127,7 +127,7 @@ def animate(
     output: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] = AUTO,
-    engine: Engine | None = None,
+    engine: BaseEngine | None = None,
     device: str = AUTO,
     dtype: str = AUTO,
     vram: str | int = AUTO,
@@ -206,10 +206,10 @@ class _Video:
     """One run of ``animate``: what is in flight between the windows and the writer."""
 
     def __init__(
-        self, engine: Engine, image: np.ndarray, source: VideoReader | MotionClip, options: AnimateOptions
+        self, engine: BaseEngine, image: np.ndarray, source: VideoReader | MotionClip, options: AnimateOptions
     ) -> None:
         self.engine, self.options = engine, options
-        engine.conditioner.check(options.controls)
+        engine.check(options.controls)
         config = engine.config
         scale = config.framing_scale
         framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
@@ -327,10 +327,7 @@ class _Video:
             keyframes=self.keyframes,
             weights=engine.name,
             device=str(engine.device),
-            dtype=str(engine.backend.precision).removeprefix("torch."),
-            backend=engine.backend.name,
-            vram=engine.memory.name,
-            decoder=type(engine.networks.decoder).__name__,
+            **engine.facts,
             inputs={},
             options=asdict(self.options),
             framing=self.driving.framing(),

@@ -27,12 +27,14 @@ from torch import Tensor, nn
 
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_part
-from personalive.engine.engine import Engine
+from personalive.config import PHOTO
+from personalive.engine.base import BaseEngine
 from personalive.engine.state import Motion
 from personalive.errors import InputError
 from personalive.media.config import MediaConfig
 from personalive.media.paths import check_input, check_output, write_whole
 from personalive.offline.config import MotionFileConfig
+from personalive.runtime.face import load_face_engine
 from personalive.runtime.load import AUTO, find_weights
 from personalive.vision.keypoints import HeadPose
 
@@ -58,7 +60,7 @@ _READER = re.compile(r"[0-9a-f]{16}")
 _DAMAGE = (SafetensorError, ValueError, TypeError, LookupError, AssertionError, RuntimeError, OverflowError)
 
 
-_READERS: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()  # an engine's networks learn nothing any more
+_READERS: WeakKeyDictionary[BaseEngine, str] = WeakKeyDictionary()  # an engine's networks learn nothing any more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -124,13 +126,13 @@ class MotionClip:
         return np.rint(np.append(self.times_s, self.duration_s) * base.denominator / base.numerator).astype(np.int64)
 
 
-def motion_networks_digest(motion_encoder: nn.Module, motion_extractor: nn.Module) -> str:
+def motion_networks_digest(*networks: nn.Module) -> str:
     """16 hex digits that identify the networks that encode motion, the same in every dtype and on every device.
 
     A digest of names, shapes and signs of all weights: rounding to another format keeps signs, training does not.
     """
     digest = hashlib.sha256()
-    for network in (motion_encoder, motion_extractor):
+    for network in networks:
         for name, value in sorted(network.state_dict().items()):
             if value.is_floating_point():
                 digest.update(f"{name} {tuple(value.shape)}\n".encode())
@@ -138,24 +140,26 @@ def motion_networks_digest(motion_encoder: nn.Module, motion_extractor: nn.Modul
     return digest.hexdigest()[:16]
 
 
-def engine_motion_digest(engine: Engine) -> str:
+def engine_motion_digest(engine: BaseEngine) -> str:
     """``motion_networks_digest`` of an engine's networks; once per engine, because large ones take seconds."""
     if engine not in _READERS:
-        _READERS[engine] = motion_networks_digest(engine.networks.motion_encoder, engine.networks.motion_extractor)
+        _READERS[engine] = motion_networks_digest(*engine.motion_networks)
     return _READERS[engine]
 
 
 def weights_motion_digest(weights: str | os.PathLike[str]) -> str:
-    """``motion_networks_digest`` of a weights folder, "tiny" or "auto", which loads no other network.
+    """``motion_networks_digest`` of a weights folder, "photo", "tiny" or "auto", which loads no other network.
 
     Raises:
         CheckpointError: weights are missing or not usable.
     """
+    if str(weights) == PHOTO:
+        return motion_networks_digest(*load_face_engine().motion_networks)
     folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
     return motion_networks_digest(load_part(folder, "motion_encoder"), load_part(folder, "motion_extractor"))
 
 
-def fit_motion_clip(clip: MotionClip, engine: Engine, name: str = _NAME) -> MotionClip:
+def fit_motion_clip(clip: MotionClip, engine: BaseEngine, name: str = _NAME) -> MotionClip:
     """``clip`` with its motion on the engine's device and in its dtype, ready for ``Engine.step``.
 
     Raises:
@@ -190,7 +194,7 @@ def motion_file_bytes(clip: MotionClip) -> bytes:
     return pack_tensors(tensors, metadata)
 
 
-def motion_clip_from_bytes(data: bytes, engine: Engine | None = None, *, name: str = _NAME) -> MotionClip:
+def motion_clip_from_bytes(data: bytes, engine: BaseEngine | None = None, *, name: str = _NAME) -> MotionClip:
     """The clip in ``data``, checked whole.
 
     Args:
@@ -235,7 +239,7 @@ def save_motion_file(
     return target
 
 
-def load_motion_file(path: str | os.PathLike[str], engine: Engine | None = None) -> MotionClip:
+def load_motion_file(path: str | os.PathLike[str], engine: BaseEngine | None = None) -> MotionClip:
     """``motion_clip_from_bytes`` of a file.
 
     Raises:

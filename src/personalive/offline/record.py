@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from personalive.checkpoints.networks import LoadProgress
-from personalive.engine.engine import Engine
+from personalive.engine.base import BaseEngine
 from personalive.engine.state import Motion
 from personalive.errors import InputError
 from personalive.media import VideoReader, check_output, open_video
@@ -65,7 +65,7 @@ def record(
     options: RecordOptions | None = None,
     *,
     weights: str | os.PathLike[str] = AUTO,
-    engine: Engine | None = None,
+    engine: BaseEngine | None = None,
     device: str = AUTO,
     dtype: str = AUTO,
     vram: str | int = AUTO,
@@ -113,13 +113,13 @@ def record(
         seconds=round(meter.seconds, 2),
         weights=engine.name,
         device=str(engine.device),
-        dtype=str(engine.backend.precision).removeprefix("torch."),
-        backend=engine.backend.name,
+        dtype=engine.facts["dtype"],
+        backend=engine.facts["backend"],
         warnings=clip.warnings(),
     )
 
 
-def _framed(reader: VideoReader, engine: Engine, options: RecordOptions) -> ClipDriving:
+def _framed(reader: VideoReader, engine: BaseEngine, options: RecordOptions) -> ClipDriving:
     framer = DrivingFramer(
         find_detector(engine.folder) if options.framing == "auto" else None,
         options.framing,
@@ -132,7 +132,7 @@ def _framed(reader: VideoReader, engine: Engine, options: RecordOptions) -> Clip
 
 
 def _encode(
-    clip: ClipDriving, engine: Engine, name: str, meter: Meter, progress: Callable[[Progress], None] | None
+    clip: ClipDriving, engine: BaseEngine, name: str, meter: Meter, progress: Callable[[Progress], None] | None
 ) -> MotionClip:
     """Encode in the windows of a video, so that replaying gives that video bit for bit."""
     limit = MotionFileConfig().max_frames

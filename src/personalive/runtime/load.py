@@ -15,14 +15,16 @@ import torch
 from personalive.checkpoints.decoder import decoder_identity, load_decoder
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
-from personalive.config import BACKEND_ENV, WEIGHTS_ENV, MemoryPreset, default_weights_folder
+from personalive.config import BACKEND_ENV, PHOTO, WEIGHTS_ENV, MemoryPreset, default_weights_folder
 from personalive.device import cpu_only_build_hint
+from personalive.engine.base import BaseEngine
 from personalive.engine.directions import Directions, TokenEncoder
 from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError, DeviceError
 from personalive.models.networks import Networks
 from personalive.runtime.autotune import AutotuneConfig, candidates, choice_key, choose
 from personalive.runtime.cache import ProgramCache
+from personalive.runtime.face import load_face_engine
 from personalive.runtime.memory import choose_preset, memory_hints, offload, oom_errors
 from personalive.runtime.registry import (
     EAGER,
@@ -63,12 +65,13 @@ def load_engine(
     frames: int | None = None,
     progress: LoadProgress | None = None,
     preparing: PrepareProgress | None = None,
-) -> Engine:
+) -> BaseEngine:
     """Load a model and make the engine that runs it.
 
     Args:
-        weights: a folder in the released layout, ``"tiny"`` for the bundled model, or ``"auto"`` (see
-            ``find_weights``).
+        weights: a folder in the released layout, ``"photo"`` for the bundled model of photographs, ``"tiny"`` for
+            the bundled one of drawn heads, or ``"auto"``: the released weights (see ``find_weights``), and where
+            there are none "photo". The other arguments are of no effect on "photo", which needs no GPU.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (see ``choose_dtype``).
         vram: GPU memory budget in GB, 8, 12 or 16, or ``"auto"`` (see ``choose_preset``).
@@ -85,6 +88,42 @@ def load_engine(
         DeviceError: the device, dtype, preset or backend is not available, or memory is not enough.
         OutputError: prepared programs cannot be kept.
     """
+    name = _weights_at_hand() if str(weights) == AUTO else os.fspath(weights)
+    if name == PHOTO:
+        choose_dtype(dtype, choose_device(device))  # refuses what is not there
+        return load_face_engine()
+    return load_diffusion_engine(
+        name,
+        device=device,
+        dtype=dtype,
+        vram=vram,
+        backend=backend,
+        decoder=decoder,
+        frames=frames,
+        progress=progress,
+        preparing=preparing,
+    )
+
+
+def load_diffusion_engine(
+    weights: str | os.PathLike[str] = AUTO,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    vram: str | int = AUTO,
+    backend: str = AUTO,
+    decoder: str | os.PathLike[str] | None = None,
+    frames: int | None = None,
+    progress: LoadProgress | None = None,
+    preparing: PrepareProgress | None = None,
+) -> Engine:
+    """As ``load_engine``, of a model with diffusion networks: "auto" is the released weights alone.
+
+    Raises:
+        CheckpointError: "photo", which has none.
+    """
+    if str(weights) == PHOTO:
+        raise CheckpointError(f"{PHOTO}: has no diffusion networks: use the released weights, or --weights tiny")
     folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
     chosen = choose_device(device)
     precision = choose_dtype(dtype, chosen)
@@ -176,6 +215,18 @@ def _find_directions(encode: TokenEncoder, size_px: int) -> Directions:
     from personalive.runtime.directions import find_directions  # noqa: PLC0415 (numba, a second)
 
     return find_directions(encode, size_px)
+
+
+def _weights_at_hand() -> str:
+    """The released weights, or the bundled model for photographs."""
+    try:
+        return str(find_weights())
+    except CheckpointError:
+        _LOG.warning(
+            "no released weights here: the bundled model for photographs is used; it moves a portrait by geometry, "
+            "`personalive weights download` (12 GB) and a GPU make it act"
+        )
+        return PHOTO
 
 
 def find_weights() -> Path:

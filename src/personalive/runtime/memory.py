@@ -13,7 +13,7 @@ from personalive.config import PRESETS, RELEASED_VALUES, TINY, MemoryPreset, Mod
 from personalive.errors import DeviceError
 
 if TYPE_CHECKING:
-    from personalive.engine.engine import Engine
+    from personalive.engine.base import BaseEngine
 
 AUTO = "auto"
 _HALF_BYTES = 2  # of a value in half precision
@@ -67,7 +67,7 @@ def offload(config: ModelConfig, preset: MemoryPreset, part: str, module: nn.Mod
 # --- out of memory --------------------------------------------------------------------------------------------------
 
 
-def engine_oom_errors(engine: Engine) -> AbstractContextManager[None]:
+def engine_oom_errors(engine: BaseEngine) -> AbstractContextManager[None]:
     """``oom_errors`` while ``engine`` works, with what would fit."""
     return oom_errors(engine.device, memory_hints(engine.memory, engine.device, engine.dtype, engine.name))
 

@@ -7,17 +7,18 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
-from personalive.engine.engine import Engine
-from personalive.engine.state import Motion, StreamState
+from personalive.engine.base import BaseEngine
+from personalive.engine.controls import Controls
+from personalive.engine.state import Motion
 from personalive.errors import DeviceError, InputError, PersonaLiveError
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock
@@ -32,31 +33,48 @@ _CHECK_S = 1.0
 SERVER_OPTIONS = ("contact_sheet", "center_fallback")  # of ``AnimateOptions``, not for clients to set
 
 
-class WorkerEngine(Engine):
-    """The worker's engine for another thread: every call runs on the worker, between chunks of the sessions.
+class WorkerEngine(BaseEngine):
+    """The worker's engine for another thread: every call runs on the worker, between chunks of the sessions."""
 
-    ``Engine.stream`` needs no method here: it calls ``start``, ``step`` and ``flush``.
-    """
+    def __init__(self, worker: Worker, engine: BaseEngine) -> None:
+        self._worker, self._engine = worker, engine
+        self.config, self.memory, self.name, self.folder = engine.config, engine.memory, engine.name, engine.folder
+        self.device, self.dtype = engine.device, engine.dtype
 
-    def __init__(self, worker: Worker, engine: Engine) -> None:
-        self.__dict__.update(engine.__dict__)
-        self._worker = worker
+    @property
+    def warmup_frames(self) -> int:
+        """Those of the worker's engine, as all that is read here."""
+        return self._engine.warmup_frames
 
-    def start(self, portrait: np.ndarray, **options: Any) -> StreamState:
-        """Run ``Engine.start`` on the worker."""
-        return self._submit(lambda: Engine.start(self, portrait, **options))
+    @property
+    def motion_networks(self) -> Sequence[nn.Module]:
+        """See ``BaseEngine``."""
+        return self._engine.motion_networks
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See ``BaseEngine``."""
+        return self._engine.facts
+
+    def check(self, controls: Controls) -> object:
+        """Run ``check`` on the worker."""
+        return self._submit(lambda: self._engine.check(controls))
+
+    def start(self, portrait: np.ndarray, **options: Any) -> Any:
+        """Run ``start`` on the worker."""
+        return self._submit(lambda: self._engine.start(portrait, **options))
 
     def encode_motion(self, frames: np.ndarray) -> Motion:
-        """Run ``Engine.encode_motion`` on the worker."""
-        return self._submit(lambda: Engine.encode_motion(self, frames))
+        """Run ``encode_motion`` on the worker."""
+        return self._submit(lambda: self._engine.encode_motion(frames))
 
-    def step(self, state: StreamState, window: np.ndarray | Motion, *args: Any, **options: Any):
-        """Run ``Engine.step`` on the worker."""
-        return self._submit(lambda: Engine.step(self, state, window, *args, **options))
+    def step(self, state: Any, window: np.ndarray | Motion, **options: Any) -> tuple[Any, Tensor]:
+        """Run ``step`` on the worker."""
+        return self._submit(lambda: self._engine.step(state, window, **options))
 
-    def flush(self, state: StreamState) -> Iterator[Tensor]:
-        """Run ``Engine.flush`` on the worker, one call per chunk."""
-        chunks = Engine.flush(self, state)
+    def flush(self, state: Any) -> Iterator[Tensor]:
+        """Run ``flush`` on the worker, one call per chunk."""
+        chunks = self._engine.flush(state)
         while (chunk := self._submit(lambda: next(chunks, None))) is not None:
             yield chunk
 

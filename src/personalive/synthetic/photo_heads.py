@@ -19,6 +19,7 @@ from personalive.media import load_still
 from personalive.synthetic.motion import EXPRESSION_NAMES, SIGNED_EXPRESSIONS, Motion
 from personalive.synthetic.performance import Performance, chance
 from personalive.synthetic.photo_head import PhotoHead
+from personalive.vision.face_fit import angles_deg
 from personalive.vision.face_model import face_model
 from personalive.vision.face_transfer import driver_neutral, face_values, limited_turn, transferred
 
@@ -27,7 +28,6 @@ INDEX_FILE, ARRAYS_FILE, TRACKS_FILE, IMAGES = "heads.json", "heads.npz", "track
 RECORDED_SHARE = 0.5  # of performances, where a set has tracks
 _KEPT_HEADS = 16
 _HEAD, _KIND, _TRACK, _START = 900, 901, 902, 903  # channels of chance
-_FLIP = np.diag([1.0, -1.0, -1.0])
 _BOTH_SIDES = ("mouthUpperUp", "mouthLowerDown", "mouthPress", "browInnerUp", "cheekPuff")
 
 
@@ -53,7 +53,7 @@ class Track:
         u, _, vt = np.linalg.svd(poses[:, :3, :3].astype(np.float64).mean(0))
         usual = (u @ vt).T
         values = np.stack([_drawn_values(row, neutral) for row in raw])
-        angles = np.stack([_angles_deg(limited_turn(pose[:3, :3] @ usual)) for pose in poses])
+        angles = np.stack([angles_deg(limited_turn(pose[:3, :3] @ usual)) for pose in poses])
         step_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.04
         return cls(values, angles, 1.0 / max(step_s, 1e-3))
 
@@ -73,13 +73,6 @@ def _drawn_values(row: np.ndarray, neutral: np.ndarray) -> np.ndarray:
             found[name] = float(motion.expression[model.index(short if short in model.expression_names else name)])
     low = [-1.0 if name in SIGNED_EXPRESSIONS else 0.0 for name in EXPRESSION_NAMES]
     return np.clip([found[name] for name in EXPRESSION_NAMES], low, 1.0).astype(np.float32)
-
-
-def _angles_deg(rotation: np.ndarray) -> np.ndarray:
-    """Yaw, pitch and roll as in ``Motion`` of a rotation for column vectors with y up."""
-    c = _FLIP @ rotation @ _FLIP
-    yaw = np.arcsin(np.clip(-c[2, 0], -1, 1))
-    return np.degrees([yaw, np.arctan2(c[2, 1], c[2, 2]), np.arctan2(c[1, 0], c[0, 0])])
 
 
 @dataclass(frozen=True, eq=False)

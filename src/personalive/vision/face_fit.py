@@ -112,19 +112,39 @@ def fit_face(landmarks_px: np.ndarray) -> Fit:
     )
 
 
-def fit_pose(landmarks_px: np.ndarray, fit: Fit) -> FacePose:
-    """Pose of a known person in another image, by the places that expressions move least; 0.2 ms.
+def fit_pose(landmarks_px: np.ndarray, fit: Fit | None = None) -> FacePose:
+    """Pose of a person in another image, by the places that expressions move least; 0.2 ms.
 
     Args:
         landmarks_px: (478, 2) or (478, 3), as for ``fit_face``.
-        fit: of the same person.
+        fit: of the same person; None takes the average face.
     """
     landmarks = _checked(landmarks_px)
     model = face_model()
     pins, weights = _stable_pins()
     places = model.pin_places(landmarks)[pins] * [1, -1, -1]
-    scale, rotation, shift = _procrustes(fit.shape[model.pins[pins]].astype(np.float64), places, weights)
+    shape = model.neutral if fit is None else fit.shape
+    scale, rotation, shift = _procrustes(shape[model.pins[pins]].astype(np.float64), places, weights)
     return FacePose(rotation, scale, shift[:2] * [1, -1])
+
+
+_FLIP = np.diag([1.0, -1.0, -1.0])  # y up and z to the camera, to y down and z away
+
+
+def angles_deg(rotation: np.ndarray) -> np.ndarray:
+    """Yaw, pitch and roll (3,) in degrees, as of ``HeadPose``, of a rotation (3, 3) for column vectors with y up."""
+    c = _FLIP @ rotation @ _FLIP
+    yaw = np.arcsin(np.clip(-c[2, 0], -1, 1))
+    return np.degrees([yaw, np.arctan2(c[2, 1], c[2, 2]), np.arctan2(c[1, 0], c[0, 0])])
+
+
+def rotation_of(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
+    """The rotation (3, 3) for column vectors with y up, whose ``angles_deg`` these are."""
+    y, p, r = np.radians([yaw_deg, pitch_deg, roll_deg])
+    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    return _FLIP @ about_z @ about_y @ about_x @ _FLIP
 
 
 def _checked(landmarks_px: np.ndarray) -> np.ndarray:

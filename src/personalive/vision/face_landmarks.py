@@ -47,6 +47,8 @@ BLENDSHAPE_NAMES = (
     *("mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"),
     *("mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight"),
 )
+_LANDMARKS = 478
+_FRAMED_X, _FRAMED_Y, _FRAMED_SIDE = 0.5, 0.61, 0.55  # middle and side of a face in a framed square (five clips)
 _INDEX_OF = {name: index for index, name in enumerate(BLENDSHAPE_NAMES)}
 
 
@@ -95,6 +97,15 @@ class FaceReading:
             KeyError: the name is not in BLENDSHAPE_NAMES.
         """
         return float(self.blendshapes[_INDEX_OF[name]])
+
+
+def framed_reading(side_px: int) -> FaceReading:
+    """Reading that only gives the usual place of a face in a framed square: a start for ``FaceReader.read``."""
+    x, y, half = _FRAMED_X * side_px, _FRAMED_Y * side_px, _FRAMED_SIDE * side_px / 2
+    landmarks = np.full((_LANDMARKS, 3), (x, y, 0.0), np.float32)
+    landmarks[0, :2], landmarks[1, :2] = (x - half, y - half), (x + half, y + half)
+    landmarks[_EYE_CORNERS[0], 0], landmarks[_EYE_CORNERS[1], 0] = x - half / 2, x + half / 2
+    return FaceReading(landmarks, np.zeros(len(BLENDSHAPE_NAMES), np.float32), 1.0)
 
 
 def region_of_box(face: FaceBox, config: FaceReaderConfig) -> FaceRegion:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from personalive.engine.base import BaseEngine
 from personalive.engine.engine import Engine
 from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.datasets import Case, Sample
@@ -52,7 +53,12 @@ class Metric(Protocol):
 
 
 def metrics_for(
-    case: Case, portrait: ImageArray, engine: Engine | None, networks: PretrainedNetworks, *, estimate_motion: bool
+    case: Case,
+    portrait: ImageArray,
+    engine: BaseEngine | None,
+    networks: PretrainedNetworks,
+    *,
+    estimate_motion: bool,
 ) -> list[Metric]:
     """All metrics of a case that can be computed here.
 
@@ -62,7 +68,7 @@ def metrics_for(
     metrics: list[Metric] = [ImageMetrics(), Stability(portrait)]
     if case.person is not None and estimate_motion:
         metrics.append(ExpressionTracking(case.person))
-        metrics += [] if engine is None else [AngleTracking(engine)]
+        metrics += [AngleTracking(engine)] if isinstance(engine, Engine) else []
     if networks.lpips is not None:
         metrics.append(Perceptual(networks.lpips))
     if networks.faces is not None:

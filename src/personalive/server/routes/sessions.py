@@ -49,8 +49,8 @@ async def status(sessions: AppSessions) -> Status:
         progress=None if worker.progress is None else round(worker.progress, 3),
         model=engine and Path(engine.name).name,  # not where the weights lie
         device=engine and str(engine.device),
-        dtype=engine and str(engine.backend.precision).removeprefix("torch."),
-        backend=engine and engine.backend.name,
+        dtype=engine and engine.facts["dtype"],
+        backend=engine and engine.facts["backend"],
         image_size_px=engine and engine.image_size,
         chunk_frames=engine and engine.chunk_frames,
         warmup_frames=engine and engine.warmup_frames,
