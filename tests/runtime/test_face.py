@@ -1,0 +1,67 @@
+"""The bundled model for photographs with its real networks, on the generated people of the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from personalive.engine.face_engine import FaceEngine
+from personalive.errors import CheckpointError
+from personalive.media import load_still
+from personalive.offline.motion_file import engine_motion_digest, weights_motion_digest
+from personalive.runtime.face import load_face_engine
+from personalive.runtime.load import load_diffusion_engine, load_engine
+
+SHEET = Path(__file__).parents[2] / "docs" / "images" / "photo.jpg"
+CELL_PX = 232
+
+
+@pytest.fixture(scope="module")
+def engine() -> FaceEngine:
+    return load_face_engine()
+
+
+def cell(row: int, column: int) -> np.ndarray:
+    """One image of the sheet: a person per row."""
+    y, x = row * CELL_PX, column * CELL_PX
+    return np.ascontiguousarray(load_still(SHEET)[y : y + CELL_PX, x : x + CELL_PX])
+
+
+def jaw(engine: FaceEngine, image: np.ndarray) -> float:
+    reading = engine.reader.read(image)
+    assert reading is not None
+    return reading.blendshape("jawOpen")
+
+
+def test_a_photograph_follows_another_person(engine: FaceEngine):
+    drivers = [cell(0, column) for column in (3, 1, 2, 3)]  # of whom the third shouts
+    read = [jaw(engine, driver) for driver in drivers]
+    assert read[2] > 0.4
+    assert max(read[:2]) < 0.15
+    (frames,) = engine.stream(cell(2, 4), [np.stack(drivers)])
+    assert frames.shape == (4, 512, 512, 3)
+    made = [jaw(engine, frame) for frame in frames.numpy()]
+    assert made[2] > 0.3
+    assert max(made[0], made[1], made[3]) < 0.5 * made[2]
+
+
+def test_the_photograph_stays_sharp(engine: FaceEngine):
+    """A result at 512 px has the detail of the portrait, brought to that size."""
+    portrait = cell(1, 4)
+    (frames,) = engine.stream(portrait, [np.stack([portrait] * 4)])
+    state = engine.start(portrait)
+    whole = state.portrait.image
+    made = frames[-1].numpy().astype(np.float32)
+    detail = [np.abs(np.diff(image, axis=1)).mean() for image in (whole, made)]
+    assert detail[1] > 0.9 * detail[0]
+
+
+def test_it_is_found_by_name_and_has_no_diffusion_networks(engine: FaceEngine):
+    found = load_engine("photo")
+    assert isinstance(found, FaceEngine)
+    assert found.facts["backend"] == "geometry"
+    assert engine_motion_digest(found) == weights_motion_digest("photo") == engine_motion_digest(engine)
+    with pytest.raises(CheckpointError, match="no diffusion networks"):
+        load_diffusion_engine("photo")
