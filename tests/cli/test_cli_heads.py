@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from personalive.media import load_still, save_png
 from support.clips import contents
 from support.drawn_face import drawn_face
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -31,10 +34,20 @@ def test_the_plainest_command(run, place, photos):
     assert {path.name for path in (place / "set").iterdir()} == {"heads.json", "heads.npz", "images"}
 
 
+def test_without_landmarks_faces_are_found(run, place):
+    sheet = load_still(ROOT / "docs" / "images" / "photo.jpg")
+    (place / "people").mkdir()
+    save_png(place / "people" / "a.png", np.ascontiguousarray(sheet[232:464, 1160:1392]))
+    save_png(place / "people" / "b.png", np.full((64, 64, 3), 128, np.uint8))
+    done = run("data", "heads", "people", "set")
+    assert done.code == 0, done.err
+    assert "set, 1 heads" in done.out
+    assert "1 without a face" in done.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says", "way_out"),
     [
-        (["photos", "set"], "no landmarks", "give --landmarks FILE.npz"),
         (["gone", "set", "--landmarks", "landmarks.npz"], "gone: no such folder", "check the name"),
         (["photos", "set", "--landmarks", "gone.npz"], "gone.npz", "names and landmarks_px"),
         (["photos", "set", "--landmarks", "short.npz"], "(1, 68, 3)", "give (1, 478, 3)"),

@@ -111,7 +111,8 @@ def heads(
         typer.Option(
             metavar="FILE",
             help="Landmarks of the portraits, an npz file: names, landmarks_px (478 points of MediaPipe's face mesh "
-            "for each) and, if at hand, person_mask. Needed for now.",
+            "for each) and, if at hand, person_mask.",
+            show_default="found by the bundled networks",
         ),
     ] = None,
     tracks: Annotated[

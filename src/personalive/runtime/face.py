@@ -14,6 +14,15 @@ from personalive.vision.face_landmarks import FaceReader
 from personalive.vision.faces import find_detector
 
 
+def load_face_reader() -> FaceReader:
+    """Reader of faces with the bundled networks.
+
+    Raises:
+        CheckpointError: weights that are missing or not usable.
+    """
+    return load_face_engine().reader
+
+
 def load_face_engine(folder: Path | None = None) -> FaceEngine:
     """Engine of photographs, on the CPU: geometry is the smaller part of a GPU's work and the larger part of its bus.
 

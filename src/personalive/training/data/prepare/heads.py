@@ -18,6 +18,7 @@ import simplejpeg
 from personalive.errors import InputError, OutputError
 from personalive.media import is_still, load_still
 from personalive.media.paths import write_whole
+from personalive.runtime.face import load_face_reader
 from personalive.synthetic.photo_head import MODEL_UNIT, ORIGIN
 from personalive.synthetic.photo_heads import (
     ARRAYS_FILE,
@@ -29,6 +30,7 @@ from personalive.synthetic.photo_heads import (
     read_tracks,
 )
 from personalive.vision.face_fit import fit_face
+from personalive.vision.face_landmarks import FaceReader
 from personalive.vision.face_model import LANDMARKS
 
 SIZE_PX = 384  # of the stored images
@@ -84,7 +86,7 @@ def make_heads(
     Args:
         photos: folder of portraits.
         out: folder of the set, new.
-        landmarks: file as ``Landmarks.read`` takes it.
+        landmarks: file as ``Landmarks.read`` takes it; None finds faces by the bundled networks.
         tracks: file as ``read_tracks`` takes it.
         progress: called with the share done.
 
@@ -94,17 +96,16 @@ def make_heads(
     """
     if not photos.is_dir():
         raise InputError(f"{photos}: no such folder; check the name")
-    if landmarks is None:
-        raise InputError("no landmarks: faces are not found without help yet; give --landmarks FILE.npz")
     if out.exists():
         raise OutputError(f"{out}: exists; choose a new name")
-    known = Landmarks.read(landmarks)
+    known = Landmarks({}, {}) if landmarks is None else Landmarks.read(landmarks)
+    reader = load_face_reader() if landmarks is None else None
     count = len(read_tracks(tracks)) if tracks is not None else 0
     files = sorted(path for path in photos.iterdir() if path.is_file() and is_still(path))
     kept, dropped = [], Counter()
     with _whole_folder(out) as folder:
         for done, path in enumerate(files):
-            reason, head = _prepared(path, known)
+            reason, head = _prepared(path, known, reader)
             if head is None:
                 dropped[reason] += 1
             else:
@@ -148,11 +149,17 @@ def _write_index(folder: Path, kept: list[tuple[str, np.ndarray, np.ndarray]]) -
     write_whole(folder / INDEX_FILE, json.dumps(index, indent=1).encode())
 
 
-def _prepared(path: Path, known: Landmarks) -> tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
+def _prepared(
+    path: Path, known: Landmarks, reader: FaceReader | None
+) -> tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
     """Framed image, landmarks and mask of one portrait, or the reason why not."""
-    points = known.points_px.get(path.name)
+    if reader is None:
+        points = known.points_px.get(path.name)
+    else:
+        reading = reader.read(load_still(path))
+        points = None if reading is None else reading.landmarks
     if points is None:
-        return "without landmarks", None
+        return ("without landmarks" if reader is None else "without a face"), None
     height = float(np.linalg.norm(points[_UPRIGHT[0], :2] - points[_UPRIGHT[1], :2]))
     if not np.isfinite(points).all() or height < LEAST_FACE_PX:
         return "too small", None
