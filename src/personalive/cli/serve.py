@@ -19,8 +19,8 @@ from personalive.server.config import ServerConfig
 EPILOG = """
 \b
 Examples:
-  personalive serve --weights tiny                       the bundled model, on this machine
-  personalive serve                                      the released weights
+  personalive serve                                      the released weights, else the model for photographs
+  personalive serve --weights tiny                       the bundled diffusion model, of drawn heads
   personalive serve --host 0.0.0.0 --self-signed         for a phone in the same network
 
 Open the address that it prints, drop a portrait and turn the camera on. Other machines need the token in that

@@ -19,23 +19,33 @@ from personalive.server.dependencies import AppSessions, OwnSession
 from personalive.server.schemas import ChangeRecording, DriverAnswer, GalleryItem, PortraitAnswer, SessionState
 from personalive.server.uploads import binary_body, read_image, receive, run_named
 
-_DEMO = Path(str(resources.files("personalive"))) / "assets" / "demo"
-_GALLERY = {
+_ASSETS = Path(str(resources.files("personalive"))) / "assets"
+_DEMO, _PORTRAITS = _ASSETS / "demo", _ASSETS / "photo" / "portraits"
+_DRAWN = {  # for the model that knows drawn heads only
     "portrait": (GalleryItem(name="portrait", title="A synthetic portrait", kind="portrait"), _DEMO / "portrait.png"),
     "performance": (
         GalleryItem(name="performance", title="A synthetic performance", kind="clip"),
         _DEMO / "driving.mp4",
     ),
 }
+_GENERATED = {  # people who do not exist, for all others
+    f"portrait-{n}": (
+        GalleryItem(name=f"portrait-{n}", title=f"Generated portrait {n}", kind="portrait"),
+        _PORTRAITS / f"portrait-{n}.jpg",
+    )
+    for n in range(1, 5)
+}
+_GALLERY = _DRAWN | _GENERATED
 _MOTION_FILE = "application/octet-stream"
 
 router = APIRouter(prefix="/api")
 
 
 @router.get("/gallery", tags=["Gallery"])
-async def gallery() -> list[GalleryItem]:
-    """List the bundled portraits and clips."""
-    return [item for item, _ in _GALLERY.values()]
+async def gallery(sessions: AppSessions) -> list[GalleryItem]:
+    """List the bundled portraits and clips that suit the model."""
+    suited = _DRAWN if sessions.worker.center_fallback else _GENERATED
+    return [item for item, _ in suited.values()]
 
 
 @router.get("/gallery/{name}", tags=["Gallery"], response_class=FileResponse)

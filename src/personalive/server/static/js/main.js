@@ -123,6 +123,7 @@ onClick("neutral", () => app.session && app.guard(app.session.neutral(), "contro
 onClick("reset", () => controls.reset());
 onClick("fullscreen", toggleFullScreen);
 onClick("synthetic-close", () => { byId("synthetic").hidden = true; });
+onClick("geometry-close", () => { byId("geometry").hidden = true; });
 onClick("synthetic-try", () => {
   byId("synthetic").hidden = true;
   for (const list of ["gallery", "clip-gallery"]) byId(list).querySelector("button")?.click();
@@ -153,4 +154,5 @@ pollStatus(api, notices, (status) => {
   if (!controls.fields.length) controls.build(status.controls);
   driving.showAddress(app.session, status.webrtc);
   if (status.state === "ready" && status.drawn_heads_only) gallery.then(() => { byId("synthetic").hidden = false; });
+  if (status.state === "ready" && status.backend === "geometry") byId("geometry").hidden = false;
 });
