@@ -89,6 +89,8 @@ class FaceState:
     last: tuple[np.ndarray, np.ndarray] | None = None  # smoothed values (E,) and place (6,) of the newest frame
     motion: FaceMotion | None = None  # of the newest frame with a face
     call: int = 0  # finished steps
+    seed: int = 0  # as of a diffusion stream; nothing here is drawn
+    keyframe_threshold: float = KeyframeConfig.threshold  # and no frame becomes a reference
     keyframes: int = field(default=0, init=False)
 
 
@@ -162,7 +164,7 @@ class FaceEngine(BaseEngine):
         fit = fit_face(reading.landmarks)
         prepared = movable_portrait(image, fit)
         nothing = np.zeros(len(face_model().expression_names), np.float32)
-        return FaceState(prepared, FaceMotion(nothing))
+        return FaceState(prepared, FaceMotion(nothing), seed=seed, keyframe_threshold=keyframe_threshold)
 
     def encode_motion(self, frames: np.ndarray) -> Motion:
         """Motion of driving frames, which ``step`` takes in their place, may be kept, and fits any portrait.

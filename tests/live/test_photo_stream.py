@@ -1,0 +1,43 @@
+"""A live stream of the model for photographs, with its real networks, on generated people."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from personalive.live.config import LiveConfig
+from personalive.live.controls import LiveControls
+from personalive.live.frames import DrivingFrame
+from personalive.live.stream import LiveStream
+from personalive.media import load_still
+from personalive.runtime.face import load_face_engine
+
+SHEET = Path(__file__).parents[2] / "docs" / "images" / "photo.jpg"
+
+
+def cell(row: int, column: int) -> np.ndarray:
+    y, x = row * 232, column * 232
+    return np.ascontiguousarray(load_still(SHEET)[y : y + 232, x : x + 232])
+
+
+def test_a_camera_drives_a_photograph_without_frames_in_flight():
+    engine = load_face_engine()
+    stream = LiveStream(engine, center_fallback=False, clock=time.monotonic, config=LiveConfig())
+    stream.set_portrait(cell(2, 4), 0)
+    made = []
+    for step, column in enumerate((3, 1, 2)):
+        frames = [
+            DrivingFrame(4 * step + n, 40_000 * (4 * step + n), time.monotonic(), lambda c=column: cell(0, c))
+            for n in range(1, 5)
+        ]
+        finished = stream.step(frames, LiveControls(keyframe_threshold=5.0), neutral=False)
+        assert len(finished) == engine.chunk_frames
+        made.append(finished[-1].image)
+    jaws = []
+    for image in made:
+        reading = engine.reader.read(image)
+        assert reading is not None
+        jaws.append(reading.blendshape("jawOpen"))
+    assert jaws[2] > 0.3 > 2 * max(jaws[:2])
