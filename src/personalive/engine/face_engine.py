@@ -27,6 +27,7 @@ from personalive.vision.face_fit import angles_deg, fit_face, fit_pose, rotation
 from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, FaceReading, framed_reading
 from personalive.vision.face_model import face_model
 from personalive.vision.face_move import FaceMotion, moved_picture
+from personalive.vision.face_person import person_mask
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.face_transfer import driver_neutral, face_values, limited_turn, transferred
 from personalive.vision.keypoints import HeadPose
@@ -162,7 +163,7 @@ class FaceEngine(BaseEngine):
                 "--weights tiny for drawn heads"
             )
         fit = fit_face(reading.landmarks)
-        prepared = movable_portrait(image, fit)
+        prepared = movable_portrait(image, fit, person_mask(image, reading.landmarks))
         nothing = np.zeros(len(face_model().expression_names), np.float32)
         return FaceState(prepared, FaceMotion(nothing), seed=seed, keyframe_threshold=keyframe_threshold)
 
