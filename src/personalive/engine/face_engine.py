@@ -38,6 +38,7 @@ _TOKEN = BLENDSHAPES + 1  # and whether there was a face
 _KEYPOINTS = 21
 _SEEN_FRAMES = 250  # of a driver, from which its usual face is known: 10 s
 _PLACED_FRAMES = 50  # and its usual nod
+_SHUT_JAW = 0.03  # most that is read of a shut mouth: a stream may begin with an open one
 _SCALE_RANGE = (0.7, 1.4)  # of the head, relative to the portrait's
 _MOUTH, _EYES = ("jaw", "mouth"), ("eyeBlink", "eyeWide", "eyeSquint")
 
@@ -263,6 +264,8 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
     before = state.driver or Driver(np.empty((0, len(values)), np.float32), np.empty((0, len(place))))
     driver = before.seen(values, place)
     neutral, first = driver_neutral(driver.values), driver.places[0]
+    jaw = face_model().index("jawOpen")
+    neutral[jaw] = min(neutral[jaw], _SHUT_JAW)
     changed = neutral + _strengths(controls) * (values - neutral)
     base = driver.usual_turn if controls.pose == "absolute" else rotation_of(*first[:3])
     turn = cv2.Rodrigues(rotation_of(*place[:3]) @ base.T)[0] * controls.head_motion

@@ -17,7 +17,6 @@ from personalive.vision.face_move import FaceMotion
 
 _NEUTRAL_QUANTILE = 0.3  # of each value over a clip; the first frame where that is lower
 _OPEN_QUANTILE = 0.25
-_SHUT_JAW = 0.03  # most that readers see of a shut mouth: a stream may begin with an open one
 _SHUT = 0.62  # eyeBlink at which readers see a shut eye
 _WIDEST = -0.3
 _SMILE_LET_GO = 1.4  # times the portrait's own smile as fitted, which is about half of what is seen
@@ -50,8 +49,6 @@ def driver_neutral(values: np.ndarray) -> np.ndarray:
     model = face_model()
     for name in ("eyeBlink_R", "eyeBlink_L"):
         low[model.index(name)] = np.quantile(values[:, model.index(name)], _OPEN_QUANTILE)
-    jaw = model.index("jawOpen")
-    low[jaw] = min(low[jaw], _SHUT_JAW)
     gaze = [k for k, name in enumerate(model.expression_names) if name.startswith("eyeLook")]
     low[gaze] = np.median(values[:, gaze], axis=0)
     return low
