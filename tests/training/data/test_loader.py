@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from personalive.errors import InputError
+from personalive.errors import DeviceError, InputError
 from personalive.training.data.loader import Source, load
 from personalive.training.data.sets import Drawing
 from personalive.training.stages.motion import MotionLosses
@@ -69,3 +71,15 @@ def test_a_run_with_a_cache_is_resumed_without_drawing_again(tmp_path: Path):
     loop.run()
     assert loop.stage.context.data.pairs == before  # type: ignore[attr-defined]
     assert rows(parts) == rows(whole)
+
+
+class Killed(ToySet):
+    """A set that kills the process that draws from it."""
+
+    def pair(self, rng: np.random.Generator):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_loader_process_is_one_line():
+    with pytest.raises(DeviceError, match=r"lower data\.workers"):
+        list(load(Source(Killed(), Drawing(), (0, 3)), [(0, range(2))], 1))

@@ -6,16 +6,22 @@ A sample depends on (seed, stage, step, row) alone, whoever draws it.
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from personalive.errors import OutputError, PersonaLiveError
+from personalive.errors import DeviceError, OutputError
 from personalive.media.paths import write_whole
 from personalive.progress import Meter, Progress
 from personalive.training.batch import Tensors
@@ -53,43 +59,44 @@ class Source:
         return Drawn([self.drawing(self.data, rng) for rng in rngs], rngs)
 
 
-class _ByStep(Dataset[Any]):
-    """A source as loader processes see it: by (step, rows)."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __getitem__(self, key: tuple[int, Sequence[int]]) -> Drawn | PersonaLiveError:
-        try:
-            return self.source.draw(*key)
-        except PersonaLiveError as error:
-            return error  # raised in a loader process it would lose its one line
-
-
 def load(source: Source, keys: Iterable[tuple[int, Sequence[int]]], workers: int) -> Iterator[Drawn]:
-    """Samples for (step, rows) after (step, rows), drawn by ``workers`` processes; 0 draws here.
+    """Samples for (step, rows) after (step, rows), drawn ahead by ``workers`` processes; 0 draws here.
 
     Raises:
         PersonaLiveError: what drawing one raised.
+        DeviceError: a process was ended from outside.
     """
-    options: dict[str, Any] = {"multiprocessing_context": "spawn", "prefetch_factor": 2} if workers else {}
-    loader = DataLoader(
-        _ByStep(source),
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # of seeds that nothing here uses: the global one stays as it is
-        **options,
-    )
-    for drawn in loader:
-        if isinstance(drawn, PersonaLiveError):
-            raise drawn
-        yield drawn
+    if not workers:
+        yield from (source.draw(*key) for key in keys)
+        return
+    context, rest = multiprocessing.get_context("spawn"), iter(keys)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(source,))
+    try:
+        ahead = deque(pool.submit(_draw, *key) for key in islice(rest, workers * _AHEAD))
+        while ahead:
+            drawn = ahead.popleft().result()
+            ahead.extend(pool.submit(_draw, *key) for key in islice(rest, 1))
+            yield drawn
+    except BrokenProcessPool:
+        raise DeviceError(
+            "a loader process was ended from outside, perhaps because memory ran out: lower data.workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _as_it_is(drawn: Any) -> Any:
-    return drawn
+_AHEAD = 2  # batches that each process is ahead
+_worker: dict[str, Source] = {}  # of a loader process
+
+
+def _begin_worker(source: Source) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    cv2.setNumThreads(1)
+    _worker["source"] = source
+
+
+def _draw(step: int, rows: Sequence[int]) -> Drawn:
+    return _worker["source"].draw(step, rows)
 
 
 # --- once for the whole run ---------------------------------------------------------------------------------

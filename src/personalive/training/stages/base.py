@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -117,7 +117,7 @@ class StageLosses(ABC, Generic[B]):
             for number in own
         )
         if not data.cached:
-            for drawn in load(self.source, _Keys(keys), data.workers):
+            for drawn in load(self.source, keys, data.workers):
                 yield self.make(drawn.samples), drawn.rngs
             return
         cache = BatchCache(folder / "cache", self.kind, data.cached)
@@ -133,13 +133,3 @@ class StageLosses(ABC, Generic[B]):
             rngs = [self.source.rng(step, row) for row in rows]
             batch = cache.take([int(rng.integers(data.cached)) for rng in rngs])
             yield batch.to(self.compute.device), rngs
-
-
-class _Keys:
-    """Iterable over an iterator, as a sampler has to be."""
-
-    def __init__(self, keys: Iterator[Any]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.keys
