@@ -26,6 +26,7 @@ from personalive.media.paths import write_whole
 from personalive.progress import Meter, Progress
 from personalive.training.batch import Tensors
 from personalive.training.data.sets import Drawing, Pair, TrainingSet
+from personalive.training.data.signals import sigint_later
 from personalive.training.distributed import ProcessGroup
 
 _CACHE_STEP = 1 << 41  # in the place of the step: no run gets there
@@ -72,7 +73,8 @@ def load(source: Source, keys: Iterable[tuple[int, Sequence[int]]], workers: int
     context, rest = multiprocessing.get_context("spawn"), iter(keys)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(source,))
     try:
-        ahead = deque(pool.submit(_draw, *key) for key in islice(rest, workers * _AHEAD))
+        with sigint_later():
+            ahead = deque(pool.submit(_draw, *key) for key in islice(rest, workers * _AHEAD))
         while ahead:
             drawn = ahead.popleft().result()
             ahead.extend(pool.submit(_draw, *key) for key in islice(rest, 1))

@@ -31,6 +31,7 @@ from personalive.training.data.prepare.folder import (
 )
 from personalive.training.data.prepare.report import Report, write_report
 from personalive.training.data.prepare.video import prepare_video
+from personalive.training.data.signals import sigint_later
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector, find_detector
 
@@ -176,7 +177,7 @@ def _in_workers(job: _Job, todo: list[Video], count: int, meter: _Meter) -> None
     shares, frames = context.Array("d", len(todo), lock=False), context.Array("q", len(todo), lock=False)
     others = set(multiprocessing.active_children())
     with ExitStack() as stack:
-        with _sigint_later():
+        with sigint_later():
             pool = stack.enter_context(context.Pool(count, _begin_worker, (job, shares, frames, os.getpid())))
         workers = set(multiprocessing.active_children()) - others
         finished = pool.imap_unordered(_work, list(enumerate(todo)))
@@ -190,19 +191,6 @@ def _in_workers(job: _Job, todo: list[Video], count: int, meter: _Meter) -> None
                 for index in range(len(todo)):
                     meter.set(index, shares[index], frames[index])
                 meter.tell()
-
-
-@contextmanager
-def _sigint_later() -> Iterator[None]:
-    """A Ctrl-C meanwhile is answered afterwards. Processes begun meanwhile are deaf to it before they can say so."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_alive(workers: set[Any]) -> None:
