@@ -67,6 +67,13 @@ def test_images_are_those_of_a_direct_call(weights, decoder, vram):
     assert not torch.allclose(usual, made, atol=0.1)
 
 
+def test_loading_one_says_nothing(weights, decoder, caplog):
+    """TAESD's published config has an entry that diffusers' class does not take."""
+    engine(weights, decoder)
+    assert "block_out_channels" in json.loads((decoder / "config.json").read_text())
+    assert not caplog.records
+
+
 def test_a_stream_is_decoded_by_it_with_the_same_latents(weights, decoder):
     """Latents do not depend on the decoder."""
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)

@@ -57,7 +57,9 @@ def load_decoder(
 def _build(config: dict[str, Any]) -> nn.Module:
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny  # noqa: PLC0415 (takes seconds)
 
-    return AutoencoderTiny.from_config(config)  # pyright: ignore[reportReturnType]
+    # TAESD's own file has an entry that its class does not take: diffusers would warn every user of it
+    known = {name: value for name, value in config.items() if name != "block_out_channels"}
+    return AutoencoderTiny.from_config(known)  # pyright: ignore[reportReturnType]
 
 
 def _check_fit(decoder: Any, model: CheckpointFolder, root: Path) -> None:
