@@ -24,6 +24,10 @@ from personalive.vision.face_paint import (
 from personalive.vision.face_surround import Surround, build_surround
 
 _FILL_SIDE = 128  # at which the background behind the person is made up
+_TOUCH, _TOP_ROWS = 0.2, 4  # of the side: what is narrower at the top is a head that touches it; rows that it loses
+_TEXTURE = 1.0  # of a texture's mean, most of it that is mirrored
+# Of the side: finest blur that is no detail, how far detail is mirrored, and blur of the outline it is mirrored at.
+_DETAIL, _DETAIL_REACH, _OUTLINE = 0.02, 0.12, 0.03
 _MASK_EDGE = (0.15, 0.65)  # of a person mask: below it is background, above it is person
 
 
@@ -110,7 +114,44 @@ def _layers(image: np.ndarray, person_mask: np.ndarray | None) -> tuple[np.ndarr
     known = (cv2.dilate(mask, np.ones((3, 3)), iterations=max(side // 120, 1)) < 0.02).astype(np.float32)
     known = cv2.erode(known, np.ones((3, 3)))
     edge = cv2.GaussianBlur(known, (0, 0), 1.5)[..., None] * known[..., None]
-    return mask, image * edge + _continued(image, known) * (1 - edge)
+    made_up = np.clip(_continued(image, known) + _mirrored_detail(image, known), 0, 255)
+    return _free_top(mask), image * edge + made_up * (1 - edge)
+
+
+def _free_top(mask: np.ndarray) -> np.ndarray:
+    """The mask with a head that just touches the portrait's top taken off it: nothing of it lies beyond."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask[:1] > 0).astype(np.uint8))
+    free = mask.copy()
+    for number in range(1, count):
+        if stats[number, cv2.CC_STAT_WIDTH] < _TOUCH * mask.shape[1]:
+            columns = labels[0] == number
+            for row in range(_TOP_ROWS):
+                free[row, columns] *= row / _TOP_ROWS
+    return free
+
+
+def _mirrored_detail(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Texture (S, S, 3) of the known pixels mirrored at their edge, fading with the distance: else a halo of blur."""
+    side = image.shape[0]
+    unknown = (known < 0.5).astype(np.uint8)
+    if not known.any() or not unknown.any():
+        return np.zeros_like(image)
+    beyond = cv2.distanceTransform(unknown, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - unknown, cv2.DIST_L2, 5)
+    away = cv2.GaussianBlur(beyond, (0, 0), _OUTLINE * side)  # smooth, so that the mirror is: outlines are jagged
+    down, right = np.gradient(away)
+    slope = 2 * away / np.maximum(down**2 + right**2, 0.25)
+    row, column = np.mgrid[:side, :side].astype(np.float32)
+    y, x = row - slope * down, column - slope * right
+    inside = (y >= 0) & (y <= side - 1) & (x >= 0) & (x <= side - 1)
+    sigma = _DETAIL * side
+    weight = cv2.GaussianBlur(known, (0, 0), sigma)
+    smooth = cv2.GaussianBlur(image * known[..., None], (0, 0), sigma) / np.maximum(weight, 1e-3)[..., None]
+    detail = (image - smooth) * known[..., None]
+    usual = cv2.GaussianBlur(np.abs(detail), (0, 0), 2 * sigma) / np.maximum(weight, 1e-3)[..., None]
+    detail = np.clip(detail, -_TEXTURE * usual, _TEXTURE * usual)  # outlines of things are no texture
+    mirrored = cv2.remap(np.dstack([detail, known]), x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
+    share = inside * unknown * mirrored[..., 3] * np.exp(-((away / (_DETAIL_REACH * side)) ** 2))
+    return (mirrored[..., :3] * share[..., None]).astype(np.float32)
 
 
 def _continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
