@@ -113,7 +113,7 @@ def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_wei
     square = place / "square.png"
     with Image.open(portrait) as image:
         image.resize((80, 80)).save(square)
-    monkeypatch.setattr(command, "demo_files", lambda: (square, clip))
+    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (square, clip))
     done = run("animate", "--demo", "--weights", small_weights)
     video, sheet = (place / "personalive-demo" / name for name in ("demo.mp4", "contact_sheet.png"))
     assert (done.code, done.err) == (0, "")
@@ -131,19 +131,33 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
         asked.update(framing=options["framing"], fallback=options["center_fallback"])
         raise command.InputError("no video today: try tomorrow")
 
-    monkeypatch.setattr(command, "demo_files", lambda: (portrait, portrait))
+    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (portrait, portrait))
     monkeypatch.setattr(command, "_make", fail)
     assert run("animate", "--demo", "-o", "some/where").code == 1
     engine = {
-        "weights": "tiny",
+        "weights": "photo",
         "device": "auto",
         "dtype": "auto",
         "vram": "auto",
         "backend": "auto",
         "decoder": None,
     }
-    assert asked == {**engine, "framing": "none", "fallback": True}
+    assert asked == {**engine, "framing": "auto", "fallback": False}
     assert not (place / "some/where").exists()
+
+
+def test_the_demo_of_a_model_of_drawn_heads_shows_drawn_heads(run, small_weights, monkeypatch):
+    asked = []
+
+    def fail(*files, **_):
+        asked.append((files[0].name, files[1].parent.parts[-2:], files[3]["framing"], files[3]["center_fallback"]))
+        raise command.InputError("no video today: try tomorrow")
+
+    monkeypatch.setattr(command, "_make", fail)
+    for weights in ("tiny", str(small_weights), "photo"):
+        run("animate", "--demo", "--weights", weights)
+    drawn = ("portrait.png", ("assets", "demo"), "none", True)
+    assert asked == [drawn, drawn, ("portrait-4.jpg", ("photo", "demo"), "auto", False)]
 
 
 @pytest.mark.parametrize(

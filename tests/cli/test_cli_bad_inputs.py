@@ -147,13 +147,14 @@ def test_a_record_that_cannot_be(run, place, portrait, driving):
 
 
 def test_a_demo_folder_that_cannot_be(run, place, portrait, monkeypatch):
-    monkeypatch.setattr(command, "demo_files", lambda: (portrait, portrait))
+    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (portrait, portrait))
     check_refused(run, place, "--demo", "-o", "me.png/demo", names="me.png/demo", way_out="choose another folder")
 
 
 def test_an_installation_without_the_demo(run, place, tmp_path, monkeypatch):
     monkeypatch.setattr(command.resources, "files", lambda package: tmp_path)
-    check_refused(run, place, "--demo", names="portrait.png", way_out="reinstall personalive")
+    check_refused(run, place, "--demo", names="portrait-4.jpg", way_out="reinstall personalive")
+    check_refused(run, place, "--demo", "--weights", "tiny", names="portrait.png", way_out="reinstall personalive")
 
 
 # --- weights ------------------------------------------------------------------------------------------------------

@@ -19,13 +19,13 @@ def test_weights_that_are_found_are_what_runs(run, small_weights, monkeypatch):
     assert f"released weights  ok       {small_weights}" in done.out
     assert "video encoder     ok       H.264" in done.out
     assert "Haar cascades" in done.out
-    assert "real people:  personalive animate PORTRAIT DRIVING" in done.out
+    assert "your photo:   personalive animate PORTRAIT DRIVING" in done.out
 
 
 def test_without_weights_the_way_to_them_is_shown(run):
     done = run("doctor")
     assert "released weights  missing" in done.out
-    assert "real people:  personalive weights download" in done.out
+    assert "a step up:    personalive weights download" in done.out
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ def test_without_weights_the_way_to_them_is_shown(run):
     [
         (RUNS, False, "weights download"),
         (RUNS | {"bundled model"}, True, "weights download"),
+        (RUNS | {"bundled model"}, True, "animate PORTRAIT DRIVING"),
         (RUNS | {"bundled model", "demo files"}, True, "animate --demo"),
         (RUNS | {"released weights"}, True, "animate PORTRAIT DRIVING"),
         ({"released weights", "bundled model", "demo files"}, False, "torch and device"),

@@ -1,4 +1,4 @@
-"""A prepared portrait: what lies behind the person looks like what lies beside it, and nothing of a head beyond it."""
+"""A prepared portrait: behind the person it looks as beside it, and a head that touches the top ends there."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from personalive.checkpoints.layout import MODEL_CONFIG
 from personalive.cli.config import CliConfig
 from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import (
     AUTO,
-    FRAMING_HELP,
     PORTRAIT_HELP,
     WEIGHTS_HELP,
     WEIGHTS_METAVAR,
@@ -28,7 +28,7 @@ from personalive.cli.options import (
     SeedOption,
     with_groups,
 )
-from personalive.config import TINY, KeyframeConfig
+from personalive.config import PHOTO, KeyframeConfig
 from personalive.errors import InputError, OutputError
 from personalive.offline.config import FilmSizeConfig
 
@@ -68,20 +68,16 @@ class Pose(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class _Model(ModelOptions):
-    """The model, which is the bundled one with --demo."""
+    """The model, which is the bundled one for photographs with --demo."""
 
     weights: Annotated[
-        str, typer.Option(metavar=WEIGHTS_METAVAR, help=WEIGHTS_HELP, show_default="auto, or tiny with --demo")
+        str, typer.Option(metavar=WEIGHTS_METAVAR, help=WEIGHTS_HELP, show_default="auto, or photo with --demo")
     ] = ""
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Clip(ClipOptions):
-    """The clip, of which the bundled one is framed already."""
-
-    framing: Annotated[Framing | None, typer.Option(help=FRAMING_HELP, show_default="auto, or none with --demo")] = (
-        None
-    )
+    @property
+    def knows_drawn_heads(self) -> bool:
+        """True of ``tiny`` and of models trained here, whose folders carry a config of their own."""
+        return self.is_tiny or (Path(self.weights) / MODEL_CONFIG).is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +169,9 @@ def animate(
         bool,
         typer.Option(
             "--demo/--no-demo",
-            help="Animate the bundled portrait with the bundled clip and model: nothing to download. Writes a video "
-            "with portrait, driver and result side by side, and a contact sheet, to "
-            f"./{CliConfig.demo_folder}.",
+            help="Animate a bundled portrait with a bundled clip and model: nothing to download. They show people "
+            "who do not exist, or drawn heads where --weights knows those. Writes a video with portrait, driver and "
+            f"result side by side, and a contact sheet, to ./{CliConfig.demo_folder}.",
         ),
     ] = False,
     model: _Model = _Model(),
@@ -189,7 +185,7 @@ def animate(
             show_default="the model's own",
         ),
     ] = None,
-    clip: _Clip = _Clip(),
+    clip: ClipOptions = ClipOptions(),
     no_face: Annotated[
         NoFace,
         typer.Option(
@@ -202,13 +198,14 @@ def animate(
     result: _Result = _Result(),
 ) -> None:
     """Make a video of PORTRAIT performing what DRIVING shows."""
-    model = replace(model, weights=model.weights or (TINY if demo else AUTO))
+    model = replace(model, weights=model.weights or (PHOTO if demo else AUTO))
+    drawn_demo = demo and model.knows_drawn_heads  # whose clip is framed already
     options: dict[str, Any] = {
         "seed": seed,
         "size_px": size,
         "no_face": no_face.value,
-        "center_fallback": demo or model.is_tiny,
-        **clip.to_dict(Framing.NONE if demo else Framing.AUTO),
+        "center_fallback": model.is_tiny or drawn_demo,
+        **clip.to_dict(Framing.NONE if drawn_demo else Framing.AUTO),
         **asdict(controls),
         "pose": controls.pose.value,
         **result.to_dict(demo=demo),
@@ -258,22 +255,26 @@ def _show(report: AnimateReport) -> None:
 # --- the demo ---------------------------------------------------------------------------------------------------
 
 
-def demo_files() -> tuple[Path, Path]:
-    """The bundled portrait and driving clip.
+def demo_files(*, drawn: bool = False) -> tuple[Path, Path]:
+    """A bundled portrait and driving clip.
+
+    Args:
+        drawn: of drawn heads, else of generated people.
 
     Raises:
         InputError: this installation lacks them.
     """
-    folder = Path(str(resources.files("personalive"))) / "assets" / "demo"
-    portrait, driving = folder / "portrait.png", folder / "driving.mp4"
-    for path in (portrait, driving):
+    assets = Path(str(resources.files("personalive"))) / "assets"
+    portrait, clip = ("demo/portrait.png", "demo") if drawn else ("photo/portraits/portrait-4.jpg", "photo/demo")
+    files = assets / portrait, assets / clip / "driving.mp4"
+    for path in files:
         if not path.is_file():
             raise InputError(f"{path}: this installation lacks the demo: reinstall personalive")
-    return portrait, driving
+    return files
 
 
-def _make_demo(output: Path | None, options: dict[str, Any], model: ModelOptions) -> None:
-    portrait, driving = demo_files()
+def _make_demo(output: Path | None, options: dict[str, Any], model: _Model) -> None:
+    portrait, driving = demo_files(drawn=model.knows_drawn_heads)
     with _demo_folder(output or Path(CliConfig.demo_folder)) as folder:
         options["contact_sheet"] = options["contact_sheet"] or str(folder / "contact_sheet.png")
         report = _make(portrait, driving, folder / "demo.mp4", options, model)

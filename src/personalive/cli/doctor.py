@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import typer
 
@@ -74,10 +73,10 @@ def advise(able: set[str]) -> tuple[list[str], bool]:
     if broken:
         return [f"nothing can run: {' and '.join(broken)} missing or broken: reinstall personalive"], False
     steps = []
-    if "released weights" in able:
-        steps.append("real people:  personalive animate PORTRAIT DRIVING -o video.mp4")
-    else:
-        steps.append("real people:  personalive weights download   (12 GB, academic research only)")
+    if able & {"released weights", "bundled model"}:
+        steps.append("your photo:   personalive animate PORTRAIT DRIVING -o video.mp4")
+    if "released weights" not in able:
+        steps.append("a step up:    personalive weights download   (12 GB, academic research only, for a GPU)")
     if {"bundled model", "demo files"} <= able:
         steps.append("demo:         personalive animate --demo")
     return steps, bool(able & {"released weights", "bundled model"})
@@ -217,9 +216,16 @@ def _tiny() -> tuple[State, str]:
     return State.ok, f"{folder.config.image_size_px} px, {size(folder.size_bytes)}; knows synthetic heads only"
 
 
+def _photo() -> tuple[State, str]:
+    from personalive.runtime.face import load_face_engine  # noqa: PLC0415
+
+    return State.ok, f"{load_face_engine().image_size} px, no diffusion; for photographs of people"
+
+
 def _demo() -> tuple[State, str]:
     portrait, driving = demo_files()
-    return State.ok, f"{portrait.name} and {driving.name} in {Path(portrait).parent}"
+    demo_files(drawn=True)
+    return State.ok, f"{portrait.name} and {driving.name} in {driving.parents[1]}"
 
 
 _PROBES: dict[str, Callable[[], tuple[State, str]]] = {
@@ -232,6 +238,7 @@ _PROBES: dict[str, Callable[[], tuple[State, str]]] = {
     "face detector": _faces,
     "video encoder": _encoder,
     "released weights": _released,
-    "bundled model": _tiny,
+    "bundled model": _photo,
+    "tiny model": _tiny,
     "demo files": _demo,
 }
