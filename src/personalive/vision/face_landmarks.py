@@ -11,7 +11,8 @@ negative towards the camera, 0 about the middle of the head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -134,6 +135,17 @@ def crop_region(image: ImageArray, region: FaceRegion) -> ImageArray:
     return cv2.warpAffine(image, region.image_to_crop(), size, flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep PyTorch to one thread: small layers gain little by more, and wait for those on a machine that is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class FaceReader:
     """Reads the largest face of an image, or follows one through frames. Keeps no state of a face.
 
@@ -165,7 +177,7 @@ class FaceReader:
             InputError: the image has another shape or dtype.
         """
         check_image(image)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             found = None if previous is None else self._again(image, previous.landmarks)
             found = self._detected(image) if found is None else found
             if found is None:

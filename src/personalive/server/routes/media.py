@@ -34,6 +34,11 @@ _GENERATED = {  # people who do not exist, for all others
         _PORTRAITS / f"portrait-{n}.jpg",
     )
     for n in range(1, 5)
+} | {
+    "clip": (
+        GalleryItem(name="clip", title="A generated performance", kind="clip"),
+        _ASSETS / "photo" / "demo" / "driving.mp4",
+    )
 }
 _GALLERY = _DRAWN | _GENERATED
 _MOTION_FILE = "application/octet-stream"
