@@ -7,8 +7,10 @@ import io
 import json
 import math
 import re
+from importlib import resources
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,16 +22,20 @@ from personalive.evaluation.datasets import DatasetOptions, Sample, open_dataset
 from personalive.evaluation.methods import COPY, OURS, TRUTH, reenact
 from personalive.evaluation.metrics.accumulators import (
     ClipFeatures,
+    FaceFollowing,
     FaceParameters,
     IdentitySimilarity,
     Perceptual,
     Stability,
 )
-from personalive.evaluation.metrics.catalog import METRICS
+from personalive.evaluation.metrics.catalog import FACES, METRICS
 from personalive.evaluation.metrics.functional import l1, psnr, ssim
 from personalive.evaluation.metrics.pretrained import PretrainedNetworks
 from personalive.evaluation.report import HTML, JSON, MARKDOWN, check_report_folder, write_report
 from personalive.evaluation.runner import EvaluateOptions, Evaluation, evaluate
+from personalive.runtime.face import load_face_reader
+from personalive.vision.face_landmarks import FaceReader
+from support.clips import read_film
 
 FRAMES = 28  # the fewest that show a motion-to-photon latency
 ONE = "synthetic:6-6"  # somebody who speaks and blinks at once
@@ -110,7 +116,7 @@ def test_baselines_bound_the_scores(found):
 def test_figures_that_could_not_be_made_say_why(found):
     assert found.missing["lpips"].startswith("needs vgg16-397923af.pth")
     assert found.missing["drift"] == "needs videos of 200 frames or more"
-    assert set(found.missing) == {"lpips", "tlp", "id_sim", "aed", "apd", "fvd", "drift", "drift_colour"}
+    assert set(found.missing) == {"lpips", "tlp", "id_sim", "aed", "apd", "fvd", "drift", "drift_colour", *FACES}
     assert not set(found.missing) & {name for row in found.rows for name in row.metrics}
 
 
@@ -240,6 +246,54 @@ def test_frames_without_a_face_do_not_count_for_identity():
     parameters = FaceParameters(ColourNetwork())  # pyright: ignore[reportArgumentType]
     parameters.update(Sample(red), black)
     assert parameters.compute() == {"aed": pytest.approx(200 / 3), "apd": pytest.approx(200 / 3)}
+
+
+# --- faces of people, read by the bundled networks --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def performer() -> list[np.ndarray]:
+    """A generated person who turns, speaks and blinks: every fourth frame of 4 s, at 256 px."""
+    path = resources.files("personalive") / "assets" / "photo" / "demo" / "driving.mp4"
+    frames = read_film(Path(str(path))).images[:100:4]
+    return [cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA) for image in frames]
+
+
+@pytest.fixture(scope="module")
+def reader() -> FaceReader:
+    return load_face_reader()
+
+
+def followed(reader: FaceReader, driver: list[np.ndarray], made: list[np.ndarray]) -> dict[str, float]:
+    metric = FaceFollowing(reader)
+    for one, other in zip(driver, made, strict=True):
+        metric.update(Sample(one), other)
+    return metric.compute()
+
+
+def test_a_face_follows_itself_exactly_and_a_still_one_does_not(reader, performer):
+    same = followed(reader, performer, performer)
+    assert (same["expression_error"], same["pose_error_deg"]) == (0, 0)
+    assert [same[name] for name in ("jaw_follows", "blink_follows", "yaw_follows")] == pytest.approx([1, 1, 1])
+    still = followed(reader, performer, [performer[0]] * len(performer))
+    assert still["expression_error"] > 0.02
+    assert still["pose_error_deg"] > 1.5
+    assert max(abs(still[name]) for name in ("jaw_follows", "blink_follows", "yaw_follows")) < 0.3
+
+
+def test_a_mirrored_head_turns_the_other_way_and_a_late_one_follows_less(reader, performer):
+    mirrored = followed(reader, performer, [np.ascontiguousarray(image[:, ::-1]) for image in performer])
+    assert mirrored["yaw_follows"] < -0.9
+    late = followed(reader, performer[2:], performer[:-2])
+    assert late["jaw_follows"] < 0.8
+    assert late["yaw_follows"] > 0.5
+
+
+def test_frames_without_a_face_do_not_count_and_what_does_not_move_is_not_followed(reader, performer):
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    assert followed(reader, performer[:3], [grey] * 3) == {}
+    still = followed(reader, [performer[0]] * 3, [performer[0], grey, performer[0]])
+    assert set(still) == {"expression_error", "pose_error_deg"}
 
 
 def test_no_clip_runs_from_one_case_into_the_next():

@@ -19,6 +19,8 @@ class EvaluationConfig:
     estimate_every_frames: int = 4  # mouth and eyes are estimated on every so many frames
     region_margin_px: int = 3  # around the mouth or the eyes, where they are compared
     max_blink: float = 0.5  # gaze is not estimated where the true lids are closed further than this
+    least_blendshape: float = 0.1  # range of a driver's blendshape below which nothing is to be followed
+    least_yaw_deg: float = 5.0  # the same of its yaw
     timing_warmup_calls: int = 3  # at the start of each case, not timed
     fvd_clip_frames: int = 16  # paper's protocol: I3D features of clips; clips do not overlap
     video_suffixes: tuple[str, ...] = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")

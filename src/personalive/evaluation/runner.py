@@ -30,7 +30,7 @@ from personalive.evaluation.datasets import (
 )
 from personalive.evaluation.methods import COPY, OURS, TRUTH, Baseline, EngineMethod, Method, VideoMethod
 from personalive.evaluation.metrics.accumulators import ClipFeatures, Metric, mean_of, metrics_for
-from personalive.evaluation.metrics.catalog import ANGLES, EXPRESSIONS, METRICS, SPEED
+from personalive.evaluation.metrics.catalog import ANGLES, EXPRESSIONS, FACES, METRICS, SPEED
 from personalive.evaluation.metrics.functional import frechet_distance
 from personalive.evaluation.metrics.pretrained import PretrainedNetworks, load_pretrained
 from personalive.evaluation.previews import CasePreview
@@ -339,6 +339,9 @@ def _missing(
         reasons |= dict.fromkeys((*ANGLES, *SPEED), "needs a model (--weights)")
     if not synthetic:
         reasons |= dict.fromkeys((*ANGLES, *EXPRESSIONS), "needs synthetic heads")
+        reasons |= dict.fromkeys(FACES, "needs faces of people that move, in video and driver")
+    else:
+        reasons |= dict.fromkeys(FACES, "needs videos of people")
     there = {name for row in rows for name in row.metrics}
     return {name: reasons.get(name, "needs ground truth, or more frames") for name in METRICS if name not in there}
 

@@ -34,9 +34,12 @@ from personalive.evaluation.metrics.pretrained import PretrainedNetworks
 from personalive.evaluation.metrics.synthetic import PROBES, estimate, head_angles, is_visible, true_value, varies
 from personalive.models.perceptual import Lpips
 from personalive.synthetic import Identity
+from personalive.vision.face_fit import angles_deg, fit_pose
+from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, FaceReading
 from personalive.vision.resize import ImageArray, frames_to_tensor
 
 _CONFIG = EvaluationConfig()
+_SHAPES = BLENDSHAPE_NAMES[1:]  # "_neutral" says nothing
 MotionPairs = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by metric: estimates and true values over the frames
 
 
@@ -75,6 +78,8 @@ def metrics_for(
         metrics.append(IdentitySimilarity(networks.faces, portrait))
     if networks.smirk is not None:
         metrics.append(FaceParameters(networks.smirk))
+    if case.person is None and networks.reader is not None:
+        metrics.append(FaceFollowing(networks.reader))
     return metrics
 
 
@@ -271,6 +276,49 @@ class FaceParameters:
         if not self._values:
             return {}
         return dict(zip(("aed", "apd"), np.mean(self._values, axis=0).tolist(), strict=True))
+
+
+class FaceFollowing:
+    """Expression and head pose of video and driver, read by a landmark network: how far they are apart, and whether
+    one follows the other. Frames in which either shows no face do not count.
+    """
+
+    _FOLLOWED: Mapping[str, tuple[str, ...]] = {
+        "jaw_follows": ("jawOpen",),
+        "blink_follows": ("eyeBlinkLeft", "eyeBlinkRight"),
+        "smile_follows": ("mouthSmileLeft", "mouthSmileRight"),
+    }
+
+    def __init__(self, reader: FaceReader) -> None:
+        self._reader = reader
+        self._before: tuple[FaceReading | None, FaceReading | None] = (None, None)
+        self._values: list[np.ndarray] = []  # (2, 51 + 3) of a frame: video and driver, blendshapes and angles
+
+    def update(self, sample: Sample, output: ImageArray) -> None:
+        """See ``Metric``."""
+        made = self._reader.read(output, self._before[0])
+        driver = self._reader.read(sample.driver, self._before[1])
+        self._before = made, driver
+        if made is not None and driver is not None:
+            self._values.append(np.stack([self._described(reading) for reading in (made, driver)]))
+
+    @staticmethod
+    def _described(reading: FaceReading) -> np.ndarray:
+        return np.concatenate([reading.blendshapes[1:], angles_deg(fit_pose(reading.landmarks).rotation)])
+
+    def compute(self) -> dict[str, float]:
+        """See ``Metric``."""
+        if not self._values:
+            return {}
+        made, driver = np.stack(self._values, axis=1)
+        apart = np.abs(made - driver).mean(axis=0)
+        found = {"expression_error": float(apart[:-3].mean()), "pose_error_deg": float(apart[-3:].mean())}
+        columns = {name: [_SHAPES.index(s) for s in shapes] for name, shapes in self._FOLLOWED.items()}
+        for name, chosen in (columns | {"yaw_follows": [len(_SHAPES)]}).items():
+            of_made, of_driver = made[:, chosen].mean(axis=1), driver[:, chosen].mean(axis=1)
+            if np.ptp(of_driver) >= (_CONFIG.least_yaw_deg if name == "yaw_follows" else _CONFIG.least_blendshape):
+                found[name] = correlation(of_made, of_driver)
+        return found
 
 
 class ClipFeatures:

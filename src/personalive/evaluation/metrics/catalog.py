@@ -44,6 +44,21 @@ METRICS: Mapping[str, MetricInfo] = {
     ),
     "aed": MetricInfo("AED", "lower", 3, "L1 of SMIRK's expression parameters to the driver's"),
     "apd": MetricInfo("APD", "lower", 3, "L1 of SMIRK's pose parameters to the driver's"),
+    "expression_error": MetricInfo(
+        "expression", "lower", 3, "mean absolute difference of 51 blendshapes to the driver's, each 0..1 (as AED)"
+    ),
+    "pose_error_deg": MetricInfo(
+        "pose °", "lower", 1, "mean absolute difference of the head's yaw, pitch and roll to the driver's (as APD)"
+    ),
+    **{
+        name: MetricInfo(label, "higher", 2, f"correlation of {what} with the driver's, read by a landmark network")
+        for name, label, what in (
+            ("jaw_follows", "jaw", "jawOpen"),
+            ("blink_follows", "lids", "the mean of eyeBlinkLeft and eyeBlinkRight"),
+            ("smile_follows", "smile", "the mean of mouthSmileLeft and mouthSmileRight"),
+            ("yaw_follows", "head yaw", "the head's yaw"),
+        )
+    },
     "fvd": MetricInfo(
         "FVD", "lower", 1, "Fréchet distance of I3D features of 16-frame clips to the true (else driving) clips"
     ),
@@ -73,6 +88,7 @@ METRICS: Mapping[str, MetricInfo] = {
 NO_VALUE, INFINITE = "—", "∞"
 ANGLES = ("yaw", "pitch")
 EXPRESSIONS = ("mouth", "blink", "gaze_x", "gaze_y")
+FACES = ("expression_error", "pose_error_deg", "jaw_follows", "blink_follows", "smile_follows", "yaw_follows")
 SPEED = ("fps", "chunk_ms", "photon_ms", "photon_p95_ms")
 
 

@@ -20,6 +20,8 @@ from personalive.config import FACE_DETECTOR
 from personalive.errors import CheckpointError
 from personalive.evaluation.metrics.onnx_networks import FaceEmbedder, I3d, Smirk, has_runtime
 from personalive.models.perceptual import Lpips
+from personalive.runtime.face import load_face_reader
+from personalive.vision.face_landmarks import FaceReader
 
 VERIFIED, BY_SIDECAR, UNVERIFIED = "as published", "as in its .sha256 file", "unverified"
 _READ_BYTES = 1 << 20
@@ -150,17 +152,18 @@ class PretrainedNetworks:
     faces: FaceEmbedder | None = None
     smirk: Smirk | None = None
     i3d: I3d | None = None
+    reader: FaceReader | None = None  # of the bundled model for photographs
     found: list[Found] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)  # metric -> "needs FILE ..."
 
 
 def load_pretrained(folder: Path, weights_folder: Path | None, device: torch.device) -> PretrainedNetworks:
-    """Load what lies in ``folder``; YuNet is also looked for beside the weights.
+    """Load what lies in ``folder``, and the bundled reader of faces; YuNet is also looked for beside the weights.
 
     Raises:
         CheckpointError: a file is there, but damaged or another one.
     """
-    networks = PretrainedNetworks()
+    networks = PretrainedNetworks(reader=load_face_reader())
     yunet = () if weights_folder is None else ((weights_folder / FACE_DETECTOR).parent, weights_folder)
     heads = packaged_heads()
     with_heads = (folder,) if heads is None else (folder, heads)
