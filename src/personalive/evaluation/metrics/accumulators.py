@@ -39,6 +39,7 @@ from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, Face
 from personalive.vision.resize import ImageArray, frames_to_tensor
 
 _CONFIG = EvaluationConfig()
+_READING_NOISE = 0.1  # of the least range that counts as moving: a still image reads a little differently each time
 _SHAPES = BLENDSHAPE_NAMES[1:]  # "_neutral" says nothing
 MotionPairs = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by metric: estimates and true values over the frames
 
@@ -316,8 +317,10 @@ class FaceFollowing:
         columns = {name: [_SHAPES.index(s) for s in shapes] for name, shapes in self._FOLLOWED.items()}
         for name, chosen in (columns | {"yaw_follows": [len(_SHAPES)]}).items():
             of_made, of_driver = made[:, chosen].mean(axis=1), driver[:, chosen].mean(axis=1)
-            if np.ptp(of_driver) >= (_CONFIG.least_yaw_deg if name == "yaw_follows" else _CONFIG.least_blendshape):
-                found[name] = correlation(of_made, of_driver)
+            least = _CONFIG.least_yaw_deg if name == "yaw_follows" else _CONFIG.least_blendshape
+            if np.ptp(of_driver) >= least:
+                still = np.ptp(of_made) < _READING_NOISE * least
+                found[name] = 0.0 if still else correlation(of_made, of_driver)
         return found
 
 
