@@ -32,7 +32,7 @@ class CodedReader:
         values = np.zeros(BLENDSHAPES, np.float32)
         for name, value in {**REST, "jawOpen": green / 255}.items():
             values[BLENDSHAPE_NAMES.index(name)] = value
-        landmarks = drawn_face(3, image.shape[0], yaw_deg=(blue - 128) / 4).landmarks_px
+        landmarks = drawn_face(3, image.shape[0], yaw_deg=(blue - 128) / 3).landmarks_px
         return FaceReading(landmarks.astype(np.float32), values, 1.0)
 
 
@@ -40,7 +40,7 @@ def frame(jaw: float = 0.0, yaw_deg: float = 0.0, *, face: bool = True) -> np.nd
     """A driving frame; a smooth picture below the code."""
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
     image = (255 * np.stack([0.4 + 0.4 * x, y, 0.5 + 0.4 * np.sin(9 * x)], -1)).astype(np.uint8)
-    image[:4, :4] = (200 if face else 0, round(255 * jaw), round(128 + 4 * yaw_deg))
+    image[:4, :4] = (200 if face else 0, round(255 * jaw), round(128 + 3 * yaw_deg))
     return image
 
 
@@ -159,3 +159,42 @@ def test_motion_of_another_model_is_refused(engine: FaceEngine):
     wrong = type(motion)(motion.tokens[..., :5], motion.poses)
     with pytest.raises(InputError, match="this model needs"):
         engine.step(engine.start(frame()), wrong)
+
+
+# --- what it tells about poor portraits and drivers -----------------------------------------------------------------
+
+
+def test_a_good_portrait_and_driver_have_no_notes(engine: FaceEngine):
+    state = engine.start(frame().repeat(2, axis=0).repeat(2, axis=1))
+    state, _ = engine.step(state, window(frame(0.5, 10)))
+    assert engine.notes(state) == []
+
+
+@pytest.mark.parametrize(
+    ("portrait", "told"),
+    [
+        (frame(yaw_deg=28), "turned aside"),
+        (frame(jaw=0.5), "mouth is open"),
+        (frame(), "head is small (128 px"),
+    ],
+)
+def test_a_poor_portrait_is_told_with_what_is_better(engine: FaceEngine, portrait: np.ndarray, told: str):
+    found = engine.notes(engine.start(portrait))
+    assert any(told in note and note.startswith("portrait: ") for note in found)
+
+
+def test_shut_eyes_are_told(engine: FaceEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(REST, "eyeBlinkLeft", 0.7)
+    monkeypatch.setitem(REST, "eyeBlinkRight", 0.6)
+    assert any("eyes are shut" in note for note in engine.notes(engine.start(frame())))
+
+
+def test_a_driver_in_profile_is_told_once_it_is_plain(engine: FaceEngine):
+    state = engine.start(frame())
+    for _ in range(5):
+        state, _ = engine.step(state, window(frame()))
+    state, _ = engine.step(state, window(frame(yaw_deg=30)))
+    assert not any("driver" in note for note in engine.notes(state))  # 30° is within what it may
+    for yaw in (-41, 41):
+        state, _ = engine.step(state, window(frame(yaw_deg=yaw)))
+    assert any("in 25 % of the frames" in note for note in engine.notes(state))

@@ -100,6 +100,10 @@ class BaseEngine(ABC):
     def flush(self, state: Any) -> Iterator[Tensor]:
         """Chunks still in flight."""
 
+    def notes(self, state: Any) -> list[str]:
+        """Warnings about a stream's portrait, and about its driver as far as it was seen; one line each."""
+        return []
+
     def warm_up(self, calls: int, clock: Callable[[], float]) -> list[float]:
         """Run a few steps of nothing, so that no stream meets the slow first ones; seconds of all but the first."""
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)

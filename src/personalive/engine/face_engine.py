@@ -23,13 +23,13 @@ from personalive.engine.base import PLAIN, BaseEngine, check_square
 from personalive.engine.controls import Controls
 from personalive.engine.state import Motion
 from personalive.errors import InputError
-from personalive.vision.face_fit import angles_deg, fit_face, fit_pose, rotation_of
+from personalive.vision.face_fit import Fit, angles_deg, fit_face, fit_pose, rotation_of
 from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, FaceReading, framed_reading
 from personalive.vision.face_model import face_model
 from personalive.vision.face_move import FaceMotion, moved_picture
 from personalive.vision.face_person import person_mask
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
-from personalive.vision.face_transfer import driver_neutral, face_values, limited_turn, transferred
+from personalive.vision.face_transfer import TURN_LIMIT_DEG, driver_neutral, face_values, limited_turn, transferred
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.resize import resize_portrait
 
@@ -39,6 +39,9 @@ _KEYPOINTS = 21
 _SEEN_FRAMES = 250  # of a driver, from which its usual face is known: 10 s
 _PLACED_FRAMES = 50  # and its usual nod
 _SHUT_JAW = 0.03  # most that is read of a shut mouth: a stream may begin with an open one
+_ASIDE_DEG, _SMALL_SIDE_PX = 20.0, 200  # portraits turned further, or framed smaller, are told to be poor
+_OPEN_JAW, _SHUT_LIDS = 0.2, 0.55  # values of a portrait from which its mouth is open and its eyes are shut
+_PROFILE_SHARE = 0.05  # of a driver's frames, from which it is told that its turns are held
 _SCALE_RANGE = (0.7, 1.4)  # of the head, relative to the portrait's
 _MOUTH, _EYES = ("jaw", "mouth"), ("eyeBlink", "eyeWide", "eyeSquint")
 
@@ -90,6 +93,9 @@ class FaceState:
     driver: Driver | None = None
     last: tuple[np.ndarray, np.ndarray] | None = None  # smoothed values (E,) and place (6,) of the newest frame
     motion: FaceMotion | None = None  # of the newest frame with a face
+    notes: tuple[str, ...] = ()  # about the portrait
+    frames: int = 0  # of the driver with a face
+    profiles: int = 0  # of those, how many turn further than the portrait may
     call: int = 0  # finished steps
     seed: int = 0  # as of a diffusion stream; nothing here is drawn
     keyframe_threshold: float = KeyframeConfig.threshold  # and no frame becomes a reference
@@ -166,7 +172,24 @@ class FaceEngine(BaseEngine):
         fit = fit_face(reading.landmarks)
         prepared = movable_portrait(image, fit, person_mask(image, reading.landmarks))
         nothing = np.zeros(len(face_model().expression_names), np.float32)
-        return FaceState(prepared, FaceMotion(nothing), seed=seed, keyframe_threshold=keyframe_threshold)
+        return FaceState(
+            prepared,
+            FaceMotion(nothing),
+            notes=tuple(_portrait_notes(reading, fit, portrait.shape[0])),
+            seed=seed,
+            keyframe_threshold=keyframe_threshold,
+        )
+
+    def notes(self, state: FaceState) -> list[str]:
+        """What makes the portrait a poor one, and whether the driver turns further than a photograph may."""
+        found = list(state.notes)
+        if state.profiles > _PROFILE_SHARE * state.frames:
+            share = round(100 * state.profiles / state.frames)
+            found.append(
+                f"driver: its head turns further than a photograph can follow in {share} % of the frames; turns are "
+                f"held at {TURN_LIMIT_DEG[0]:.0f}° to a side and {TURN_LIMIT_DEG[1]:.0f}° up and down"
+            )
+        return found
 
     def encode_motion(self, frames: np.ndarray) -> Motion:
         """Motion of driving frames, which ``step`` takes in their place, may be kept, and fits any portrait.
@@ -269,6 +292,8 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
     changed = neutral + _strengths(controls) * (values - neutral)
     base = driver.usual_turn if controls.pose == "absolute" else rotation_of(*first[:3])
     turn = cv2.Rodrigues(rotation_of(*place[:3]) @ base.T)[0] * controls.head_motion
+    nod_deg, side_deg = np.abs(np.degrees(turn[:2, 0]))
+    profile = side_deg > TURN_LIMIT_DEG[0] or nod_deg > TURN_LIMIT_DEG[1]
     scale, shift = place[5] / first[5], (place[3:5] - first[3:5]) / 2
     motion = transferred(
         changed,
@@ -278,7 +303,27 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
         scale=float(np.clip(scale**controls.head_motion, *_SCALE_RANGE)),
         shift=(float(controls.head_motion * shift[0]), float(controls.head_motion * shift[1])),
     )
-    return dataclasses.replace(state, driver=driver, last=(values, place), motion=motion)
+    return dataclasses.replace(
+        state,
+        driver=driver,
+        last=(values, place),
+        motion=motion,
+        frames=state.frames + 1,
+        profiles=state.profiles + int(profile),
+    )
+
+
+def _portrait_notes(reading: FaceReading, fit: Fit, side_px: int) -> Iterator[str]:
+    """What makes a portrait a poor one, and what to do."""
+    yaw, pitch, _ = angles_deg(fit.pose.rotation)
+    if max(abs(yaw), abs(pitch)) > _ASIDE_DEG:
+        yield "portrait: the face is turned aside: what it hides is made up; one that looks at the camera is better"
+    if side_px < _SMALL_SIDE_PX:
+        yield f"portrait: the head is small ({side_px} px with its surroundings): a larger photograph is sharper"
+    if reading.blendshape("jawOpen") > _OPEN_JAW:
+        yield "portrait: the mouth is open and shuts only in part: one with shut lips is better"
+    if min(reading.blendshape(f"eyeBlink{side}") for side in ("Left", "Right")) > _SHUT_LIDS:
+        yield "portrait: the eyes are shut and cannot open: use one with open eyes"
 
 
 def _strengths(controls: Controls) -> np.ndarray:

@@ -93,7 +93,7 @@ class LiveStream:
         return self._state.keyframes if self._state else 0
 
     def set_portrait(self, image: np.ndarray, seed: int) -> str:
-        """Begin with another portrait (H, W, 3) uint8 RGB; return a note on its framing, mostly empty.
+        """Begin with another portrait (H, W, 3) uint8 RGB; return a note on it and its framing, mostly empty.
 
         Raises:
             InputError: no face in it, or not a usable image. The portrait before stays.
@@ -106,7 +106,8 @@ class LiveStream:
         self._portrait = resize_portrait(framed.image, self._engine.image_size)
         self._in_flight = deque([None] * self._engine.warmup_frames)
         self.generation += 1
-        return framed.note
+        told = [note.removeprefix("portrait: ") for note in self._engine.notes(self._state)]
+        return "; ".join([*filter(None, [framed.note]), *told])
 
     def change_driver(self) -> None:
         """Begin with another camera, clip or motion file, which is framed anew and has a clock of its own."""

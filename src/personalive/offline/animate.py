@@ -22,7 +22,7 @@ from personalive.checkpoints.networks import LoadProgress
 from personalive.config import KeyframeConfig
 from personalive.engine.base import BaseEngine
 from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode
-from personalive.engine.state import StreamState, Window
+from personalive.engine.state import Window
 from personalive.errors import InputError, OutputError
 from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
 from personalive.offline.config import FilmSizeConfig
@@ -222,7 +222,7 @@ class _Video:
         self.shown_portrait = self._resize(self.portrait)
         self.driving = self._open_driving(source, detector, framing)
         self.panels = 1 + options.side_by_side * (2 if isinstance(source, VideoReader) else 1)
-        self.keyframes = 0
+        self.keyframes, self.notes = 0, list[str]()
         self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
 
     def _open_driving(
@@ -289,8 +289,8 @@ class _Video:
         for chunk in chunks:
             yield from zip(in_flight.popleft(), chunk.numpy(), strict=False)
 
-    def _note_step(self, state: StreamState, _seconds: float) -> None:
-        self.keyframes = state.keyframes
+    def _note_step(self, state: Any, _seconds: float) -> None:
+        self.keyframes, self.notes = state.keyframes, self.engine.notes(state)
 
     def _compose(self, driver: np.ndarray | None, result: np.ndarray) -> np.ndarray:
         if not self.options.side_by_side:
@@ -332,7 +332,7 @@ class _Video:
             options=asdict(self.options),
             framing=self.driving.framing(),
             contact_sheet=sheet,
-            warnings=([f"portrait: {note}"] if note else []) + warnings,
+            warnings=([f"portrait: {note}"] if note else []) + self.notes + warnings,
         )
 
 
