@@ -47,6 +47,7 @@ _MOUTH, _EYES = ("jaw", "mouth"), ("eyeBlink", "eyeWide", "eyeSquint")
 
 CONFIG = ModelConfig(
     image_size_px=512,
+    chunk_frames=1,  # no frame waits for others
     framing_scale=2.2,
     translation_gain=1.0,
     scale_gain=1.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -38,7 +39,6 @@ def read(
     specs: Mapping[str, ProgramSpec], folder: Path, *, precision: torch.dtype, threads: int
 ) -> dict[str, Program]:
     """Programs that ``write`` left there; encoders for a chunk of images exactly, a quarter faster so."""
-    core = _openvino().Core()
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -47,13 +47,13 @@ def read(
     }
     programs: dict[str, Program] = {}
     for name, spec in specs.items():
-        model = core.read_model(folder / f"{name}.xml")
+        model = _core().read_model(folder / f"{name}.xml")
         exact = name in _ENCODERS
         if exact:
             model.reshape(
                 {node: list(tensor.shape) for node, tensor in zip(model.inputs, spec.inputs.values(), strict=True)}
             )
-        program = _Program(core.compile_model(model, "CPU", settings))
+        program = _Program(_core().compile_model(model, "CPU", settings))
         chunk = len(next(iter(spec.inputs.values()))) if exact else MAX_IMAGES
         programs[name] = InBatches(program, chunk, exact=exact) if spec.per_image else program
     return programs
@@ -65,6 +65,16 @@ def _openvino() -> Any:
     import openvino  # noqa: PLC0415 (slow, and optional)
 
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """The one core of this process, which lives as long as it.
+
+    On processors with AMX a core gives the thread that makes it another stack for signals, and unmaps that stack with
+    itself; where another thread drops the last reference, the next signal (Ctrl-C) is handled on memory that is gone.
+    """
+    return _openvino().Core()
 
 
 class _Program:

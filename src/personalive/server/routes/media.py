@@ -35,8 +35,8 @@ _GENERATED = {  # people who do not exist, for all others
     )
     for n in range(1, 5)
 } | {
-    "clip": (
-        GalleryItem(name="clip", title="A generated performance", kind="clip"),
+    "generated": (
+        GalleryItem(name="generated", title="A generated performance", kind="clip"),
         _ASSETS / "photo" / "demo" / "driving.mp4",
     )
 }

@@ -122,13 +122,14 @@ onClick("stop", () => app.stop());
 onClick("neutral", () => app.session && app.guard(app.session.neutral(), "controls"));
 onClick("reset", () => controls.reset());
 onClick("fullscreen", toggleFullScreen);
-onClick("synthetic-close", () => { byId("synthetic").hidden = true; });
-onClick("geometry-close", () => { byId("geometry").hidden = true; });
-onClick("synthetic-try", () => {
-  byId("synthetic").hidden = true;
-  for (const list of ["gallery", "clip-gallery"]) byId(list).querySelector("button")?.click();
-  start();
-});
+for (const about of ["synthetic", "geometry"]) {
+  onClick(`${about}-close`, () => { byId(about).hidden = true; });
+  onClick(`${about}-try`, () => {
+    byId(about).hidden = true;
+    for (const list of ["gallery", "clip-gallery"]) byId(list).querySelector("button")?.click();
+    start();
+  });
+}
 for (const id of ["view-link", "whip-url", "whip-key"]) onClick(`${id}-copy`, () => copy(id));
 document.addEventListener("keydown", pressKey);
 camera.video.addEventListener("playing", () => { byId("preview-off").hidden = true; });
@@ -154,5 +155,5 @@ pollStatus(api, notices, (status) => {
   if (!controls.fields.length) controls.build(status.controls);
   driving.showAddress(app.session, status.webrtc);
   if (status.state === "ready" && status.drawn_heads_only) gallery.then(() => { byId("synthetic").hidden = false; });
-  if (status.state === "ready" && status.backend === "geometry") byId("geometry").hidden = false;
+  if (status.state === "ready" && status.backend === "geometry") gallery.then(() => { byId("geometry").hidden = false; });
 });
