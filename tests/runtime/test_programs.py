@@ -55,13 +55,19 @@ def test_a_stream_replays_bit_by_bit(networks, opened, stream, windows):
     assert torch.equal(one, other)
 
 
-def test_narrow_arithmetic_of_openvino_stays_near(networks, opened, stream, windows):
-    wanted = Engine(networks).step(stream[0], windows[0])[1]
+def test_narrow_arithmetic_of_openvino_is_as_near_as_torch_s(networks, opened, stream, windows):
+    """In networks of noise bfloat16 makes a large error, whoever computes it; a processor without it makes none."""
+
+    def error(engine: Engine) -> float:
+        return (engine.step(stream[0], windows[0])[1].float() - wanted).square().mean().sqrt().item()
+
+    wanted = Engine(networks).step(stream[0], windows[0])[1].float()
     backend = opened("openvino", torch.bfloat16)
-    found = Engine(networks, backend=backend).step(stream[0], windows[0])[1]
     assert backend.precision == torch.bfloat16
-    error = (found.float() - wanted.float()).square().mean().sqrt()
-    assert error < 0.1 * wanted.float().std()
+    with torch.autocast("cpu", torch.bfloat16):
+        usual = error(Engine(networks))
+    assert 0 < usual < wanted.std().item()
+    assert error(Engine(networks, backend=backend)) < 1.5 * usual
 
 
 def test_programs_are_made_once_kept_and_found_again(networks, tmp_path: Path, monkeypatch):

@@ -39,6 +39,7 @@ def read(
     specs: Mapping[str, ProgramSpec], folder: Path, *, precision: torch.dtype, threads: int
 ) -> dict[str, Program]:
     """Programs that ``write`` left there; encoders for a chunk of images exactly, a quarter faster so."""
+    core = _core()
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -47,13 +48,13 @@ def read(
     }
     programs: dict[str, Program] = {}
     for name, spec in specs.items():
-        model = _core().read_model(folder / f"{name}.xml")
+        model = core.read_model(folder / f"{name}.xml")
         exact = name in _ENCODERS
         if exact:
             model.reshape(
                 {node: list(tensor.shape) for node, tensor in zip(model.inputs, spec.inputs.values(), strict=True)}
             )
-        program = _Program(_core().compile_model(model, "CPU", settings))
+        program = _Program(core.compile_model(model, "CPU", settings))
         chunk = len(next(iter(spec.inputs.values()))) if exact else MAX_IMAGES
         programs[name] = InBatches(program, chunk, exact=exact) if spec.per_image else program
     return programs
