@@ -111,7 +111,7 @@ def test_load_engine_takes_the_weights_by_position():
 
 def test_the_stream_is_driven_by_these_methods():
     methods = {name for name in dir(personalive.Engine) if callable(getattr(personalive.Engine, name))}
-    of_any = {"start", "encode_motion", "step", "flush", "stream", "check", "warm_up"}
+    of_any = {"start", "encode_motion", "step", "flush", "stream", "check", "notes", "warm_up"}
     assert {name for name in methods if not name.startswith("_")} == of_any | {"advance", "decode", "decode_images"}
     assert list(parameters(personalive.Engine.start)) == ["self", "portrait", "seed", "noise", "keyframe_threshold"]
     assert list(parameters(personalive.Engine.step)) == ["self", "state", "window", "noise", "cut", "controls"]

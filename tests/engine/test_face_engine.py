@@ -50,7 +50,7 @@ def window(*frames: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def engine() -> FaceEngine:
-    return FaceEngine(CodedReader(), config=dataclasses.replace(CONFIG, image_size_px=SIDE_PX))  # type: ignore[arg-type]
+    return FaceEngine(CodedReader(), config=dataclasses.replace(CONFIG, image_size_px=SIDE_PX, chunk_frames=4))  # type: ignore[arg-type]
 
 
 def run(engine: FaceEngine, *windows: np.ndarray, controls: Controls = Controls()) -> list[np.ndarray]:  # noqa: B008

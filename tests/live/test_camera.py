@@ -49,13 +49,13 @@ def test_a_clip_drives_a_video_for_so_long(
 ):
     target = tmp_path / "video.mp4"
     clip = str(material / "clip.mp4")
-    assert run_here("--from", clip, "--to", str(target), "--seconds", "1.5", "--size", "96") == 0
+    assert run_here("--from", clip, "--to", str(target), "--seconds", "3", "--size", "96") == 0
     out = capsys.readouterr().out
     assert "frames" in out
     assert "behind the driver" in out
     video = read_film(target)
     assert video.images.shape[1:] == (96, 96, 3)
-    assert 1.0 < float(video.times[-1]) < 6.0
+    assert 1.5 < float(video.times[-1]) < 9.0
     assert np.abs(video.images[-1].astype(int) - video.images[-6]).max() > 0
 
 

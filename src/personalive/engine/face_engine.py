@@ -182,7 +182,7 @@ class FaceEngine(BaseEngine):
         )
 
     def notes(self, state: FaceState) -> list[str]:
-        """What makes the portrait a poor one, and whether the driver turns further than a photograph may."""
+        """Reasons why the portrait is a poor one, and a driver that turns further than a photograph may."""
         found = list(state.notes)
         if state.profiles > _PROFILE_SHARE * state.frames:
             share = round(100 * state.profiles / state.frames)
@@ -225,13 +225,13 @@ class FaceEngine(BaseEngine):
         """Move the portrait by one chunk of driving frames.
 
         Args:
-            window: (4, H, W, 3) uint8 RGB, square and already framed, or the motion of such frames.
+            window: (F, H, W, 3) uint8 RGB, square and already framed, or the motion of such frames.
             cut: number of the frame that begins a new shot: another driver, as far as anybody knows.
             controls: how the motion reaches the portrait. An absolute pose turns the
                 portrait as the driver is turned to its camera.
 
         Returns:
-            The next state, and frames (4, S, S, 3) uint8 on the CPU.
+            The next state, and frames (F, S, S, 3) uint8 on the CPU.
 
         Raises:
             InputError: a window of the wrong shape or kind, or a cut outside the window.
@@ -315,7 +315,7 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
 
 
 def _portrait_notes(reading: FaceReading, fit: Fit, side_px: int) -> Iterator[str]:
-    """What makes a portrait a poor one, and what to do."""
+    """Reasons why a portrait is a poor one, and a better choice."""
     yaw, pitch, _ = angles_deg(fit.pose.rotation)
     if max(abs(yaw), abs(pitch)) > _ASIDE_DEG:
         yield "portrait: the face is turned aside: what it hides is made up; one that looks at the camera is better"
