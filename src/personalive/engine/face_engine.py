@@ -101,6 +101,7 @@ class FaceState:
     seed: int = 0  # as of a diffusion stream; nothing here is drawn
     keyframe_threshold: float = KeyframeConfig.threshold  # and no frame becomes a reference
     keyframes: int = field(default=0, init=False)
+    warmup_frames: int = field(default=0, init=False)
 
 
 class FaceEngine(BaseEngine):
@@ -125,8 +126,8 @@ class FaceEngine(BaseEngine):
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     @property
-    def warmup_frames(self) -> int:
-        """None: nothing is in flight."""
+    def max_steps(self) -> int:
+        """None: there is no denoiser, and nothing is in flight."""
         return 0
 
     @property
@@ -151,17 +152,24 @@ class FaceEngine(BaseEngine):
     # --- the stream -----------------------------------------------------------------------------------
 
     def start(
-        self, portrait: np.ndarray, *, seed: int = 0, keyframe_threshold: float = KeyframeConfig.threshold
+        self,
+        portrait: np.ndarray,
+        *,
+        seed: int = 0,
+        keyframe_threshold: float = KeyframeConfig.threshold,
+        steps: int | None = None,
     ) -> FaceState:
         """Begin a stream.
 
         Args:
             portrait: (H, W, 3) uint8 RGB, square and already framed.
             seed, keyframe_threshold: of no effect: nothing here is drawn, and no frame becomes a reference.
+            steps: None.
 
         Raises:
-            InputError: a portrait of the wrong shape, or in which no face is found.
+            InputError: a portrait of the wrong shape, or in which no face is found; any number of steps.
         """
+        self.check_steps(steps)
         check_square(portrait, (3,), "portrait")
         image = resize_portrait(portrait, self.image_size)
         reading = self.reader.read(image)

@@ -143,7 +143,7 @@ class Scheduler:
         try:
             if before.image is not None:
                 with self._oom_errors():
-                    slot.stream.set_portrait(before.image, slot.session.controls.seed)
+                    slot.stream.set_portrait(before.image, slot.session.controls)
         except PersonaLiveError as error:
             slot.session.end(f"its portrait was lost when the model was restarted ({error})")
             return
@@ -209,5 +209,5 @@ class Scheduler:
             "step_ms": None if step_s is None else round(1e3 * step_s, 1),
             "driving_fps": None if slot.rate_fps is None else round(slot.rate_fps, 2),
         }
-        slot.session.send_stats(stats, engine.chunk_frames, engine.warmup_frames)
+        slot.session.send_stats(stats, engine.chunk_frames, slot.stream.warmup_frames)
         slot.session.refresh()

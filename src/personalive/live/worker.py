@@ -189,8 +189,14 @@ class Worker:
             self._tasks.popleft()[1].cancel()
 
 
-def make_worker(weights: str, model: EngineOptions, *, limits: WorkerConfig | None = None) -> Worker:
-    """Return a worker that will load this model; for the arguments see ``load_engine``."""
+def make_worker(
+    weights: str, model: EngineOptions, *, steps: int | None = None, limits: WorkerConfig | None = None
+) -> Worker:
+    """Return a worker that will load this model; for the arguments see ``load_engine``.
+
+    Args:
+        steps: that the model must have; it is not ready without.
+    """
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
     def load(on_progress: Callable[..., None]) -> BaseEngine:
@@ -200,6 +206,7 @@ def make_worker(weights: str, model: EngineOptions, *, limits: WorkerConfig | No
             progress=lambda done, total: on_progress(done / total),
             preparing=lambda name, share: on_progress(share, f"preparing {name} for this model, once"),
         )
+        engine.check_steps(steps)
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for images and connections
         return engine
