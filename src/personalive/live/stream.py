@@ -79,6 +79,10 @@ class LiveStream:
         self._recording: Recording | None = None  # under way
         self._recorded: Recording | None = None  # the newest
 
+    def continue_from(self, before: LiveStream) -> None:
+        """Count portraits and frames on from the stream of an engine before, and keep its recording."""
+        self.generation, self.index, self._recorded = before.generation, before.index, before._recorded
+
     @property
     def ready(self) -> bool:
         """True once there is a portrait."""
