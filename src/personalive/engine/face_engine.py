@@ -31,6 +31,7 @@ from personalive.vision.face_person import person_mask
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.face_transfer import TURN_LIMIT_DEG, driver_neutral, face_values, limited_turn, transferred
 from personalive.vision.keypoints import HeadPose
+from personalive.vision.one_euro import OneEuro, OneEuroConfig
 from personalive.vision.resize import resize_portrait
 
 BLENDSHAPES = len(BLENDSHAPE_NAMES)
@@ -43,6 +44,8 @@ _ASIDE_DEG, _SMALL_SIDE_PX = 20.0, 200  # portraits turned further, or framed sm
 _OPEN_JAW, _SHUT_LIDS = 0.2, 0.55  # values of a portrait from which its mouth is open and its eyes are shut
 _PROFILE_SHARE = 0.05  # of a driver's frames, from which it is told that its turns are held
 _SCALE_RANGE = (0.7, 1.4)  # of the head, relative to the portrait's
+_CALM_VALUES = OneEuroConfig(min_cutoff=4 / 15, speed_gain=60.0)  # chosen on noisy drivers of 15 frames a second
+_CALM_PLACE = OneEuroConfig(min_cutoff=4 / 15, speed_gain=(0.5, 0.5, 3.0, 50.0, 50.0, 50.0))  # degrees; image sides
 _MOUTH, _EYES = ("jaw", "mouth"), ("eyeBlink", "eyeWide", "eyeSquint")
 
 CONFIG = ModelConfig(
@@ -92,6 +95,7 @@ class FaceState:
     portrait: MovablePortrait
     rest: FaceMotion  # of a driver who does nothing
     driver: Driver | None = None
+    calm: tuple[OneEuro, OneEuro] | None = None  # filters of the driver's values (E,) and place (6,)
     last: tuple[np.ndarray, np.ndarray] | None = None  # smoothed values (E,) and place (6,) of the newest frame
     motion: FaceMotion | None = None  # of the newest frame with a face
     notes: tuple[str, ...] = ()  # about the portrait
@@ -252,7 +256,7 @@ class FaceEngine(BaseEngine):
         images = []
         for number in range(self.chunk_frames):
             if number == cut:
-                state = dataclasses.replace(state, driver=None, last=None)
+                state = dataclasses.replace(state, driver=None, calm=None, last=None)
             if tokens[number, -1] >= 0.5:
                 state = _followed(state, values[number], places[number], controls)
             images.append(moved_picture(state.portrait, state.motion or state.rest, self.image_size))
@@ -289,6 +293,11 @@ def _places(poses: HeadPose) -> np.ndarray:
 
 def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls: Controls) -> FaceState:
     """The state after one driving frame with a face."""
+    if state.calm is None:
+        calm = OneEuro.at(_CALM_VALUES, values), OneEuro.at(_CALM_PLACE, place)
+    else:
+        calm = state.calm[0].next(values), state.calm[1].next(place)
+    values, place = (found.value for found in calm)
     if state.last is not None and controls.smoothing:
         kept = controls.smoothing
         values = kept * state.last[0] + (1 - kept) * values
@@ -315,6 +324,7 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
     return dataclasses.replace(
         state,
         driver=driver,
+        calm=calm,
         last=(values, place),
         motion=motion,
         frames=state.frames + 1,
