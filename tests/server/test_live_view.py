@@ -137,9 +137,7 @@ def test_other_steps_begin_the_stream_anew_and_no_more_than_the_model_has(
     for turn, (steps, frames) in enumerate(((None, 12), (2, 4), (1, 0), (4, 12))):
         assert seeded.request("PATCH", "/controls", json={"steps": steps}).json()["steps"] == steps
         send_at_once(server, seeded, socket, [next(camera)], [1 + 1_000_000 * turn])
-        wait_until(lambda wanted=frames: wanted in in_flight)
-        assert set(in_flight) == {frames}
-        in_flight.clear()
+        wait_until(lambda wanted=frames: in_flight[-1:] == [wanted])  # motion may be repeated before
         generation += steps is not None
         wait_until(lambda wanted=generation: seeded.request("GET").json()["generation"] == wanted)
     for wrong in (5, 0, 2.0, "2", True):
