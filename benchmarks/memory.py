@@ -107,7 +107,7 @@ class Counter:
 
     def __init__(self, networks: Networks) -> None:
         self.networks, self.backend = networks, Backend(networks)
-        tensors = [self.backend.timesteps]
+        tensors = [self.backend.timesteps(self.networks.config.window_frames)]
         for module in networks.modules().values():
             tensors += [*module.parameters(), *module.buffers()]
         self._known = {tensor.untyped_storage()._cdata for tensor in tensors}

@@ -24,6 +24,7 @@ import torch
 from personalive.config import FULL as FULL_MEMORY
 from personalive.config import PRESETS
 from personalive.errors import InputError, PersonaLiveError
+from personalive.evaluation.benchmark import Inputs, environment, make_inputs
 from personalive.runtime.load import AUTO, DTYPES, choose_device, choose_dtype
 from personalive.runtime.registry import BACKENDS
 from timing.candidate import (
@@ -38,8 +39,8 @@ from timing.candidate import (
     set_up,
     take_turns,
 )
-from timing.inputs import FULL, Inputs, Model, make_inputs, open_model
-from timing.machine import environment, matrix_peak
+from timing.inputs import FULL, Model, open_model
+from timing.machine import matrix_peak
 from timing.reference import Reference, measure
 from timing.report import rows, show, write_json
 

@@ -297,7 +297,8 @@ def test_the_python_page_names_what_is_public():
     named = set(re.findall(r"`(\w+)[`(]", text("docs/python.md")))
     assert set(personalive.__all__) - {"__version__"} <= named
     signature = inspect.signature(Engine.stream).parameters
-    assert set(signature) - {"self", "portrait", "windows"} == {"seed", "keyframe_threshold", "controls", "on_step"}
+    told = {"seed", "keyframe_threshold", "steps", "controls", "on_step"}
+    assert set(signature) - {"self", "portrait", "windows"} == told
 
 
 @each_written_page

@@ -83,6 +83,7 @@ def test_options_of_animate_are_these():
     assert {field.name for field in dataclasses.fields(personalive.AnimateOptions)} == {
         "seed",
         "keyframe_threshold",
+        "steps",
         "framing",
         "no_face",
         "center_fallback",
@@ -111,11 +112,12 @@ def test_load_engine_takes_the_weights_by_position():
 
 def test_the_stream_is_driven_by_these_methods():
     methods = {name for name in dir(personalive.Engine) if callable(getattr(personalive.Engine, name))}
-    of_any = {"start", "encode_motion", "step", "flush", "stream", "check", "notes", "warm_up"}
+    of_any = {"start", "encode_motion", "step", "flush", "stream", "check", "notes", "check_steps", "warm_up"}
     assert {name for name in methods if not name.startswith("_")} == of_any | {"advance", "decode", "decode_images"}
-    assert list(parameters(personalive.Engine.start)) == ["self", "portrait", "seed", "noise", "keyframe_threshold"]
+    of_start = ["seed", "noise", "keyframe_threshold", "steps"]
+    assert list(parameters(personalive.Engine.start)) == ["self", "portrait", *of_start]
     assert list(parameters(personalive.Engine.step)) == ["self", "state", "window", "noise", "cut", "controls"]
-    named = ["seed", "keyframe_threshold", "controls", "on_step"]
+    named = ["seed", "keyframe_threshold", "steps", "controls", "on_step"]
     assert list(parameters(personalive.Engine.stream)) == ["self", "portrait", "windows", *named]
     assert list(parameters(personalive.Engine.advance)) == ["self", "state", "conditioning", "noise"]
 
@@ -127,6 +129,7 @@ def test_the_state_holds_these_values():
         "motion",
         "pose",
         "poses",
+        "newest",
         "driver",
         "bank",
         "keyframe_candidates",

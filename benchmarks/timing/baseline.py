@@ -63,7 +63,7 @@ class Baseline(Backend):
         """As ``Backend.denoise``, the reference being features."""
         unet, frames = self.networks.denoising_unet, latents.shape[2]
         conditions = {"context": context, "motion": motion, "pose": pose, "reference": reference}
-        features = unet.features(latents, self.timesteps, **conditions)
+        features = unet.features(latents, self.timesteps(frames), **conditions)
         return DenoiserOutput(features[: self.networks.config.chunk_frames], unet.prediction(features, frames))
 
 

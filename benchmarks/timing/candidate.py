@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +13,15 @@ import torch
 from torch import Tensor
 
 from personalive.config import FULL, MemoryPreset
-from personalive.device import HostCopy
 from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
-from personalive.engine.keyframes import extend
 from personalive.engine.state import StreamState
+from personalive.evaluation.benchmark import Inputs, Memory, settle, with_keyframes
 from personalive.models.networks import Networks
 from personalive.runtime import registry as backends
 from timing.baseline import Baseline
-from timing.inputs import Inputs, Model
-from timing.machine import Memory
-from timing.stages import Call, settle, timed_call
+from timing.inputs import Model
+from timing.stages import Call, timed_call
 
 BASELINE = "baseline"
 HIGHEST = 255  # of a byte
@@ -205,17 +202,6 @@ def stream(engine: Engine, inputs: Inputs, calls: int) -> Stream:
 def calls_to_first_frame(config: Any) -> int:
     """Calls until the first driving frame leaves."""
     return config.warmup_frames // config.chunk_frames + 1
-
-
-@torch.no_grad()
-def with_keyframes(engine: Engine, state: StreamState, count: int) -> StreamState:
-    """The state with so many keyframes, made from frames in flight, and old enough to look for more."""
-    state = dataclasses.replace(state, call=max(state.call, engine.config.keyframes.first_call))
-    for number in range(count):
-        kv = engine.backend.project(state.latents[:, :, number], state.reference.context)
-        bank = (*state.bank, HostCopy(state.motion[:, number : number + 1]))
-        state = dataclasses.replace(state, reference=extend(state.reference, kv), bank=bank)
-    return state
 
 
 def first_frame_s(engine: Engine, inputs: Inputs, repeats: int) -> float:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from personalive.engine.engine import Engine
 from personalive.errors import DeviceError
+from personalive.evaluation.benchmark import Inputs, with_keyframes
 from timing.baseline import Baseline
-from timing.candidate import BASELINE, Plan, dtype_name, stream, with_keyframes
-from timing.inputs import Inputs, Model
+from timing.candidate import BASELINE, Plan, dtype_name, stream
+from timing.inputs import Model
 from timing.report import Flops
 from timing.stages import counted_call
 

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState
+from personalive.evaluation.benchmark import settle
 
 STAGES = ("conditioning", "denoiser", "step", "decode", "copy_out")
 
@@ -91,14 +92,6 @@ class FlopMeter:
 def clock_of(device: torch.device) -> Meter:
     """Clock that disturbs this device least."""
     return EventClock(device) if device.type == "cuda" else WallClock(device)
-
-
-def settle(device: torch.device) -> None:
-    """Wait until the device has nothing left to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type not in ("cpu", "meta"):
-        getattr(torch, device.type).synchronize()
 
 
 class Marks:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from personalive.evaluation.benchmark import Inputs, make_inputs
 from personalive.models.networks import Networks
 from support.small_engine import key_seeded_networks
-from timing.inputs import Inputs, Model, make_inputs
+from timing.inputs import Model
 
 CPU = torch.device("cpu")
 CALLS = 5  # of a stream: the last frames in flight have left

@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
+from personalive.evaluation.benchmark import Inputs, with_keyframes
 from personalive.models.attention import KV
 from personalive.models.networks import Networks
 from personalive.training.scratch import build_networks
 from support.small_model import SMALL_SHAPE
 from timing.baseline import Baseline
-from timing.candidate import Stream, stream, with_keyframes
-from timing.inputs import Inputs
+from timing.candidate import Stream, stream
 from timing.seeded import released_shape, seeded_networks
 from timing.stages import counted_call
 

@@ -11,10 +11,11 @@ import torch
 
 import speed
 from personalive.engine.engine import Engine
+from personalive.evaluation.benchmark import Inputs, with_keyframes
 from personalive.models.networks import Networks
 from support.small_model import write_small_model
-from timing.candidate import Candidate, Plan, Spec, agreement, set_up, stream, take_turns, with_keyframes
-from timing.inputs import Inputs, Model
+from timing.candidate import Candidate, Plan, Spec, agreement, set_up, stream, take_turns
+from timing.inputs import Model
 from timing.report import rows
 from timing.stages import STAGES, Call, Marks, marked
 

@@ -40,7 +40,7 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
     monkeypatch.setattr("personalive.engine.directions.MIN_AGREEMENT", -1.0)  # weights by chance
     clip = write_noise(place / "long.mp4", 25, sound=True)
     options = (
-        "--device cpu --dtype float32 --vram 8 --seed 7 --start 0.2 --end 0.52 --size 48 --framing center "
+        "--device cpu --dtype float32 --vram 8 --seed 7 --steps 2 --start 0.2 --end 0.52 --size 48 --framing center "
         "--no-face neutral"
     )
     turned = "--expression 0.5 --mouth 0.5 --eyes 1.5 --head-motion 1.5 --pose relative --smoothing 0.25 --mirror"
@@ -54,6 +54,7 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
     assert record["options"] == {
         "seed": 7,
         "keyframe_threshold": "inf",
+        "steps": 2,
         "framing": "center",
         "no_face": "neutral",
         "center_fallback": False,

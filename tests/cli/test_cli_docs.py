@@ -24,7 +24,7 @@ def test_the_page_is_up_to_date_on_any_terminal(monkeypatch: pytest.MonkeyPatch)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert script.render() == script.TARGET.read_text(encoding="utf-8"), "run python scripts/cli_docs.py"
-    assert script.render().count("\n## personalive") == 28
+    assert script.render().count("\n## personalive") == 29
 
 
 def commands(command: Any) -> Iterator[Any]:
@@ -36,10 +36,11 @@ def commands(command: Any) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("option", "count"),
     [
-        ("--device", 15),
-        ("--vram", 5),
-        ("--backend", 5),
+        ("--device", 16),
+        ("--vram", 6),
+        ("--backend", 6),
         ("--seed", 2),
+        ("--steps", 5),
         ("--start", 2),
         ("--end", 2),
         ("--mirror", 3),

@@ -198,3 +198,9 @@ def test_a_driver_in_profile_is_told_once_it_is_plain(engine: FaceEngine):
     for yaw in (-41, 41):
         state, _ = engine.step(state, window(frame(yaw_deg=yaw)))
     assert any("in 25 % of the frames" in note for note in engine.notes(state))
+
+
+def test_there_are_no_denoising_steps_to_choose(engine: FaceEngine):
+    for steps in (1, 4, 0):
+        with pytest.raises(InputError, match=f"^steps {steps}: this model has no denoising steps: leave them out$"):
+            engine.start(frame(), steps=steps)

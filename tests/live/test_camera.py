@@ -119,7 +119,9 @@ def test_unusable_arguments_end_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("personalive.live.worker.load_engine", lambda *_, **__: engine)  # loaded already
+    monkeypatch.setattr(
+        "personalive.live.worker.load_engine_at_once", lambda *_, **__: (engine, None)
+    )  # loaded already
     assert run_here(*(str(material / "clip.mp4") if part == "CLIP" else part for part in arguments)) == 1
     error = capsys.readouterr().err
     assert message in error

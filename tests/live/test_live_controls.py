@@ -25,6 +25,7 @@ def test_the_defaults_are_those_of_the_protocol():
         "driving_fps": None,
         "keyframes": True,
         "keyframe_threshold": 17.0,
+        "steps": None,
         "delay_ms": 0.0,
     }
     assert isinstance(LiveControls(), Controls)

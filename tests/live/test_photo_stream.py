@@ -25,7 +25,7 @@ def cell(row: int, column: int) -> np.ndarray:
 def test_a_camera_drives_a_photograph_without_frames_in_flight():
     engine = load_face_engine()
     stream = LiveStream(engine, center_fallback=False, clock=time.monotonic, config=LiveConfig())
-    stream.set_portrait(cell(2, 4), 0)
+    stream.set_portrait(cell(2, 4), LiveControls())
     made = []
     for step, column in enumerate((3, 1, 2)):
         frames = [

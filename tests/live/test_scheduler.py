@@ -37,7 +37,7 @@ class FakeStream:
     """Stream with a portrait, whose calls take ``STEP_S`` and record how many driving frames they got."""
 
     ready, started, keyframes, generation, index = True, False, 0, 1, 0
-    face, recording, image = None, False, None
+    face, recording, image, warmup_frames = None, False, None, 12
 
     def __init__(self, engine: Any, *, clock: FakeClock, **named: Any) -> None:
         self._clock = clock
@@ -55,7 +55,7 @@ class FakeStream:
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """``serve(count, test, **config)``: ``test(scheduler, clock, sessions)`` with so many sessions."""
     engine: Any = SimpleNamespace(
-        image_size=8, chunk_frames=CHUNK, warmup_frames=12, device=torch.device("cpu"), dtype=torch.float32
+        image_size=8, chunk_frames=CHUNK, max_steps=1, device=torch.device("cpu"), dtype=torch.float32
     )
     engine.start, engine.step = lambda portrait: None, lambda state, window: (None, None)
     engine.warm_up = lambda calls, clock: BaseEngine.warm_up(engine, calls, clock)

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from personalive.models.attention import KV
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 
-SIDE, FRAMES, TOKENS = 64, 16, 32  # of a latent at 512 px
+SIDE, CHUNK, TOKENS = 64, 4, 32  # of a latent at 512 px
+FRAMES = 4 * CHUNK
 TERA = 1e12
 
 
@@ -29,16 +30,18 @@ def reference(denoiser: DenoisingUNet, pictures: int) -> dict[str, KV]:
     return {name: KV(*(torch.cat([t] * pictures, dim=1) for t in kv)) for name, kv in projected.items()}
 
 
-def call(denoiser: DenoisingUNet, pictures: int, shifts: dict[str, Tensor] | None = None) -> int:
+def call(
+    denoiser: DenoisingUNet, pictures: int, shifts: dict[str, Tensor] | None = None, frames: int = FRAMES
+) -> int:
     """FLOPs of one call with a portrait and ``pictures - 1`` keyframes."""
     attended = reference(denoiser, pictures)
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         denoiser(
-            torch.empty(1, 4, FRAMES, SIDE, SIDE),
-            torch.zeros(1, FRAMES, dtype=torch.long),
+            torch.empty(1, 4, frames, SIDE, SIDE),
+            torch.zeros(1, frames, dtype=torch.long),
             context=torch.empty(1, 1, 768),
-            motion=torch.empty(1, FRAMES, TOKENS, 16),
-            pose=torch.empty(1, 320, FRAMES, SIDE, SIDE),
+            motion=torch.empty(1, frames, TOKENS, 16),
+            pose=torch.empty(1, 320, frames, SIDE, SIDE),
             reference=attended,
             time_embeddings=shifts,
         )
@@ -60,3 +63,10 @@ def test_known_time_embeddings_save_their_projections(denoiser):
     inner = 4 * 320
     saved = 2 * FRAMES * (inner * widths + 320 * inner + inner * inner)
     assert call(denoiser, 1) - call(denoiser, 1, shifts) == saved
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("steps", "limit"), [(1, 5.9), (2, 11.7), (3, 17.6), (4, 23.4)])
+def test_each_step_of_denoising_takes_as_many_operations_as_the_next(denoiser, steps: int, limit: float):
+    count = call(denoiser, 1, frames=steps * CHUNK) / TERA
+    assert 0.95 * limit < count <= limit

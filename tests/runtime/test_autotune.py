@@ -134,6 +134,34 @@ def test_auto_prepares_nothing_for_a_short_film(automatic: Path, small_weights: 
     assert not automatic.exists()
 
 
+def test_what_needs_preparation_runs_at_once_and_is_prepared_later(automatic: Path, small_weights: Path, monkeypatch):
+    threads: list[int] = []
+
+    def quick(name: str, networks, **options) -> Backend:
+        threads.append(options["threads"])
+        return Backend(networks, name=name)
+
+    monkeypatch.setattr(load, "open_backend", quick)
+    monkeypatch.setattr(autotune, "_measure", lambda engines, _: {n: float(n == "eager") for n in engines})
+    had = torch.get_num_threads()
+    engine, later = load.load_engine_at_once(small_weights, device="cpu")
+    try:
+        assert (engine.backend.name, automatic.exists()) == ("eager", False)
+        torch.set_num_threads(had + 1)  # as the server does, to leave a core free
+        assert later is not None and later().backend.name == "openvino"
+    finally:
+        torch.set_num_threads(had)
+    assert set(threads) == {had}
+    again, later = load.load_engine_at_once(small_weights, device="cpu")
+    assert (again.backend.name, later) == ("openvino", None)
+
+
+@pytest.mark.parametrize("options", [{"weights": "photo"}, {"backend": "eager"}])
+def test_there_is_nothing_to_prepare_for_what_was_named(automatic: Path, small_weights: Path, options: dict):
+    _, later = load.load_engine_at_once(**{"weights": small_weights, "device": "cpu", **options})
+    assert later is None and not automatic.exists()
+
+
 def test_auto_leaves_large_models_alone_on_a_cpu(automatic: Path, small_weights: Path, monkeypatch):
     monkeypatch.setattr(load, "count_values", lambda _: 10**9)
     assert load.load_engine(small_weights, device="cpu").backend.name == "eager"

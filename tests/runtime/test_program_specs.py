@@ -65,7 +65,7 @@ def test_every_network_call_has_a_spec(backend, found):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_spec_gives_exactly_what_the_plain_call_gives(backend, found, name: str, count: int):
-    inputs = given(found[name], {"n": count, "r": count})
+    inputs = given(found[name], {"n": count, "r": count, "s": count})
     result = found[name].module(*inputs)
     result = result if isinstance(result, tuple) else (result,)
     wanted = plainly(backend, name, inputs)
@@ -79,7 +79,7 @@ def test_a_spec_gives_exactly_what_the_plain_call_gives(backend, found, name: st
 def test_one_program_serves_every_count(backend, found, name: str):
     program = exported(found[name]).module()
     for count in (1, 2, 4):
-        inputs = given(found[name], {"n": count, "r": count}, seed=count)
+        inputs = given(found[name], {"n": count, "r": count, "s": count}, seed=count)
         for one, other in zip(
             torch.utils._pytree.tree_leaves(program(*inputs)), plainly(backend, name, inputs), strict=True
         ):

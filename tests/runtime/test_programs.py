@@ -39,6 +39,17 @@ def test_every_call_gives_what_torch_gives(networks, opened, stream, windows, na
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
+def test_one_set_of_programs_serves_every_number_of_steps(networks, opened, windows, name: str):
+    plain, other = Engine(networks), Engine(networks, backend=opened(name))
+    for steps in (1, 3, 2):
+        state = plain.start(noise_pictures(1, 4)[0], steps=steps)
+        wanted_state, wanted = plain.step(state, windows[0])
+        found_state, found = other.step(state, windows[0])
+        torch.testing.assert_close(found_state.latents, wanted_state.latents, atol=2e-3, rtol=1e-3)
+        assert (found.int() - wanted.int()).abs().max() <= 2  # of 255
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
 def test_a_portrait_is_read_as_torch_reads_it(networks, opened, name: str):
     picture = noise_pictures(1, 4)[0]
     wanted = Engine(networks).start(picture).reference

@@ -55,7 +55,7 @@ def clip(pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_job_makes_the_video_that_animate_makes(
     server: LiveServer, engine: Engine, pictures: np.ndarray, clip: Path, tmp_path: Path
 ):
-    job = JobClient(server, seed=3, side_by_side=True)
+    job = JobClient(server, seed=3, side_by_side=True, steps=2)
     job.upload(png(pictures[0]), clip.read_bytes())
     assert job.state()["state"] == "open"
     assert job.start().status_code == 202
@@ -64,7 +64,7 @@ def test_a_job_makes_the_video_that_animate_makes(
     assert state["frames"] == state["total"] == 22
     (tmp_path / "made.mp4").write_bytes(job.request("GET", "/result").content)
     (tmp_path / "portrait.png").write_bytes(png(pictures[0]))
-    options = {"seed": 3, "side_by_side": True, "center_fallback": True}
+    options = {"seed": 3, "side_by_side": True, "steps": 2, "center_fallback": True}
     animate(tmp_path / "portrait.png", clip, tmp_path / "own.mp4", engine=engine, **options)
     made, own = read_film(tmp_path / "made.mp4"), read_film(tmp_path / "own.mp4")
     assert made.times == own.times
@@ -134,6 +134,7 @@ def test_an_unexpected_fault_ends_one_job_and_not_those_after_it(
         ({"speed": 2}, "unknown option 'speed'"),
         ({"seed": -1}, "seed -1"),
         ({"seed": "one"}, "options: "),
+        ({"steps": 0}, "steps 0"),
     ],
 )
 def test_options_that_are_not_a_clients_are_refused(server: LiveServer, options: dict[str, Any], says: str):

@@ -122,6 +122,29 @@ def test_a_new_seed_holds_for_the_noise_that_enters_next(server: LiveServer, see
     assert set(seeds) == {5, 7}
 
 
+def test_other_steps_begin_the_stream_anew_and_no_more_than_the_model_has(
+    server: LiveServer, seeded, engine, camera, monkeypatch
+):
+    assert server.http.get("/api/status").json()["controls"]["steps"] == {"default": None, "min": 1, "max": 4}
+    in_flight, step = [], engine.step
+
+    def stepping(state: Any, *window: Any, **named: Any) -> Any:
+        in_flight.append(state.warmup_frames)
+        return step(state, *window, **named)
+
+    monkeypatch.setattr(engine, "step", stepping)
+    socket, generation = seeded.connect(), seeded.request("GET").json()["generation"]
+    for turn, (steps, frames) in enumerate(((None, 12), (2, 4), (1, 0), (4, 12))):
+        assert seeded.request("PATCH", "/controls", json={"steps": steps}).json()["steps"] == steps
+        send_at_once(server, seeded, socket, [next(camera)], [1 + 1_000_000 * turn])
+        wait_until(lambda wanted=frames: in_flight[-1:] == [wanted])  # motion may be repeated before
+        generation += steps is not None
+        wait_until(lambda wanted=generation: seeded.request("GET").json()["generation"] == wanted)
+    for wrong in (5, 0, 2.0, "2", True):
+        expect_error(seeded.request("PATCH", "/controls", json={"steps": wrong}), "bad_request", 400)
+    assert seeded.request("GET", "/controls").json()["steps"] == 4
+
+
 def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
     server: LiveServer, seeded, engine: Engine, pictures, camera, monkeypatch
 ):

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError
 from personalive.live.config import LiveConfig
@@ -104,6 +106,58 @@ def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pict
         indices = [header.index for header, _ in socket.frames]
         assert indices == sorted(set(indices))
         other.drive(camera, 20)
+
+
+def test_the_server_serves_at_once_and_changes_to_the_prepared_backend(engine: Engine, pictures):
+    """Sessions begin anew with their portraits; while motion is recorded the change waits."""
+    faster = Engine(engine.networks, backend=Backend(engine.networks, name="prepared"), name="small")
+    may_end = threading.Event()
+
+    def make() -> Engine:
+        may_end.wait()
+        return faster
+
+    with running(lambda: engine, server=generous()) as server:
+        server.worker.prepare(make)
+        client, socket = opened(server, pictures[0])
+        camera = itertools.cycle(turned(pictures[1], 7))
+        socket.drive(camera, 12)
+        assert server.http.get("/api/status").json()["backend"] == "eager"
+        client.request("POST", "/template", json={"recording": True}).raise_for_status()
+        may_end.set()
+        socket.drive(camera, 12)
+        assert server.worker.engine is engine
+        client.request("POST", "/template", json={"recording": False}).raise_for_status()
+        wait_until(lambda: server.http.get("/api/status").json()["backend"] == "prepared")
+        assert client.request("GET").json()["generation"] == 2
+        since = len(socket.frames)
+        socket.drive(camera, 20)
+        assert {header.generation for header, _ in socket.frames[since + 8 :]} == {2}
+        assert client.request("GET", "/template").status_code == 200
+
+
+def out_of_memory(*_: object, **__: object) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [("to open", "no faster backend could be prepared"), ("to serve", "cannot serve")],
+)
+def test_a_backend_that_cannot_be_prepared_costs_nobody_anything(
+    engine: Engine, pictures, monkeypatch, caplog, fails: str, says: str
+):
+    other = Engine(engine.networks, backend=Backend(engine.networks, name="prepared"), name="small")
+    monkeypatch.setattr(other, "step", out_of_memory)
+    with running(lambda: engine, server=generous()) as server:
+        _, socket = opened(server, pictures[0])
+        camera = itertools.cycle(turned(pictures[1], 7))
+        socket.drive(camera, 8)
+        server.worker.prepare(out_of_memory if fails == "to open" else lambda: other)
+        wait_until(lambda: says in caplog.text)
+        socket.drive(camera, 20)
+        status = server.http.get("/api/status").json()
+        assert (status["state"], status["backend"]) == ("ready", "eager")
 
 
 def test_a_model_that_cannot_be_loaded_is_reported_and_not_tried_again():

@@ -134,7 +134,7 @@ def test_messages_are_those_described(client: LiveClient, socket: Socket, pictur
 def test_the_status_has_every_limit_and_range(server: LiveServer):
     status = server.http.get("/api/status").json()
     assert status["limits"] == {name: getattr(ServerConfig(), name) for name in schemas.Limits.model_fields}
-    assert status["controls"] == control_ranges()
+    assert status["controls"] == control_ranges(max_steps=4)
     assert list(schemas.Controls.model_fields) == list(asdict(LiveControls()))
 
 

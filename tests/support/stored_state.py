@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from personalive.device import HostCopy
-from personalive.engine.state import Reference, StreamState
+from personalive.engine.state import Motion, Reference, StreamState
 from personalive.models.attention import KV
 from personalive.vision.keypoints import HeadPose
 
@@ -72,6 +72,7 @@ def load(path: Path) -> StreamState:
         motion=found["motion"],
         pose=found["pose"],
         poses=pose("poses/"),
+        newest=Motion(found["newest/tokens"], pose("newest/poses/")) if "newest/tokens" in found else None,
         driver=pose("driver/") if "driver/kp" in found else None,
         bank=tuple(map(HostCopy, found["bank"].split(1, dim=1))),
         keyframe_candidates=tuple(map(HostCopy, found["keyframe_candidates"].split(1, dim=1)))

@@ -26,6 +26,7 @@ from personalive.cli.options import (
     Framing,
     ModelOptions,
     SeedOption,
+    StepsOption,
     with_groups,
 )
 from personalive.config import PHOTO, KeyframeConfig
@@ -176,6 +177,7 @@ def animate(
     ] = False,
     model: _Model = _Model(),
     seed: SeedOption = 0,
+    steps: StepsOption = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -202,6 +204,7 @@ def animate(
     drawn_demo = demo and model.knows_drawn_heads  # whose clip is framed already
     options: dict[str, Any] = {
         "seed": seed,
+        "steps": steps,
         "size_px": size,
         "no_face": no_face.value,
         "center_fallback": model.is_tiny or drawn_demo,

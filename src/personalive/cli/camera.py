@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.console import clock, progress, show_rows
-from personalive.cli.options import PORTRAIT_HELP, ControlOptions, MirrorOption, ModelOptions, with_groups
+from personalive.cli.options import (
+    PORTRAIT_HELP,
+    ControlOptions,
+    MirrorOption,
+    ModelOptions,
+    StepsOption,
+    with_groups,
+)
 from personalive.offline.config import FilmSizeConfig
 from personalive.progress import Progress
 
@@ -58,6 +65,7 @@ def camera(
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="End after this many seconds.", show_default="until Ctrl-C")
     ] = None,
+    steps: StepsOption = None,
     mirror: MirrorOption = True,
     controls: ControlOptions = ControlOptions(),
 ) -> None:
@@ -74,7 +82,7 @@ def camera(
         target=target,
         size_px=size,
         seconds=seconds,
-        controls=LiveControls(mirror=mirror, **asdict(controls)),
+        controls=LiveControls(mirror=mirror, steps=steps, **asdict(controls)),
     )
     with progress("live") as display:
         sent = run_camera(

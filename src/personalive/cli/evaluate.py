@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.console import clock, progress, show_rows
-from personalive.cli.options import Framing, ModelOptions, SeedOption, with_groups
+from personalive.cli.options import Framing, ModelOptions, SeedOption, StepsOption, with_groups
 from personalive.config import default_metrics_folder
 from personalive.evaluation.config import EvaluationConfig
 from personalive.progress import Progress
@@ -96,6 +96,7 @@ def evaluate(
     ] = True,
     network: ModelOptions = ModelOptions(),
     seed: SeedOption = 0,
+    steps: StepsOption = None,
     framing: Annotated[
         Framing,
         typer.Option(
@@ -150,6 +151,7 @@ def evaluate(
         center_fallback=model and network.is_tiny,
         size_px=size,
         seed=seed,
+        steps=steps,
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
     found = _evaluate(options, network if model else None, inputs)

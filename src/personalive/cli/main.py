@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, camera, data, doctor, evaluate, export, motion, serve, train, weights
+from personalive.cli import animate, benchmark, camera, data, doctor, evaluate, export, motion, serve, train, weights
 from personalive.cli.config import CliConfig
 from personalive.cli.console import error_line, one_line
 from personalive.errors import PersonaLiveError
@@ -61,6 +61,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(export.app, name="export")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.command(name="benchmark", epilog=benchmark.EPILOG)(benchmark.benchmark)
 app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
 

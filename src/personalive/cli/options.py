@@ -175,6 +175,17 @@ class ModelOptions(MotionModelOptions):
 
 SeedOption = Annotated[int, typer.Option(help="Random seed, 0 or more: the same gives the same on one machine.")]
 
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="1..4",
+        help="Denoising steps of each frame. Fewer are faster and shorten the delay, and leave a little more to "
+        "chance. 'photo' has no such steps and refuses the option.",
+        show_default="the model's own, 4",
+    ),
+]
+
 # --- the clip -------------------------------------------------------------------------------------------------------
 
 MirrorOption = Annotated[

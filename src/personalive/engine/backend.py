@@ -68,7 +68,10 @@ def flatten_reference(reference: Mapping[str, KV], blocks: Sequence[str]) -> lis
 
 
 class Denoise(nn.Module):
-    """One pass of the denoiser over all frames in flight, at the schedule's fixed timesteps."""
+    """One pass of the denoiser over all frames in flight, at the schedule's fixed timesteps.
+
+    With fewer frames than the schedule has levels for, those are the highest ones.
+    """
 
     def __init__(self, networks: Networks, *, recompute: bool = False, fixed_time: bool = False) -> None:
         """
@@ -102,10 +105,12 @@ class Denoise(nn.Module):
         Returns:
             Last features of the chunk that leaves, (4, C0, h, w), and the prediction (1, C, F, h, w).
         """
-        fixed = {name: self.get_buffer(f"time_embedding_{i}") for i, name in enumerate(self.resnets)}
+        timesteps = self.timesteps_of(latents)
+        first = self.get_buffer("timesteps").shape[1] - latents.shape[2]
+        fixed = {name: self.get_buffer(f"time_embedding_{i}")[first:] for i, name in enumerate(self.resnets)}
         features = self.unet.features(
             latents,
-            self.get_buffer("timesteps"),
+            timesteps,
             context=context,
             motion=motion,
             pose=pose,
@@ -114,6 +119,11 @@ class Denoise(nn.Module):
             time_embeddings=fixed or None,
         )
         return features[: self.chunk_frames], self.unet.prediction(features, latents.shape[2])
+
+    def timesteps_of(self, latents: Tensor) -> Tensor:
+        """(1, F) timesteps of (1, C, F, h, w) latents: the highest of the schedule's."""
+        timesteps = self.get_buffer("timesteps")
+        return timesteps[:, timesteps.shape[1] - latents.shape[2] :]
 
 
 class Project(nn.Module):
@@ -207,10 +217,14 @@ class Backend:
         weight = networks.denoising_unet.conv_in.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.precision = precision or self.dtype
-        self.timesteps = Schedule(networks.config.schedule).timesteps(networks.config.chunk_frames).to(self.device)
+        self._timesteps = Schedule(networks.config.schedule).timesteps(networks.config.chunk_frames).to(self.device)
         calls = network_calls(networks, recompute=recompute)
         self._calls: dict[str, Program] = {**{name: call.module for name, call in calls.items()}, **(programs or {})}
         self._blocks = list(networks.denoising_unet.spatial_transformers())
+
+    def timesteps(self, frames: int) -> Tensor:
+        """(1, F) timesteps of the newest ``frames`` frames in flight, cleanest first."""
+        return self._timesteps[:, self._timesteps.shape[1] - frames :]
 
     def denoise(
         self, latents: Tensor, *, context: Tensor, motion: Tensor, pose: Tensor, reference: Mapping[str, KV]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from personalive.config import KeyframeConfig, MemoryPreset, ModelConfig
-from personalive.engine.controls import Controls
+from personalive.engine.controls import Controls, check_steps
 from personalive.engine.state import Motion, Window
 from personalive.errors import InputError
 
@@ -55,8 +55,13 @@ class BaseEngine(ABC):
 
     @property
     @abstractmethod
+    def max_steps(self) -> int:
+        """Denoising steps of a stream that asks for no fewer; 0 where there is no denoiser."""
+
+    @property
     def warmup_frames(self) -> int:
-        """Frames of ease-in that leave before the first driving frame does."""
+        """Frames of ease-in that leave before the first driving frame does, with all of the model's steps."""
+        return max(self.max_steps - 1, 0) * self.chunk_frames
 
     @property
     @abstractmethod
@@ -76,14 +81,34 @@ class BaseEngine(ABC):
             InputError: this model cannot obey one of them.
         """
 
+    def check_steps(self, steps: int | None) -> int:
+        """Number of denoising steps of a stream that asks for ``steps``; None asks for the model's own.
+
+        Raises:
+            InputError: more than the model has, or any where it has none.
+        """
+        if steps is None:
+            return self.max_steps
+        check_steps(steps, self.max_steps)
+        return steps
+
     @abstractmethod
     def start(
-        self, portrait: np.ndarray, *, seed: int = 0, keyframe_threshold: float = KeyframeConfig.threshold
+        self,
+        portrait: np.ndarray,
+        *,
+        seed: int = 0,
+        keyframe_threshold: float = KeyframeConfig.threshold,
+        steps: int | None = None,
     ) -> Any:
         """Begin a stream with a square portrait (H, W, 3) uint8 RGB; returns its state.
 
+        Args:
+            seed, keyframe_threshold: of no effect where nothing is drawn and no frame becomes a reference.
+            steps: denoising steps of this stream, see ``check_steps``.
+
         Raises:
-            InputError: a portrait that this model cannot use.
+            InputError: a portrait or steps that this model cannot use.
         """
 
     @abstractmethod
@@ -105,9 +130,16 @@ class BaseEngine(ABC):
         return []
 
     def warm_up(self, calls: int, clock: Callable[[], float]) -> list[float]:
-        """Run a few steps of nothing, so that no stream meets the slow first ones; seconds of all but the first."""
+        """Run a few calls of nothing, so that no stream meets the slow first ones, with however many denoising steps.
+
+        Returns:
+            Seconds of all but the first call with all steps.
+        """
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
-        state, window, seconds = self.start(grey), np.stack([grey] * self.chunk_frames), []
+        window, seconds = np.stack([grey] * self.chunk_frames), list[float]()
+        for steps in range(1, self.max_steps):
+            self.step(self.start(grey, steps=steps), window)
+        state = self.start(grey)
         for _ in range(calls):
             started = clock()
             state, _ = self.step(state, window)
@@ -121,13 +153,14 @@ class BaseEngine(ABC):
         *,
         seed: int = 0,
         keyframe_threshold: float = KeyframeConfig.threshold,
+        steps: int | None = None,
         controls: Controls = PLAIN,
         on_step: Callable[[Any, float], None] | None = None,
     ) -> Iterator[Tensor]:
         """Run a whole performance: start, a step per window, and the chunks in flight; the ease-in is left out.
 
         Args:
-            portrait, seed, keyframe_threshold: as for ``start``.
+            portrait, seed, keyframe_threshold, steps: as for ``start``.
             windows: drivers as for ``step``, or ``Window`` where shots may change; read as the stream goes.
             controls: for all windows.
             on_step: called after each step with the new state and the seconds that the step took.
@@ -138,8 +171,8 @@ class BaseEngine(ABC):
         Raises:
             InputError: as ``start`` and ``step``.
         """
-        state = self.start(portrait, seed=seed, keyframe_threshold=keyframe_threshold)
-        ease_in = self.warmup_frames // self.chunk_frames
+        state = self.start(portrait, seed=seed, keyframe_threshold=keyframe_threshold, steps=steps)
+        ease_in = state.warmup_frames // self.chunk_frames
         for given in windows:
             window = given if isinstance(given, Window) else Window(given)
             begun = time.perf_counter()

@@ -129,8 +129,8 @@ class Conditioner:
             after = self._on_portrait(state, own[cut:], driver, **retargeting)
             before = self._on_portrait(state, own[:cut], state.driver, **retargeting)
             poses = HeadPose.cat([before, after]) if cut else after
-        if controls.smoothing:
-            tokens, poses = _smooth(state, tokens, poses, controls.smoothing)
+        if controls.smoothing and state.newest is not None:
+            tokens, poses = _smooth(state.newest, tokens, poses, controls.smoothing)
         return Conditioning(tokens, self.pose_features(poses), poses, driver, self.entering(state.reference, poses))
 
     def repeat_last(self, state: StreamState) -> Conditioning:
@@ -184,7 +184,7 @@ class Conditioner:
 
     def _first(self, state: StreamState, own: HeadPose, motion: Tensor, retargeting: dict[str, Any]) -> Conditioning:
         """Warm-up frames on a straight line from the portrait to the first driving frame, then the frames."""
-        count = self.config.warmup_frames
+        count = state.warmup_frames
         driven = self._on_portrait(state, own, own[0], **retargeting)
         if self.config.interpolated_start:
             weights = torch.arange(count, device=self.device, dtype=motion.dtype)[None, :, None, None] / count
@@ -212,9 +212,9 @@ class Conditioner:
         return resize_frames(frames, self.config.image_size_px)
 
 
-def _smooth(state: StreamState, tokens: Tensor, poses: HeadPose, kept: float) -> tuple[Tensor, HeadPose]:
-    """Exponential smoothing of the motion, from the newest frame in flight on."""
-    last_tokens, last_pose = state.motion[:, -1:], state.poses[-1]
+def _smooth(newest: Motion, tokens: Tensor, poses: HeadPose, kept: float) -> tuple[Tensor, HeadPose]:
+    """Exponential smoothing of the motion, from the frame that entered last on."""
+    last_tokens, last_pose = newest.tokens, newest.poses
     weight = torch.full_like(last_pose.yaw, kept)
     even_tokens, even_poses = [], []
     for frame in range(tokens.shape[1]):

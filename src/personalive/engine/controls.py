@@ -51,6 +51,22 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
         raise InputError(f"{name} {value!r}: give a number from {low:g} to {high:g}")
 
 
+def check_steps(steps: Any, most: int | None = None) -> None:
+    """Refuse what is no number of denoising steps.
+
+    Args:
+        most: those of the model, 0 where it has none; None where it is not known yet.
+
+    Raises:
+        InputError: with the range.
+    """
+    if most == 0:
+        raise InputError(f"steps {steps!r}: this model has no denoising steps: leave them out")
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= (steps if most is None else most):
+        known = "1 up" if most is None else f"1 to {most}"
+        raise InputError(f"steps {steps!r}: give a whole number from {known}")
+
+
 _LIMITS = ControlLimits()
 RANGES = {  # both ends included
     **dict.fromkeys(("expression", "mouth", "eyes", "head_motion"), (0.0, _LIMITS.max_strength)),

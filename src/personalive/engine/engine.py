@@ -66,12 +66,11 @@ class Engine(BaseEngine):
         self.conditioner = Conditioner(self.backend, find_directions)
         self.device, self.dtype = self.backend.device, self.backend.dtype
         self.schedule = Schedule(self.config.schedule, self.device)
-        self._timesteps = self.backend.timesteps  # (1, F)
 
     @property
-    def warmup_frames(self) -> int:
-        """Frames of ease-in that leave before the first driving frame does."""
-        return self.config.warmup_frames
+    def max_steps(self) -> int:
+        """Noise levels of the schedule: one step each."""
+        return len(self.config.schedule.levels)
 
     @property
     def motion_networks(self) -> tuple[nn.Module, ...]:
@@ -102,6 +101,7 @@ class Engine(BaseEngine):
         seed: int = 0,
         noise: Tensor | None = None,
         keyframe_threshold: float = KeyframeConfig.threshold,
+        steps: int | None = None,
     ) -> StreamState:
         """Begin a stream.
 
@@ -111,24 +111,31 @@ class Engine(BaseEngine):
             noise: (1, C, warm-up frames, h, w) instead of the engine's own draw.
             keyframe_threshold: motion distance above which a leaving frame becomes a keyframe (tau); infinity
                 turns keyframes off.
+            steps: denoising steps of every frame, 1 to ``max_steps``; None: all. Fewer take the highest noise levels
+                alone, as training does: a frame leaves after the last of them. Each one less has four frames less in
+                flight, here and in ``noise``.
 
         Raises:
-            InputError: a portrait or noise of the wrong shape or kind, or a threshold that is no number.
+            InputError: a portrait or noise of the wrong shape or kind, a threshold that is no number, or steps that
+                the model does not have.
         """
         check_square(portrait, (3,), "portrait")
         if seed < 0:
             raise InputError(f"seed {seed}: give a whole number from 0 up")
         if math.isnan(keyframe_threshold) or keyframe_threshold < 0:
             raise InputError(f"keyframe threshold {keyframe_threshold}: give a number from 0 up, or infinity")
+        warmup_frames = (self.check_steps(steps) - 1) * self.chunk_frames
         reference = self.conditioner.reference(portrait)
-        clean = reference.latent.float()[:, :, None].expand(-1, -1, self.warmup_frames, -1, -1)
+        clean = reference.latent.float()[:, :, None].expand(-1, -1, warmup_frames, -1, -1)
+        timesteps = self.backend.timesteps(warmup_frames + self.chunk_frames)
         noise = self._noise(noise, seed, 0, clean.shape)
         return StreamState(
             reference=reference,
-            latents=self.schedule.add_noise(clean, noise, self._timesteps[:, : self.warmup_frames]),
+            latents=self.schedule.add_noise(clean, noise, timesteps[:, :warmup_frames]),
             motion=reference.motion[:, :0],
             pose=self._no_pose(reference.latent),
             poses=reference.pose[:0],
+            newest=None,
             driver=None,
             bank=(HostCopy(reference.motion),),
             keyframe_candidates=(),
@@ -162,8 +169,8 @@ class Engine(BaseEngine):
     ) -> tuple[StreamState, Tensor]:
         """Take one chunk of driving frames in and give one chunk of finished frames out.
 
-        The frames that leave were driven by the window three calls ago; the first three chunks of a stream
-        are the ease-in from the portrait.
+        With four steps the frames that leave were driven by the window three calls ago, and the first three chunks
+        of a stream are the ease-in from the portrait; each step less has one of both less.
 
         Args:
             window: (4, H, W, 3) uint8 RGB, square and already framed, or the motion of such frames.
@@ -188,7 +195,7 @@ class Engine(BaseEngine):
         """Drain the window: the chunks still in flight, each (4, S, S, 3) uint8; nothing before a first step."""
         if state.driver is None:
             return
-        for _ in range(self.warmup_frames // self.chunk_frames):
+        for _ in range(state.warmup_frames // self.chunk_frames):
             state, chunk = self.advance(state, self.conditioner.repeat_last(state))
             yield self.decode(chunk)
 
@@ -221,7 +228,7 @@ class Engine(BaseEngine):
             pose=pose,
             reference=state.reference.kv,
         )
-        stepped = self.schedule.step(prediction.float(), latents, self._timesteps)
+        stepped = self.schedule.step(prediction.float(), latents, self.backend.timesteps(latents.shape[2]))
         poses = HeadPose.cat([state.poses, conditioning.poses])
         finished = DenoisedChunk(stepped.original[:, :, :count], features, poses[:count], state.reference)
         reference, bank = state.reference, state.bank
@@ -234,6 +241,7 @@ class Engine(BaseEngine):
             motion=motion[:, count:],
             pose=pose[:, :, count:],
             poses=poses[count:],
+            newest=Motion(conditioning.motion[:, -1:], conditioning.poses[-1]),
             driver=conditioning.driver,
             bank=bank,
             keyframe_candidates=tuple(candidates),
@@ -271,7 +279,7 @@ class Engine(BaseEngine):
         """
         clean = entering_latents(state, conditioning, self.chunk_frames)
         noise = self._noise(noise, state.seed, state.call + 1, clean.shape)
-        return self.schedule.add_noise(clean, noise, self._timesteps[:, -self.chunk_frames :])
+        return self.schedule.add_noise(clean, noise, self.backend.timesteps(self.chunk_frames))
 
     def _noise(self, given: Tensor | None, seed: int, call: int, shape: torch.Size) -> Tensor:
         if given is None:

@@ -31,6 +31,7 @@ from personalive.vision.face_person import person_mask
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.face_transfer import TURN_LIMIT_DEG, driver_neutral, face_values, limited_turn, transferred
 from personalive.vision.keypoints import HeadPose
+from personalive.vision.one_euro import OneEuro, OneEuroConfig
 from personalive.vision.resize import resize_portrait
 
 BLENDSHAPES = len(BLENDSHAPE_NAMES)
@@ -43,6 +44,8 @@ _ASIDE_DEG, _SMALL_SIDE_PX = 20.0, 200  # portraits turned further, or framed sm
 _OPEN_JAW, _SHUT_LIDS = 0.2, 0.55  # values of a portrait from which its mouth is open and its eyes are shut
 _PROFILE_SHARE = 0.05  # of a driver's frames, from which it is told that its turns are held
 _SCALE_RANGE = (0.7, 1.4)  # of the head, relative to the portrait's
+_CALM_VALUES = OneEuroConfig(min_cutoff=4 / 15, speed_gain=60.0)  # chosen on noisy drivers of 15 frames a second
+_CALM_PLACE = OneEuroConfig(min_cutoff=4 / 15, speed_gain=(0.5, 0.5, 3.0, 50.0, 50.0, 50.0))  # degrees; image sides
 _MOUTH, _EYES = ("jaw", "mouth"), ("eyeBlink", "eyeWide", "eyeSquint")
 
 CONFIG = ModelConfig(
@@ -92,6 +95,7 @@ class FaceState:
     portrait: MovablePortrait
     rest: FaceMotion  # of a driver who does nothing
     driver: Driver | None = None
+    calm: tuple[OneEuro, OneEuro] | None = None  # filters of the driver's values (E,) and place (6,)
     last: tuple[np.ndarray, np.ndarray] | None = None  # smoothed values (E,) and place (6,) of the newest frame
     motion: FaceMotion | None = None  # of the newest frame with a face
     notes: tuple[str, ...] = ()  # about the portrait
@@ -101,6 +105,7 @@ class FaceState:
     seed: int = 0  # as of a diffusion stream; nothing here is drawn
     keyframe_threshold: float = KeyframeConfig.threshold  # and no frame becomes a reference
     keyframes: int = field(default=0, init=False)
+    warmup_frames: int = field(default=0, init=False)
 
 
 class FaceEngine(BaseEngine):
@@ -125,8 +130,8 @@ class FaceEngine(BaseEngine):
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     @property
-    def warmup_frames(self) -> int:
-        """None: nothing is in flight."""
+    def max_steps(self) -> int:
+        """None: there is no denoiser, and nothing is in flight."""
         return 0
 
     @property
@@ -151,17 +156,24 @@ class FaceEngine(BaseEngine):
     # --- the stream -----------------------------------------------------------------------------------
 
     def start(
-        self, portrait: np.ndarray, *, seed: int = 0, keyframe_threshold: float = KeyframeConfig.threshold
+        self,
+        portrait: np.ndarray,
+        *,
+        seed: int = 0,
+        keyframe_threshold: float = KeyframeConfig.threshold,
+        steps: int | None = None,
     ) -> FaceState:
         """Begin a stream.
 
         Args:
             portrait: (H, W, 3) uint8 RGB, square and already framed.
             seed, keyframe_threshold: of no effect: nothing here is drawn, and no frame becomes a reference.
+            steps: None.
 
         Raises:
-            InputError: a portrait of the wrong shape, or in which no face is found.
+            InputError: a portrait of the wrong shape, or in which no face is found; any number of steps.
         """
+        self.check_steps(steps)
         check_square(portrait, (3,), "portrait")
         image = resize_portrait(portrait, self.image_size)
         reading = self.reader.read(image)
@@ -244,7 +256,7 @@ class FaceEngine(BaseEngine):
         images = []
         for number in range(self.chunk_frames):
             if number == cut:
-                state = dataclasses.replace(state, driver=None, last=None)
+                state = dataclasses.replace(state, driver=None, calm=None, last=None)
             if tokens[number, -1] >= 0.5:
                 state = _followed(state, values[number], places[number], controls)
             images.append(moved_picture(state.portrait, state.motion or state.rest, self.image_size))
@@ -281,6 +293,11 @@ def _places(poses: HeadPose) -> np.ndarray:
 
 def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls: Controls) -> FaceState:
     """The state after one driving frame with a face."""
+    if state.calm is None:
+        calm = OneEuro.at(_CALM_VALUES, values), OneEuro.at(_CALM_PLACE, place)
+    else:
+        calm = state.calm[0].next(values), state.calm[1].next(place)
+    values, place = (found.value for found in calm)
     if state.last is not None and controls.smoothing:
         kept = controls.smoothing
         values = kept * state.last[0] + (1 - kept) * values
@@ -307,6 +324,7 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
     return dataclasses.replace(
         state,
         driver=driver,
+        calm=calm,
         last=(values, place),
         motion=motion,
         frames=state.frames + 1,

@@ -32,19 +32,25 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Everything of one stream between two calls."""
+    """Everything of one stream between two calls. Its number of denoising steps shows in the frames in flight."""
 
     reference: Reference
-    latents: Tensor  # (1, C, warm-up frames, h, w) float32, in flight, cleanest first
+    latents: Tensor  # (1, C, warm-up frames, h, w) float32, in flight, cleanest first; none with one step
     motion: Tensor  # (1, warm-up frames, T, K); no frames before the first call
     pose: Tensor  # (1, C0, warm-up frames, h, w); no frames before the first call
     poses: HeadPose  # the same frames' head poses on the portrait, warm-up frames or none
+    newest: Motion | None  # of the last frame that entered, on the portrait, one frame; none before the first call
     driver: HeadPose | None  # the first driving frame: later motion is relative to it
     bank: tuple[HostCopy, ...]  # R motion embeddings (1, 1, T, K), of the portrait and the keyframes
     keyframe_candidates: tuple[HostCopy, ...]  # those of the first frame of each chunk in flight; none at first
     keyframe_threshold: float
     seed: int
     call: int  # finished calls
+
+    @property
+    def warmup_frames(self) -> int:
+        """Frames in flight between two calls, which are the ease-in at first; a chunk for each step but the last."""
+        return self.latents.shape[2]
 
     @property
     def keyframes(self) -> int:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -78,16 +78,27 @@ class EngineMethod:
         *,
         seed: int = 0,
         keyframe_threshold: float = KeyframeConfig.threshold,
+        steps: int | None = None,
         controls: Controls = PLAIN,
         warmup_calls: int = EvaluationConfig.timing_warmup_calls,
     ) -> None:
         """
         Args:
-            seed, keyframe_threshold, controls: as for ``Engine.stream``.
+            seed, keyframe_threshold, steps, controls: as for ``Engine.stream``.
             warmup_calls: at the start of each case, not timed.
+
+        Raises:
+            InputError: steps that the model does not have.
         """
         self._engine, self._warmup_calls = engine, warmup_calls
-        self._seed, self._threshold, self._controls = seed, keyframe_threshold, controls
+        engine.check_steps(steps)
+        self._warmup_frames = engine.warmup_frames  # of the last case
+        self._options: dict[str, Any] = {
+            "seed": seed,
+            "keyframe_threshold": keyframe_threshold,
+            "steps": steps,
+            "controls": controls,
+        }
         self._times: list[CallTimes] = []
         self.keyframes: list[int] = []  # stored by the last step, of each case
 
@@ -101,24 +112,22 @@ class EngineMethod:
 
         def on_step(state: StreamState, seconds: float) -> None:
             nonlocal keyframes
-            keyframes = state.keyframes
+            keyframes, self._warmup_frames = state.keyframes, state.warmup_frames
             times.add(seconds)
 
         yield from reenact(
             self._engine,
             case.portrait(),
             case.samples(),
-            seed=self._seed,
-            keyframe_threshold=self._threshold,
-            controls=self._controls,
             on_step=on_step,
+            **self._options,
         )
         self._times.append(times)
         self.keyframes.append(keyframes)
 
     def speed(self) -> dict[str, float]:
         """Speed of whole calls: condition, denoise, decode; empty where the cases were too short."""
-        return speed(self._times, self._engine.chunk_frames, self._engine.warmup_frames, self._warmup_calls)
+        return speed(self._times, self._engine.chunk_frames, self._warmup_frames, self._warmup_calls)
 
 
 def reenact(
@@ -128,6 +137,7 @@ def reenact(
     *,
     seed: int = 0,
     keyframe_threshold: float = KeyframeConfig.threshold,
+    steps: int | None = None,
     controls: Controls = PLAIN,
     on_step: Callable[[StreamState, float], None] | None = None,
 ) -> Outputs:
@@ -135,7 +145,7 @@ def reenact(
 
     Args:
         portrait: square, framed.
-        seed, keyframe_threshold, controls, on_step: as for ``Engine.stream``.
+        seed, keyframe_threshold, steps, controls, on_step: as for ``Engine.stream``.
     """
     in_flight = deque[Sample]()
 
@@ -152,6 +162,7 @@ def reenact(
         windows(),
         seed=seed,
         keyframe_threshold=keyframe_threshold,
+        steps=steps,
         controls=controls,
         on_step=on_step,
     ):

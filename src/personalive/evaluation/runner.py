@@ -56,6 +56,7 @@ class EvaluateOptions:
     center_fallback: bool = False
     size_px: int | None = None  # side of the images compared without a model; else the model's
     seed: int = 0
+    steps: int | None = None  # of denoising; None: the model's own
     metrics_folder: str = ""  # of the metrics' pretrained networks
 
     def __post_init__(self) -> None:
@@ -214,7 +215,11 @@ class _Run:
                 )
 
     def _all_methods(self) -> list[Method]:
-        ours = [] if self.engine is None else [EngineMethod(self.engine, seed=self.options.seed)]
+        ours = (
+            []
+            if self.engine is None
+            else [EngineMethod(self.engine, seed=self.options.seed, steps=self.options.steps)]
+        )
         return [*ours, *self.methods, Baseline(COPY), Baseline(TRUTH)]
 
     def _count_frames(self) -> int | None:

@@ -95,9 +95,12 @@ class _CameraRun:
             await self._wait_for_model()
             with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
                 session = Session(
-                    folder=Path(folder), loop=asyncio.get_running_loop(), clock=time.monotonic, config=LiveConfig()
+                    folder=Path(folder),
+                    loop=asyncio.get_running_loop(),
+                    clock=time.monotonic,
+                    config=LiveConfig(),
+                    controls=self._options.controls,
                 )
-                session.controls = self._options.controls
                 self._worker.add_session(session)
                 try:
                     await self._run_session(session)
@@ -118,7 +121,7 @@ class _CameraRun:
     async def _run_session(self, session: Session) -> None:
         engine = self._worker.engine
         assert engine is not None
-        await session.run_on_worker(lambda stream: stream.set_portrait(self._portrait, session.controls.seed))
+        await session.run_on_worker(lambda stream: stream.set_portrait(self._portrait, session.controls))
         source = await self._open_source(session)
         size_px = self._options.size_px or engine.image_size
         sink = open_sink(self._options.target, size_px)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from personalive.config import KeyframeConfig
-from personalive.engine.controls import RANGES, Controls, check_number
+from personalive.engine.controls import RANGES, Controls, check_number, check_steps
 from personalive.errors import InputError
 
 _SEEDS = 2**63
@@ -28,6 +28,7 @@ class LiveControls(Controls):
     driving_fps: float | None = None  # frames generated per second; None: as many as help
     keyframes: bool = True
     keyframe_threshold: float = KeyframeConfig.threshold
+    steps: int | None = None  # of denoising; another number begins the stream anew; None: the model's own
     delay_ms: float = 0.0  # least time from a driving frame's arrival to its result's display
 
     def __post_init__(self) -> None:
@@ -37,6 +38,8 @@ class LiveControls(Controls):
                 check_number(name, getattr(self, name), low, high)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < _SEEDS:
             raise InputError(f"seed {self.seed!r}: give a whole number from 0 to {_SEEDS - 1}")
+        if self.steps is not None:
+            check_steps(self.steps)
         for name in ("mirror", "keyframes"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} {getattr(self, name)!r}: give true or false")
@@ -58,8 +61,12 @@ class LiveControls(Controls):
         return self.keyframe_threshold if self.keyframes else math.inf
 
 
-def control_ranges() -> dict[str, dict[str, Any]]:
-    """Return the default of each control, with ``min`` and ``max`` of numbers, as in ``GET /api/status``."""
-    numbers = RANGES | _LIVE_RANGES | {"seed": (0, _SEEDS - 1)}
+def control_ranges(max_steps: int = 0) -> dict[str, dict[str, Any]]:
+    """Return the default of each control, with ``min`` and ``max`` of numbers, as in ``GET /api/status``.
+
+    Args:
+        max_steps: of the model; 0 where it has no denoising steps, or is not known yet.
+    """
+    numbers = RANGES | _LIVE_RANGES | {"seed": (0, _SEEDS - 1)} | ({"steps": (1, max_steps)} if max_steps else {})
     ranges = {name: {"min": low, "max": high} for name, (low, high) in numbers.items()}
     return {name: {"default": value, **ranges.get(name, {})} for name, value in asdict(LiveControls()).items()}

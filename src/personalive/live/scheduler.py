@@ -76,6 +76,11 @@ class Scheduler:
         self._added.append(session)
 
     @property
+    def recording(self) -> bool:
+        """True while a session's motion is recorded."""
+        return any(slot.stream.recording for slot in self._slots)
+
+    @property
     def step_s(self) -> float | None:
         """Median time of a call; None before the first."""
         times = list(self._step_times_s)
@@ -84,6 +89,7 @@ class Scheduler:
     def begin(self, engine: BaseEngine) -> None:
         """Warm ``engine`` up and serve with it; sessions of an engine before begin anew with their portraits."""
         self._engine = engine
+        self._step_times_s.clear()
         with self._oom_errors():
             self._step_times_s.extend(engine.warm_up(_WARM_UP_CALLS, self._clock))
         for slot in self._slots:
@@ -137,13 +143,13 @@ class Scheduler:
         return LiveStream(self._engine, center_fallback=self._fallback, clock=self._clock, config=self._config)
 
     def _restore(self, slot: _Slot) -> None:
-        """Begin a session's stream anew after a restart, with its portrait."""
+        """Begin a session's stream anew with this engine, with its portrait."""
         before, slot.stream = slot.stream, self._new_stream()
-        slot.stream.generation, slot.stream.index = before.generation, before.index
+        slot.stream.continue_from(before)
         try:
             if before.image is not None:
                 with self._oom_errors():
-                    slot.stream.set_portrait(before.image, slot.session.controls.seed)
+                    slot.stream.set_portrait(before.image, slot.session.controls)
         except PersonaLiveError as error:
             slot.session.end(f"its portrait was lost when the model was restarted ({error})")
             return
@@ -209,5 +215,5 @@ class Scheduler:
             "step_ms": None if step_s is None else round(1e3 * step_s, 1),
             "driving_fps": None if slot.rate_fps is None else round(slot.rate_fps, 2),
         }
-        slot.session.send_stats(stats, engine.chunk_frames, engine.warmup_frames)
+        slot.session.send_stats(stats, engine.chunk_frames, slot.stream.warmup_frames)
         slot.session.refresh()

@@ -47,20 +47,20 @@ class Session:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         config: LiveConfig,
-        seed: int = 0,
+        controls: LiveControls | None = None,
         view_key: str | None = None,
     ) -> None:
         """
         Args:
             folder: for uploads; made and deleted by the owner.
-            seed: initial seed of the controls.
+            controls: to begin with; None: the defaults.
             view_key: None makes a new one.
         """
         self.id, self.key, new_key = (secrets.token_urlsafe(_KEY_BYTES) for _ in range(3))
         self.view_key = view_key or new_key
         self.folder, self.loop, self.clock, self.config = folder, loop, clock, config
         self.inbox = DrivingQueue(config.inbox_frames)
-        self.controls = LiveControls(seed=seed)
+        self.controls = controls or LiveControls()
         self.playing = True
         self.driver: Driver = "camera"
         self.player: Player | None = None  # of the newest clip or motion file
@@ -114,7 +114,7 @@ class Session:
             InputError: an unknown one, a value out of range, or one that the model cannot follow.
         """
         changed = self.controls.changed(values)
-        if any(name in values for name in FACIAL):
+        if any(name in values for name in (*FACIAL, "steps")):
             await self.run_on_worker(lambda stream: stream.check(changed))
         self.controls = self.controls.changed(values)  # others may have changed meanwhile
         self.send_state()

@@ -66,7 +66,9 @@ class LiveStream:
         self._detector: FaceDetector = find_detector(engine.folder)
         self._framer = self._new_framer()
         self._state: StreamState | None = None
-        self._portrait: np.ndarray | None = None  # framed, at the model's size
+        self._framed: np.ndarray | None = None  # the portrait's square
+        self._portrait: np.ndarray | None = None  # that at the model's size
+        self._steps: int | None = None  # of denoising, as they were asked for
         self.image: np.ndarray | None = None  # the portrait as it was sent
         self._in_flight: deque[_Origin | None] = deque()
         self._last: _Encoded | None = None  # newest driving frame of the chunk before
@@ -76,6 +78,10 @@ class LiveStream:
         self.face: bool | None = None  # found in the newest driving frame; None before any
         self._recording: Recording | None = None  # under way
         self._recorded: Recording | None = None  # the newest
+
+    def continue_from(self, before: LiveStream) -> None:
+        """Count portraits and frames on from the stream of an engine before, and keep its recording."""
+        self.generation, self.index, self._recorded = before.generation, before.index, before._recorded
 
     @property
     def ready(self) -> bool:
@@ -92,22 +98,31 @@ class LiveStream:
         """Number of stored keyframes."""
         return self._state.keyframes if self._state else 0
 
-    def set_portrait(self, image: np.ndarray, seed: int) -> str:
+    @property
+    def warmup_frames(self) -> int:
+        """Number of frames in flight between two chunks."""
+        return self._state.warmup_frames if self._state else self._engine.warmup_frames
+
+    def set_portrait(self, image: np.ndarray, controls: LiveControls) -> str:
         """Begin with another portrait (H, W, 3) uint8 RGB; return a note on it and its framing, mostly empty.
 
         Raises:
-            InputError: no face in it, or not a usable image. The portrait before stays.
+            InputError: no face in it, not a usable image, or steps that the model lacks. The portrait before stays.
         """
         framed = frame_portrait(
             image, self._detector, "auto", allow_center_fallback=self._fallback, config=self._framing
         )
-        self._state = self._engine.start(framed.image, seed=seed)
-        self.image = image
+        self._start(framed.image, controls)
+        self.image, self._framed = image, framed.image
         self._portrait = resize_portrait(framed.image, self._engine.image_size)
-        self._in_flight = deque([None] * self._engine.warmup_frames)
-        self.generation += 1
         told = [note.removeprefix("portrait: ") for note in self._engine.notes(self._state)]
         return "; ".join([*filter(None, [framed.note]), *told])
+
+    def _start(self, framed: np.ndarray, controls: LiveControls) -> None:
+        state = self._engine.start(framed, seed=controls.seed, steps=controls.steps)
+        self._state, self._steps = state, controls.steps
+        self._in_flight = deque([None] * state.warmup_frames)
+        self.generation += 1
 
     def change_driver(self) -> None:
         """Begin with another camera, clip or motion file, which is framed anew and has a clock of its own."""
@@ -146,8 +161,9 @@ class LiveStream:
         """Refuse controls that this model cannot follow, and prepare those that it can.
 
         Raises:
-            InputError: mouth or eyes are changed, and the model does not tell them apart.
+            InputError: mouth or eyes are changed, and the model does not tell them apart; steps that it lacks.
         """
+        self._engine.check_steps(controls.steps)
         self._engine.check(controls)
 
     def step(self, frames: Sequence[DrivingFrame], controls: LiveControls, *, neutral: bool) -> list[FinishedFrame]:
@@ -160,9 +176,11 @@ class LiveStream:
         Raises:
             InputError: no portrait, or no driving frame that can be decoded.
         """
-        if self._state is None:
+        if self._state is None or self._framed is None:
             raise InputError("no portrait yet: send one first")
         started = self._clock()
+        if controls.steps != self._steps:
+            self._start(self._framed, controls)
         motion, origins, cuts = self._drive(frames, controls, started)
         last_cut = max((place for place, is_cut in enumerate(cuts) if is_cut), default=0 if neutral else None)
         state = replace(self._state, keyframe_threshold=controls.threshold, seed=controls.seed)

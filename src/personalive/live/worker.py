@@ -20,7 +20,7 @@ from personalive.live.config import LiveConfig, WorkerConfig
 from personalive.live.frames import Clock
 from personalive.live.scheduler import Scheduler
 from personalive.live.session import Session
-from personalive.runtime.load import AUTO, EngineOptions, load_engine
+from personalive.runtime.load import AUTO, EngineOptions, load_engine_at_once
 
 _LOG = logging.getLogger(__name__)
 _LOADING = "loading the model"
@@ -57,6 +57,8 @@ class Worker:
         self._failures_s: deque[float] = deque()
         self._stopping = False
         self._engine: BaseEngine | None = None
+        self._faster: BaseEngine | None = None  # to change to
+        self._serving = threading.Event()
         self.state: State = "loading"
         self.message = _LOADING  # why it is not ready; while it is, the last lack of memory
         self.progress: float | None = None  # of loading, 0 to 1
@@ -88,6 +90,19 @@ class Worker:
         self._scheduler.set_message(self.message)
         self._thread = self._new_thread()
         self._thread.start()
+
+    def prepare(self, make: Callable[[], BaseEngine]) -> None:
+        """Make another engine beside the one that serves, and change to it when it is there.
+
+        It is begun when the worker serves. Sessions begin anew with their portraits after the change. Where it cannot
+        be made, the worker goes on as it is.
+        """
+
+        def run() -> None:
+            self._serving.wait()
+            self._prepare(make)
+
+        threading.Thread(target=run, name="personalive-prepare", daemon=True).start()
 
     def add_session(self, session: Session) -> None:
         """Serve a session until it ends."""
@@ -142,8 +157,10 @@ class Worker:
             self._engine = engine = self._load(self._set_progress)
             self._scheduler.begin(engine)
             self.state, self.message, self.progress = "ready", "", None
+            self._serving.set()
             while not self._stopping:
                 self._wake.clear()
+                self._change_engine()
                 served = self._scheduler.run_next()
                 if not (self._run_task() or served):
                     self._wake.wait(self._scheduler.wait_s())
@@ -152,6 +169,29 @@ class Worker:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001 (whatever it was, ``check`` restarts the thread)
             _LOG.exception("the worker stopped", exc_info=error)
+
+    def _prepare(self, make: Callable[[], BaseEngine]) -> None:
+        try:
+            self._faster = make()
+        except Exception as error:  # noqa: BLE001 (whatever it was, the engine that serves goes on)
+            _LOG.warning("no faster backend could be prepared, the server goes on as it is: %s", error)
+        self._wake.set()
+
+    def _change_engine(self) -> None:
+        """Change to an engine that was prepared meanwhile, unless it is of the same backend or motion is recorded."""
+        before, faster = self._engine, self._faster
+        if before is None or faster is None or self._scheduler.recording:
+            return
+        self._faster = None
+        if faster.facts["backend"] == before.facts["backend"]:
+            return
+        try:
+            self._scheduler.begin(faster)
+        except PersonaLiveError as error:
+            _LOG.warning("the prepared backend cannot serve, the server goes on without it: %s", error)
+            self._scheduler.begin(before)
+        else:
+            self._engine = faster
 
     def _run_task(self) -> bool:
         """Run one submitted function; False where there is none."""
@@ -189,19 +229,30 @@ class Worker:
             self._tasks.popleft()[1].cancel()
 
 
-def make_worker(weights: str, model: EngineOptions, *, limits: WorkerConfig | None = None) -> Worker:
-    """Return a worker that will load this model; for the arguments see ``load_engine``."""
+def make_worker(
+    weights: str, model: EngineOptions, *, steps: int | None = None, limits: WorkerConfig | None = None
+) -> Worker:
+    """Return a worker that will load this model; for the arguments see ``load_engine``.
+
+    Args:
+        steps: that the model must have; it is not ready without.
+    """
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
     def load(on_progress: Callable[..., None]) -> BaseEngine:
-        engine = load_engine(
-            chosen,
-            **model,
-            progress=lambda done, total: on_progress(done / total),
-            preparing=lambda name, share: on_progress(share, f"preparing {name} for this model, once"),
+        def on_prepare(name: str, share: float) -> None:
+            if worker.state == "loading":
+                on_progress(share, f"preparing {name} for this model, once")
+
+        engine, later = load_engine_at_once(
+            chosen, **model, progress=lambda done, total: on_progress(done / total), preparing=on_prepare
         )
+        engine.check_steps(steps)
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for images and connections
+        if later is not None:
+            worker.prepare(later)
         return engine
 
-    return Worker(load, center_fallback=chosen == TINY, limits=limits)
+    worker = Worker(load, center_fallback=chosen == TINY, limits=limits)
+    return worker

@@ -21,7 +21,7 @@ import numpy as np
 from personalive.checkpoints.networks import LoadProgress
 from personalive.config import KeyframeConfig
 from personalive.engine.base import BaseEngine
-from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode
+from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode, check_steps
 from personalive.engine.state import Window
 from personalive.errors import InputError, OutputError
 from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
@@ -46,11 +46,12 @@ class AnimateOptions:
     """Everything that decides a video, beside its two inputs and the model.
 
     Raises:
-        InputError: a size, seed, threshold or control that no video can be made with.
+        InputError: a size, seed, threshold, number of steps or control that no video can be made with.
     """
 
     seed: int = 0
     keyframe_threshold: float = KeyframeConfig.threshold  # infinity turns keyframes off
+    steps: int | None = None  # of denoising, 1 up to the model's own number, which None is
     framing: FramingMode = "auto"
     no_face: NoFace = "hold"
     center_fallback: bool = False  # framing auto without a face: take the centre and say so
@@ -84,6 +85,8 @@ class AnimateOptions:
             raise InputError(
                 f"keyframe threshold {self.keyframe_threshold}: give a number from 0 up, or infinity for no keyframes"
             )
+        if self.steps is not None:
+            check_steps(self.steps)
         _ = self.controls  # refuses what is out of range
 
 
@@ -209,6 +212,7 @@ class _Video:
         self, engine: BaseEngine, image: np.ndarray, source: VideoReader | MotionClip, options: AnimateOptions
     ) -> None:
         self.engine, self.options = engine, options
+        engine.check_steps(options.steps)
         engine.check(options.controls)
         config = engine.config
         scale = config.framing_scale
@@ -283,6 +287,7 @@ class _Video:
             windows(),
             seed=options.seed,
             keyframe_threshold=options.keyframe_threshold,
+            steps=options.steps,
             controls=options.controls,
             on_step=self._note_step,
         )

@@ -39,7 +39,9 @@ def candidates(device: torch.device, precision: torch.dtype) -> list[str]:
     return [EAGER, *(name for name in faster if unavailable(name, device, precision) is None)]
 
 
-def choice_key(names: Sequence[str], device: torch.device, precision: torch.dtype, identity: str) -> str:
+def choice_key(
+    names: Sequence[str], device: torch.device, precision: torch.dtype, identity: str, threads: int
+) -> str:
     """Cache key of a measurement: this model on this device by one of these backends."""
     return program_key(
         "choice",
@@ -49,7 +51,7 @@ def choice_key(names: Sequence[str], device: torch.device, precision: torch.dtyp
         model=identity,
         device=device_name(device),
         precision=precision,
-        threads=torch.get_num_threads(),
+        threads=threads,
     )
 
 

@@ -3,26 +3,30 @@
 Compiling blocks and not the whole network keeps it to minutes: blocks of one kind and shape share their code, and
 torch's own cache keeps it between runs. Shapes are static. What depends on the number of reference images, the
 attention to them, is torch's fused kernel already and stays as it is, so nothing is compiled while a stream runs.
+Fewer denoising steps than the model's own would be other shapes, minutes again: they are run without the compiler.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sysconfig
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from personalive.engine.backend import Backend
+from personalive.engine.backend import Backend, network_calls
 from personalive.models.attention import FeedForward, FrameModule
 from personalive.models.blocks import ResnetBlock
 from personalive.models.networks import Networks
 from personalive.runtime.programs import ProgramSpec, program_specs
 
+_LOG = logging.getLogger(__name__)
 NOTICE = "compiling with torch.compile: minutes the first time, shorter afterwards by torch's own cache"
 _REPEATED = (ResnetBlock, FeedForward, FrameModule)
 _MAX_VARIANTS = 64  # shapes of one kind of block; torch gives up silently above 8
@@ -66,7 +70,28 @@ def compile_blocks(networks: Networks, on_progress: Callable[[float], None], dec
                 on_progress(number / len(runs))
                 _run_once(specs[name], count)
     on_progress(1.0)
-    return Backend(networks, name="compile")
+    denoise, frames = network_calls(networks)["denoise"].module, networks.config.window_frames
+    return Backend(networks, {"denoise": _Denoise(denoise, frames)}, name="compile")
+
+
+class _Denoise:
+    """The denoiser for any number of steps; by the compiled code where that was made for it."""
+
+    def __init__(self, module: nn.Module, frames: int) -> None:
+        """
+        Args:
+            frames: in flight, which the code was made for.
+        """
+        self._module, self._frames, self._warned = module, frames, False
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
+        if tensors[0].shape[2] == self._frames:
+            return self._module(*tensors)
+        if not self._warned:
+            _LOG.warning("compile: its code is for all denoising steps; fewer are run without the compiler")
+            self._warned = True
+        with torch.compiler.set_stance("force_eager"):
+            return self._module(*tensors)
 
 
 @torch.no_grad()

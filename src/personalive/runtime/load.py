@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import torch
 
@@ -124,10 +124,56 @@ def load_diffusion_engine(
     """
     if str(weights) == PHOTO:
         raise CheckpointError(f"{PHOTO}: has no diffusion networks: use the released weights, or --weights tiny")
-    folder = CheckpointFolder.open(find_weights() if str(weights) == AUTO else os.fspath(weights))
+    loader = _loader(
+        find_weights() if str(weights) == AUTO else weights, device, dtype, vram, decoder, progress, preparing
+    )
+    wanted = _backend(backend)
+    return loader.fastest(frames) if wanted == AUTO else loader.open(wanted)
+
+
+def load_engine_at_once(
+    weights: str | os.PathLike[str] = AUTO,
+    *,
+    progress: LoadProgress | None = None,
+    preparing: PrepareProgress | None = None,
+    **options: Unpack[EngineOptions],
+) -> tuple[BaseEngine, Callable[[], BaseEngine] | None]:
+    """As ``load_engine``, without a wait for programs that "auto" would have to make first.
+
+    Returns:
+        An engine that runs now, and what prepares and measures the other backends and gives the fastest: for any
+        thread; None where there is nothing to prepare.
+    """
+    name = _weights_at_hand() if str(weights) == AUTO else os.fspath(weights)
+    if name == PHOTO or _backend(options.get("backend", AUTO)) != AUTO:
+        return load_engine(name, progress=progress, preparing=preparing, **options), None
+    loader = _loader(
+        name,
+        options.get("device", AUTO),
+        options.get("dtype", AUTO),
+        options.get("vram", AUTO),
+        options.get("decoder"),
+        progress,
+        preparing,
+    )
+    if loader.prepared:
+        return loader.fastest(None), None
+    return loader.open(EAGER), partial(loader.fastest, None)
+
+
+def _loader(
+    weights: str | os.PathLike[str],
+    device: str,
+    dtype: str,
+    vram: str | int,
+    decoder: str | os.PathLike[str] | None,
+    progress: LoadProgress | None,
+    preparing: PrepareProgress | None,
+) -> _Loader:
+    folder = CheckpointFolder.open(os.fspath(weights))
     chosen = choose_device(device)
     precision = choose_dtype(dtype, chosen)
-    loader = _Loader(
+    return _Loader(
         folder=folder,
         device=chosen,
         precision=precision,
@@ -137,8 +183,10 @@ def load_diffusion_engine(
         progress=progress,
         preparing=preparing,
     )
-    wanted = os.environ.get(BACKEND_ENV) or AUTO if backend == AUTO else backend
-    return loader.fastest(frames) if wanted == AUTO else loader.open(wanted)
+
+
+def _backend(name: str) -> str:
+    return os.environ.get(BACKEND_ENV) or AUTO if name == AUTO else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +202,7 @@ class _Loader:
     progress: LoadProgress | None
     preparing: PrepareProgress | None
     loaded: dict[torch.dtype, tuple[Networks, str]] = field(default_factory=dict)
+    threads: int = field(default_factory=torch.get_num_threads)  # of programs; torch itself may be given fewer later
 
     def open(self, backend: str) -> Engine:
         """The engine with this backend."""
@@ -170,6 +219,7 @@ class _Loader:
                 precision=precision,
                 identity=identity,
                 decode_frames=self.memory.decode_frames,
+                threads=self.threads,
                 on_prepare=self.preparing,
             )
         return Engine(
@@ -181,13 +231,27 @@ class _Loader:
             find_directions=_find_directions,
         )
 
+    @property
+    def prepared(self) -> bool:
+        """True where "auto" has nothing to prepare: there is one backend, or the choice was made earlier."""
+        names = self._candidates()
+        return len(names) == 1 or ProgramCache().get(self._choice_key(names)) is not None
+
+    def _candidates(self) -> list[str]:
+        if count_values(self.folder) > AutotuneConfig.max_values:
+            return [EAGER]
+        return candidates(self.device, self.precision)
+
+    def _choice_key(self, names: list[str]) -> str:
+        identity = f"{self.folder.identity()}{self.decoder or ''}"
+        return choice_key(names, self.device, self.precision, identity, self.threads)
+
     def fastest(self, frames: int | None) -> Engine:
         """The engine with the backend that was or is measured as the fastest."""
-        config, cache = AutotuneConfig(), ProgramCache()
-        names = candidates(self.device, self.precision)
-        if len(names) == 1 or count_values(self.folder) > config.max_values:
+        config, cache, names = AutotuneConfig(), ProgramCache(), self._candidates()
+        if len(names) == 1:
             return self.open(EAGER)
-        key = choice_key(names, self.device, self.precision, f"{self.folder.identity()}{self.decoder or ''}")
+        key = self._choice_key(names)
         if frames is not None and frames < config.prepare_from_frames and cache.get(key) is None:
             return self.open(EAGER)
         return choose({name: partial(self.open, name) for name in names}, cache, key, config)[0]

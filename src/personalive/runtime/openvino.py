@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -38,16 +38,35 @@ def write(specs: Mapping[str, ProgramSpec], folder: Path, on_progress: Callable[
 def read(
     specs: Mapping[str, ProgramSpec], folder: Path, *, precision: torch.dtype, threads: int
 ) -> dict[str, Program]:
+<<<<<<< HEAD
     """Programs that ``write`` left there; encoders for a chunk of images exactly, a quarter faster so."""
     core = _core()
+=======
+    """Programs that ``write`` left there; encoders for a chunk of images exactly, a quarter faster so.
+
+    The denoiser is compiled for each number of steps when it first meets it: for whichever comes, it would take 1.4
+    times as long.
+    """
+>>>>>>> issue-22
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_HYPER_THREADING": True,  # or it would count cores and take half of the threads it may
     }
+
+    def compiled(name: str, spec: ProgramSpec, *, exact: bool = False, steps: int | None = None) -> _Program:
+        model = _core().read_model(folder / f"{name}.xml")
+        if exact:
+            shapes = [list(tensor.shape) for tensor in spec.inputs.values()]
+            model.reshape(dict(zip(model.inputs, shapes, strict=True)))
+        if steps is not None:
+            model.reshape(dict(zip(model.inputs, (spec.shape(key, steps) for key in spec.inputs), strict=True)))
+        return _Program(_core().compile_model(model, "CPU", settings))
+
     programs: dict[str, Program] = {}
     for name, spec in specs.items():
+<<<<<<< HEAD
         model = core.read_model(folder / f"{name}.xml")
         exact = name in _ENCODERS
         if exact:
@@ -55,7 +74,14 @@ def read(
                 {node: list(tensor.shape) for node, tensor in zip(model.inputs, spec.inputs.values(), strict=True)}
             )
         program = _Program(core.compile_model(model, "CPU", settings))
+=======
+        if spec.step_axes:
+            programs[name] = _BySteps(spec, partial(compiled, name, spec))
+            continue
+        exact = name in _ENCODERS
+>>>>>>> issue-22
         chunk = len(next(iter(spec.inputs.values()))) if exact else MAX_IMAGES
+        program = compiled(name, spec, exact=exact)
         programs[name] = InBatches(program, chunk, exact=exact) if spec.per_image else program
     return programs
 
@@ -76,6 +102,23 @@ def _core() -> Any:
     itself; where another thread drops the last reference, the next signal (Ctrl-C) is handled on memory that is gone.
     """
     return _openvino().Core()
+
+
+class _BySteps:
+    """One program for each number of denoising steps, made when it is first called for."""
+
+    def __init__(self, spec: ProgramSpec, make: Callable[..., Program]) -> None:
+        name, self._axis, self._unit = spec.step_axes[0]
+        self._input = list(spec.inputs).index(name)
+        self._make, self._lock = make, Lock()
+        self._made: dict[int, Program] = {}
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
+        steps = tensors[self._input].shape[self._axis] // self._unit
+        with self._lock:
+            if steps not in self._made:
+                self._made[steps] = self._make(steps=steps)
+        return self._made[steps](*tensors)
 
 
 class _Program:

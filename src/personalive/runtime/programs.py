@@ -1,6 +1,6 @@
 """Network calls with example inputs and names for what varies: what exporters and other runtimes take in.
 
-Letters as in engine/backend.py; n images, r reference images.
+Letters as in engine/backend.py; n images, r reference images, s denoising steps of the frames in flight.
 """
 
 from __future__ import annotations
@@ -44,17 +44,39 @@ class ProgramSpec:
         """True where the first axis of every input counts images."""
         return all(self.dynamic.get(name, {}).get(0) == ("n", 1) for name in self.inputs)
 
-    def shape(self, name: str, count: int) -> list[int]:
-        """Shape of an input where so many images or reference images are given."""
+    @property
+    def step_axes(self) -> list[tuple[str, int, int]]:
+        """Inputs and their axes whose length follows the number of denoising steps, and that length of one step."""
+        return [
+            (name, axis, unit)
+            for name, axes in self.dynamic.items()
+            for axis, (count, unit) in axes.items()
+            if count == "s"
+        ]
+
+    @property
+    def max_steps(self) -> int:
+        """Most denoising steps that the inputs may be for; 1 where they do not depend on them."""
+        return max((self.inputs[name].shape[axis] // unit for name, axis, unit in self.step_axes), default=1)
+
+    def shape(self, name: str, steps: int) -> list[int]:
+        """Shape of an input for so many denoising steps; -1 on its other axes that vary."""
         shape = list(self.inputs[name].shape)
-        for axis, (_, unit) in self.dynamic.get(name, {}).items():
-            shape[axis] = count * unit
+        for axis, (count, unit) in self.dynamic.get(name, {}).items():
+            shape[axis] = steps * unit if count == "s" else -1
         return shape
 
-    def examples(self, count: int) -> list[Tensor]:
-        """Inputs for that count, uniform in [0, 1)."""
+    def examples(self, count: int, steps: int | None = None) -> list[Tensor]:
+        """Inputs, uniform in [0, 1), for so many images or reference images and steps; None: the most."""
         generator = torch.Generator().manual_seed(count)
-        return [torch.rand(self.shape(n, count), generator=generator).to(t) for n, t in self.inputs.items()]
+        counts = {"n": count, "r": count, "s": steps or self.max_steps}
+        examples = []
+        for name, example in self.inputs.items():
+            shape = list(example.shape)
+            for axis, (varies, unit) in self.dynamic.get(name, {}).items():
+                shape[axis] = counts[varies] * unit
+            examples.append(torch.rand(shape, generator=generator).to(example))
+        return examples
 
 
 @torch.no_grad()
@@ -73,7 +95,7 @@ def program_specs(networks: Networks) -> dict[str, ProgramSpec]:
         examples = {key: tensor for key, tensor in shown.items() if tensor is not None}
         per_image = {} if name in ("denoise", "project") else {key: {0: ("n", 1)} for key in examples}
         specs[name] = ProgramSpec(call.module, examples, call.outputs, per_image)
-    return {**specs, "denoise": _with_references(networks, specs["denoise"], specs["project"])}
+    return {**specs, "denoise": _denoise_spec(networks, specs["denoise"], specs["project"])}
 
 
 def _example_inputs(networks: Networks) -> dict[str, Tensor]:
@@ -106,10 +128,13 @@ def _example_inputs(networks: Networks) -> dict[str, Tensor]:
     return {**examples, "decode.latents": torch.zeros(count, channels, side, side, device=weight.device)}
 
 
-def _with_references(networks: Networks, denoise: ProgramSpec, project: ProgramSpec) -> ProgramSpec:
-    """The denoiser's spec with examples of two reference images, whose number varies."""
+def _denoise_spec(networks: Networks, denoise: ProgramSpec, project: ProgramSpec) -> ProgramSpec:
+    """The denoiser's spec with examples of two reference images; their number varies, and that of the steps."""
     tokens = project.module(*project.inputs.values())
-    inputs, dynamic = dict(denoise.inputs), {}
+    chunk, inputs = networks.config.chunk_frames, dict(denoise.inputs)
+    dynamic: dict[str, dict[int, tuple[str, int]]] = {}
+    if len(networks.config.schedule.levels) > 1:
+        dynamic = {"latents": {2: ("s", chunk)}, "motion": {1: ("s", chunk)}, "pose": {2: ("s", chunk)}}
     for name, tensor in zip(reference_names(networks.denoising_unet), tokens, strict=True):
         inputs[name] = torch.cat([tensor, tensor], dim=1)
         dynamic[name] = {1: ("r", tensor.shape[1])}
@@ -128,7 +153,7 @@ class WholeCall(nn.Module):
         self, latents: Tensor, context: Tensor, motion: Tensor, pose: Tensor, *reference: Tensor
     ) -> tuple[Tensor, ...]:
         """Latents (1, C, F, h, w) float32 -> images, their features and latents, and the latents that stay."""
-        timesteps, count = self.denoiser.get_buffer("timesteps"), self.denoiser.chunk_frames
+        timesteps, count = self.denoiser.timesteps_of(latents), self.denoiser.chunk_frames
         features, prediction = self.denoiser(latents.to(motion.dtype), context, motion, pose, *reference)
         stepped = self.schedule.step(prediction.float(), latents, timesteps)
         clean = rearrange(stepped.original[:, :, :count], "1 c f h w -> f c h w")
@@ -145,9 +170,9 @@ def whole_call_spec(networks: Networks, specs: Mapping[str, ProgramSpec]) -> Pro
 
 
 def exported(spec: ProgramSpec) -> torch.export.ExportedProgram:
-    """The spec as one program of torch.export, for every count of images and references."""
-    limits = {"n": MAX_IMAGES, "r": REFERENCES[-1]}
-    dims = {name: torch.export.Dim(name, min=1, max=limit) for name, limit in limits.items()}
+    """The spec as one program of torch.export, for every count of images, references and steps."""
+    limits = {"n": MAX_IMAGES, "r": REFERENCES[-1], "s": spec.max_steps}
+    dims = {name: torch.export.Dim(name, min=1, max=limit) for name, limit in limits.items() if limit > 1}
     shapes: list[Any] = [
         {axis: unit * dims[count] for axis, (count, unit) in spec.dynamic.get(key, {}).items()} for key in spec.inputs
     ]

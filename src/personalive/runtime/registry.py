@@ -31,6 +31,7 @@ def open_backend(
     precision: torch.dtype,
     identity: str,
     decode_frames: int | None = None,
+    threads: int | None = None,
     cache: ProgramCache | None = None,
     on_prepare: PrepareProgress | None = None,
 ) -> Backend:
@@ -42,6 +43,7 @@ def open_backend(
         precision: dtype of most arithmetic.
         identity: of the weights, see ``CheckpointFolder.identity``.
         decode_frames: images that are decoded at a time; None: a whole chunk.
+        threads: of programs on a CPU; None: as many as torch has.
         cache: of programs; None is the user's own.
         on_prepare: called while programs are made.
 
@@ -60,7 +62,8 @@ def open_backend(
     try:
         if name == COMPILE:
             return compile_blocks(networks, on_progress, decode_frames or networks.config.chunk_frames)
-        return _open_programs(name, networks, precision, identity, cache or ProgramCache(), on_progress)
+        opening = partial(_open_programs, threads=threads or torch.get_num_threads())
+        return opening(name, networks, precision, identity, cache or ProgramCache(), on_progress)
     except (PersonaLiveError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # compilers and converters raise whatever they like
@@ -115,8 +118,10 @@ def _open_programs(
     identity: str,
     cache: ProgramCache,
     on_progress: Callable[[float], None],
+    *,
+    threads: int,
 ) -> Backend:
-    specs, threads = program_specs(networks), torch.get_num_threads()
+    specs = program_specs(networks)
     weight = networks.denoising_unet.conv_in.weight
     if name == OPENVINO:
         key = program_key(name, *openvino.PACKAGES, model=identity)

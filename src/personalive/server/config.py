@@ -14,6 +14,7 @@ class ServerConfig(WorkerConfig):
 
     host: str = "127.0.0.1"
     port: int = 7860
+    steps: int | None = None  # of denoising, of sessions and videos that ask for none; None: the model's own
     ticket_s: float = 30.0  # a ticket not used for so long is dropped
     waiting_places: int = 20  # tickets at once
     retry_after_s: float = 2.0

@@ -42,9 +42,9 @@ class WorkerEngine(BaseEngine):
         self.device, self.dtype = engine.device, engine.dtype
 
     @property
-    def warmup_frames(self) -> int:
+    def max_steps(self) -> int:
         """Those of the worker's engine, as all that is read here."""
-        return self._engine.warmup_frames
+        return self._engine.max_steps
 
     @property
     def motion_networks(self) -> Sequence[nn.Module]:
@@ -146,11 +146,12 @@ class JobQueue:
             RefusedError: unusable options, or too many jobs.
         """
         _check_options(options)
+        options = {"steps": self._config.steps, **options, "center_fallback": self._worker.center_fallback}
         if sum(job.ended_s is None for job in self._jobs.values()) > self._config.waiting_jobs:
             raise RefusedError("server_full", "too many videos are waiting: try again later", retry_after_s=30.0)
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
-        job = Job(folder, self._clock(), options={**options, "center_fallback": self._worker.center_fallback})
+        job = Job(folder, self._clock(), options=options)
         self._jobs[job.id] = job
         return job
 

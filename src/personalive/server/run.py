@@ -43,6 +43,7 @@ class ServeOptions:
     ice_servers: tuple[str, ...] = ServerConfig.ice_servers
     idle_s: float = LiveConfig.idle_s
     min_session_fps: float = ServerConfig.min_session_fps
+    steps: int | None = None  # see ``ServerConfig``
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         max_sessions=options.max_sessions,
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
+        steps=options.steps,
     )
     app = create_app(
-        make_worker(options.weights, options.model, limits=settings),
+        make_worker(options.weights, options.model, steps=options.steps, limits=settings),
         Auth(token, options.origins, config=settings),
         live=LiveConfig(idle_s=options.idle_s),
         server=settings,

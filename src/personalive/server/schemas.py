@@ -156,6 +156,7 @@ class Controls(Answer):
     driving_fps: Number | None
     keyframes: bool
     keyframe_threshold: Number
+    steps: int | None
     delay_ms: Number
 
 

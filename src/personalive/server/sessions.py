@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from personalive.live.config import LiveConfig
+from personalive.live.controls import LiveControls
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock
 from personalive.live.session import Session
@@ -79,7 +80,7 @@ class SessionRegistry:
             loop=asyncio.get_running_loop(),
             clock=self._clock,
             config=self.live,
-            seed=seed,
+            controls=LiveControls(seed=seed, steps=self.server.steps),
             view_key=view_key,
         )
         self._sessions[session.id] = session

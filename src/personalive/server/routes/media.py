@@ -66,7 +66,7 @@ async def put_portrait(
     """Set the portrait to the body, or to one of the gallery; the next frames show it."""
     path = await _receive(request, session, gallery, "portrait", sessions.server.portrait_bytes)
     image = await read_image(path, sessions.server)
-    note = await session.run_on_worker(lambda stream: stream.set_portrait(image, session.controls.seed))
+    note = await session.run_on_worker(lambda stream: stream.set_portrait(image, session.controls))
     return PortraitAnswer(note=note, generation=session.state()["generation"])
 
 

@@ -59,7 +59,9 @@ async def status(sessions: AppSessions) -> Status:
         frames_per_s=None if rate is None else round(rate, 2),
         sessions=SessionCounts(open=len(sessions), limit=worker.session_limit, waiting=sessions.waiting),
         limits=Limits(**{name: getattr(config, name) for name in Limits.model_fields}),
-        controls={name: ControlRange(**found) for name, found in control_ranges().items()},
+        controls={
+            name: ControlRange(**found) for name, found in control_ranges(engine.max_steps if engine else 0).items()
+        },
         webrtc=True,
         ice_servers=[url for url in config.ice_servers if "@" not in url],  # none with a password
     )

@@ -13,6 +13,7 @@ import { byId, element } from "./dom.js";
  * @property {Record<string, string>} [options] of a select, by value
  * @property {ControlValue} [default] instead of the server's
  * @property {boolean} [timing] shown in the panel "Timing"
+ * @property {boolean} [optional] left out where the model gives it no range
  */
 /**
  * One control's nodes; read() gives undefined while the input is invalid.
@@ -20,7 +21,7 @@ import { byId, element } from "./dom.js";
  */
 
 const DEBOUNCE_MS = 150;
-const FIRST_FPS = 30; // where "automatic" is switched off
+const FIRST = 30; // largest first value where "automatic" is switched off
 
 const percent = (/** @type {number} */ value) => `${Math.round(value * 100)} %`;
 
@@ -37,6 +38,7 @@ const CONTROLS = [
   { name: "keyframe_threshold", label: "Keyframe threshold", input: "number", step: 0.5 },
   { name: "seed", label: "Noise seed", input: "number", step: 1 },
   { name: "driving_fps", label: "Frame rate", hint: "As fast as the device keeps up", input: "automatic", step: 1, text: (value) => `${value} fps` },
+  { name: "steps", label: "Denoising steps", hint: "All that the model has", input: "automatic", step: 1, optional: true },
   { name: "delay_ms", label: "Target delay", hint: "Shows frames no sooner than this: to line up sound", input: "range", step: 10, text: (value) => `${value} ms`, timing: true },
 ];
 
@@ -88,12 +90,13 @@ const BUILDERS = {
     const { input, output, nodes: [title], ...number } = buildRange(control);
     const automatic = element("input", { type: "checkbox" });
     const label = element("label", { className: "check" }, automatic, control.hint ?? "");
+    const first = Math.min(control.max ?? FIRST, FIRST);
     const write = (/** @type {ControlValue} */ value) => {
       automatic.checked = input.disabled = value === null;
-      number.write(value ?? FIRST_FPS);
+      number.write(value ?? first);
       if (value === null) output.textContent = "automatic";
     };
-    automatic.addEventListener("input", () => write(automatic.checked ? null : FIRST_FPS));
+    automatic.addEventListener("input", () => write(automatic.checked ? null : first));
     return { nodes: [title, label, input], read: () => (automatic.checked ? null : number.read()), write };
   },
 };
@@ -118,7 +121,8 @@ export class ControlsPanel {
    * @param {Record<string, ControlRange>} ranges the server's, by control
    */
   build(ranges) {
-    this.fields = CONTROLS.map((shown) => {
+    const known = CONTROLS.filter(({ name, optional }) => !optional || ranges[name].max !== undefined);
+    this.fields = known.map((shown) => {
       const control = { ...ranges[shown.name], ...shown };
       const field = { name: control.name, default: control.default, ...BUILDERS[control.input](control) };
       field.write(field.default);

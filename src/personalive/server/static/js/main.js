@@ -152,7 +152,7 @@ showStage("idle");
 const gallery = showGallery().catch((error) => notices.show("gallery", error.message, { kind: "problem" }));
 pollStatus(api, notices, (status) => {
   app.server = status;
-  if (!controls.fields.length) controls.build(status.controls);
+  if (status.state === "ready" && !controls.fields.length) controls.build(status.controls);
   driving.showAddress(app.session, status.webrtc);
   if (status.state === "ready" && status.drawn_heads_only) gallery.then(() => { byId("synthetic").hidden = false; });
   if (status.state === "ready" && status.backend === "geometry") gallery.then(() => { byId("geometry").hidden = false; });

@@ -1,0 +1,47 @@
+"""The One-Euro filter: what trembles gets calm, what moves fast arrives at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from personalive.vision.one_euro import OneEuro, OneEuroConfig
+
+CONFIG = OneEuroConfig(min_cutoff=0.1, speed_gain=0.5)
+
+
+def filtered(signal: np.ndarray, config: OneEuroConfig = CONFIG) -> np.ndarray:
+    """(F, n) -> (F, n)."""
+    state = OneEuro.at(config, signal[0])
+    found = [state.value]
+    for measured in signal[1:]:
+        state = state.next(measured)
+        found.append(state.value)
+    return np.stack(found)
+
+
+def test_trembling_at_rest_is_calmed_to_a_third():
+    noise = np.random.default_rng(0).normal(0, 0.05, (300, 4))
+    assert filtered(noise)[20:].std() < noise[20:].std() / 1.7
+    assert np.abs(np.diff(filtered(noise), axis=0)).mean() < np.abs(np.diff(noise, axis=0)).mean() / 3
+
+
+def test_a_fast_turn_arrives_at_once_where_a_plain_low_pass_lags():
+    turn = np.concatenate([np.zeros(5), np.full(5, 20.0)])[:, None]
+    plain = OneEuroConfig(min_cutoff=CONFIG.min_cutoff, speed_gain=0.0)
+    assert filtered(turn)[5, 0] > 0.75 * 20 > 0.5 * 20 > filtered(turn, plain)[5, 0]
+    assert filtered(turn)[7, 0] > 0.98 * 20
+
+
+def test_each_value_may_have_a_gain_of_its_own_and_none_affects_another():
+    turn = np.repeat(np.array([0.0, 0.0, 10.0])[:, None], 2, axis=1)
+    found = filtered(turn, OneEuroConfig(min_cutoff=0.1, speed_gain=(0.5, 0.0)))
+    assert found[2, 0] > 1.5 * found[2, 1]
+    assert found[:, 0] == pytest.approx(filtered(turn[:, :1])[:, 0])
+
+
+def test_a_filter_is_a_value():
+    first = OneEuro.at(CONFIG, np.zeros(2, np.float32))
+    one, other = first.next(np.ones(2, np.float32)), first.next(np.ones(2, np.float32))
+    assert np.array_equal(one.value, other.value) and np.array_equal(first.value, np.zeros(2))
+    assert one.value.dtype == np.float32
