@@ -31,6 +31,8 @@ def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
         def __iter__(self):
             return iter([self])
 
+        def rewind(self) -> None: ...
+
     class FakeSession:
         playing, ended, config = True, None, LiveConfig()
         clock = staticmethod(lambda: now[0])
@@ -38,7 +40,7 @@ def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
         def push(self, frame: Any, driver: str) -> None:
             pushed.append(frame.capture_us)
 
-    monkeypatch.setattr(players, "open_video", lambda path: Still())
+    monkeypatch.setattr(players, "open_isolated_video", lambda path: Still())
     player = ClipPlayer(Path("still.mp4"), cast(Session, FakeSession()), loop=True)
 
     def wait(seconds: float) -> bool:

@@ -126,7 +126,7 @@ _SOUNDS = [
     ("a.ts", "aac", "aac"),
     ("m.mp4", "libmp3lame", "mp3float"),
     ("m.mkv", "libmp3lame", "mp3float"),
-    ("ac3.mkv", "ac3", "ac3"),
+    ("ac3.mkv", "ac3", "aac"),
     ("o.mkv", "libopus", "aac"),
     ("p.mkv", "pcm_s16le", "aac"),
     ("f.mkv", "flac", "aac"),

@@ -26,3 +26,5 @@ class MediaConfig:
     missing_end_s: float = 1.0  # a clip that ends this much before its header says is reported as cut off
     audio_gap_s: float = 0.01  # re-encoded sound is moved when its time stamps are off by more than this
     audio_preroll_s: float = 0.25  # sound is read from this long before a cut
+    decoder_memory_bytes: int = 4_000_000_000  # of a process that decodes one file of others
+    decoder_frame_s: float = 15.0  # in which such a process must open the file, and then make each frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -130,6 +131,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise OutputError(f"{path}: could not be written ({reason(error)}); free some space") from None
     finally:
         remove(temporary)
+
+
+def convert_hint(path: Path) -> str:
+    """The command that makes an ordinary file of an unusual one."""
+    return f"convert it first: ffmpeg -i {shlex.quote(path.name)} converted.mp4"
 
 
 def reason(error: BaseException) -> str:

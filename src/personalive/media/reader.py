@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -78,13 +78,22 @@ class VideoReader:
         start_s: Fraction | float | None = None,
         end_s: Fraction | float | None = None,
         config: MediaConfig | None = None,
+        *,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        """
+        Args:
+            on_progress: called with every frame decoded, those before the start included.
+        """
         self.path = check_input(path)
-        self._config = config or MediaConfig()
-        start, end = _check_times(self.path, start_s, end_s)
+        self._config, self._on_progress = config or MediaConfig(), on_progress
+        self._cut = check_times(self.path, start_s, end_s)
+        self._open()
+
+    def _open(self) -> None:
         self._source = _open_source(self.path, self._config)
         try:
-            self._prepare(start, end)
+            self._prepare(*self._cut)
         except BaseException:
             self._source.close()
             raise
@@ -122,6 +131,18 @@ class VideoReader:
     def __next__(self) -> Frame:
         return next(self._frames)
 
+    def rewind(self) -> None:
+        """Start over at the first frame.
+
+        Raises:
+            InputError: the file can no longer be read.
+        """
+        self._source.close()
+        self._open()
+
+    def interrupt(self) -> None:
+        """Let a read under way in another thread fail soon, where that is possible."""
+
     def close(self) -> None:
         """Close the file. Reading on after this is an error."""
         self._frames = iter(())
@@ -144,6 +165,7 @@ class VideoReader:
         step: int | None = None
         previous: int | None = None
         for raw in self._source.frames(from_pts):
+            self._on_progress()
             pts = timeline.place(raw.pts)
             step = self._step(raw, pts, previous) or step or nominal
             previous = pts
@@ -195,10 +217,14 @@ def _open_source(path: os.PathLike[str], config: MediaConfig) -> Source:
     return VideoFileSource(file, config)
 
 
-def _check_times(
+def check_times(
     path: os.PathLike[str], start_s: Fraction | float | None, end_s: Fraction | float | None
 ) -> tuple[Fraction | None, Fraction | None]:
-    """Exact seconds, decimal where floats are given: 0.1 means a tenth."""
+    """Exact seconds, decimal where floats are given: 0.1 means a tenth.
+
+    Raises:
+        InputError: no such part of a clip.
+    """
     for name, value in (("start", start_s), ("end", end_s)):
         if value is not None and (not math.isfinite(value) or value < 0):
             raise InputError(f"{path}: the {name} ({value} s) must be a number of seconds, 0 or more")

@@ -24,7 +24,14 @@ from personalive.engine.base import BaseEngine
 from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode
 from personalive.engine.state import Window
 from personalive.errors import InputError, OutputError
-from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
+from personalive.media import (
+    VideoReader,
+    VideoWriter,
+    check_output,
+    load_isolated_still,
+    open_isolated_video,
+    save_png,
+)
 from personalive.offline.config import FilmSizeConfig
 from personalive.offline.contact_sheet import ContactSheet
 from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
@@ -162,7 +169,7 @@ def animate(
     report_path = check_output(target.with_suffix(".json"), [portrait, driving], suffix=".json")
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
-    image = load_still(portrait)
+    image = load_isolated_still(portrait)
     with _opened(driving, chosen) as source:
         engine = engine or load_engine(
             weights,
@@ -194,7 +201,7 @@ def _options(given: dict[str, Any]) -> AnimateOptions:
 @contextmanager
 def _opened(driving: str | os.PathLike[str], options: AnimateOptions) -> Iterator[VideoReader | MotionClip]:
     if not is_motion_file(driving):
-        with open_video(driving, options.start_s, options.end_s) as reader:
+        with open_isolated_video(driving, options.start_s, options.end_s) as reader:
             yield reader
         return
     if options.mirror:

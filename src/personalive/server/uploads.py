@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from personalive.errors import InputError
 from personalive.live.errors import RefusedError
-from personalive.media import load_still
+from personalive.media import load_isolated_still
 from personalive.media.config import MediaConfig
 from personalive.server.config import ServerConfig
 
@@ -80,7 +80,7 @@ async def read_image(path: Path, config: ServerConfig) -> np.ndarray:
     """
     limits = MediaConfig(max_image_pixels=config.portrait_pixels)
     try:
-        return await run_named(path, "the portrait", lambda: load_still(path, limits))
+        return await run_named(path, "the portrait", lambda: load_isolated_still(path, limits))
     finally:
         path.unlink(missing_ok=True)
 
