@@ -19,7 +19,7 @@ from av.packet import Packet
 
 from personalive.media.channels import native_order, reordered
 from personalive.media.config import MediaConfig
-from personalive.media.decode import open_container
+from personalive.media.containers import open_container
 from personalive.media.paths import reason
 from personalive.media.source import ticks
 

@@ -133,9 +133,10 @@ def write_whole(path: Path, content: bytes | str) -> None:
         remove(temporary)
 
 
-def convert_hint(path: Path) -> str:
+def convert_hint(path: Path, options: str = "") -> str:
     """The command that makes an ordinary file of an unusual one."""
-    return f"convert it first: ffmpeg -i {shlex.quote(path.name)} converted.mp4"
+    command = ["ffmpeg -i", shlex.quote(path.name), options, "converted.mp4"]
+    return f"convert it first: {' '.join(filter(None, command))}"
 
 
 def reason(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from personalive.errors import InputError
 from personalive.media.animation import AnimationSource, StillSource
 from personalive.media.audio import AudioCut
 from personalive.media.config import MediaConfig
+from personalive.media.containers import is_jpeg_sequence
 from personalive.media.decode import VideoFileSource
 from personalive.media.paths import check_input
 from personalive.media.source import RawFrame, Source, Timeline, ticks
@@ -210,7 +211,7 @@ class VideoReader:
 
 def _open_source(path: os.PathLike[str], config: MediaConfig) -> Source:
     file = check_input(path)
-    if is_still(file):
+    if is_still(file) and not is_jpeg_sequence(file):
         return StillSource(file, config)
     if is_animation(file):
         return AnimationSource(file, config)
