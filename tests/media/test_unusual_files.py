@@ -152,19 +152,27 @@ def test_pngs_with_megabytes_of_text_or_profile(tmp_path: Path, kind: str) -> No
     assert len(read(path)[1]) == 50
 
 
-def _malformed(orientation: int, *, before: bool) -> bytes:
-    """EXIF whose other entry has a type that does not exist and an offset outside."""
-    good = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
-    bad = struct.pack("<HHII", 0x010F if before else 0x9000, 13 if before else 2, 0xFFFFFF, 0xFFFFFF0)
-    entries = bad + good if before else good + bad
+def _malformed(tag: int, kind: int, count: int, value: int) -> bytes:
+    """EXIF that asks for a quarter turn behind another entry, of a type that does not suit it or outside the file."""
+    entries = struct.pack("<HHII", tag, kind, count, value) + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
     return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
 
 
-@pytest.mark.parametrize("before", [True, False])
+_ENTRIES = [  # tag, type, count, value
+    (0x0100, 1, 1, 0xFFFFFFFF),  # width as a byte
+    (0x011A, 1, 1, 8),  # resolution as a byte
+    (0x011A, 11, 1, 0xFFFFFFFF),  # resolution as not a number
+    (0x010F, 5, 1, 8),  # maker as a fraction
+    (0x010F, 3, 4, 0xFFFFFFFF),  # maker outside the file
+    (0x8769, 6, 1, 0xFFFFFFFF),  # a directory at a negative place
+]
+
+
+@pytest.mark.parametrize("entry", _ENTRIES)
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_orientation_beside_a_malformed_tag(tmp_path: Path, suffix: str, before: bool) -> None:
+def test_orientation_beside_a_malformed_tag(tmp_path: Path, suffix: str, entry: tuple[int, int, int, int]) -> None:
     path = tmp_path / f"p.{suffix}"
-    Image.fromarray(picture(3)).save(path, exif=_malformed(6, before=before))
+    Image.fromarray(picture(3)).save(path, exif=_malformed(*entry))
     assert red_corner(load_still(path)) == "tr"
     _, frames = read(path)
     assert red_corner(frames[0].image) == "tr"

@@ -129,7 +129,6 @@ _SOUNDS = [
     ("ac3.mkv", "ac3", "aac"),
     ("eac3.mp4", "eac3", "aac"),
     ("alac.mp4", "alac", "aac"),
-    ("mp2.mkv", "mp2", "aac"),
     ("o.mkv", "libopus", "aac"),
     ("p.mkv", "pcm_s16le", "aac"),
     ("f.mkv", "flac", "aac"),

@@ -27,7 +27,17 @@ _ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")  # the others hold pages or v
 _IMAGE_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 _NO_IMAGE = "is not an image that can be read; give a PNG, JPEG, HEIC, AVIF, WebP, GIF, BMP or TIFF file"
 # What Pillow lets escape on damaged files.
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    struct.error,
+)
 
 
 def load_still(path: str | os.PathLike[str], config: MediaConfig | None = None) -> np.ndarray:
@@ -93,7 +103,7 @@ def _known_formats() -> tuple[str, ...]:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Pillow warns of sizes, for which ``MediaConfig.max_image_pixels`` is the limit here, and of tags it leaves out."""
+    """Pillow warns of sizes, for which ``MediaConfig`` has limits here, and of tags that it skips."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
