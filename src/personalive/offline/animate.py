@@ -166,7 +166,7 @@ def animate(
     """
     chosen = _options(options)
     target = check_output(output, [portrait, driving])
-    report_path = check_output(target.with_suffix(".json"), [portrait, driving], suffix=".json")
+    report_path = _report_path(target, [portrait, driving])
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     image = load_isolated_still(portrait)
@@ -188,6 +188,26 @@ def animate(
     report = replace(report, inputs={"portrait": str(portrait), "driving": str(driving)})
     report.save(report_path)
     return report
+
+
+def _report_path(target: Path, inputs: list[str | os.PathLike[str]]) -> Path:
+    """Where the record of the video at ``target`` goes.
+
+    Raises:
+        OutputError: a file is there that is no such record, or it cannot be written.
+    """
+    path = check_output(target.with_suffix(".json"), inputs, suffix=".json")
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict) or not {"output", "frames", "weights", "options"} <= found.keys():
+            raise OutputError(
+                f"{path}: is in the place of the video's record and is no record itself; "
+                "move it, or choose another name for the video"
+            )
+    return path
 
 
 def _options(given: dict[str, Any]) -> AnimateOptions:
