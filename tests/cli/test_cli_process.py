@@ -62,14 +62,15 @@ def work(place: Path, portrait: Path) -> Path:
     return place
 
 
-def test_ctrl_c_leaves_a_playable_video_and_says_where(work, tmp_path, small_weights):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
+def test_an_interruption_leaves_a_playable_video_and_says_where(work, tmp_path, small_weights, ending):
     command = [sys.executable, "-m", "personalive", "animate", "me.png", "long.mp4", "-o", "video.mp4"]
     command += ["--weights", str(small_weights), "--framing", "center", "--side-by-side"]
     with subprocess.Popen(
         command, cwd=work, env=environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         wait_for_bytes(work, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         out, err = process.communicate(timeout=DEADLINE_S)
     partial = work / "video.partial.mp4"
     *progress, last = err.splitlines()

@@ -11,13 +11,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.audio.layout import AudioLayout
 from PIL import Image
 
 from personalive.errors import InputError
 from personalive.media import VideoWriter, load_isolated_still, load_still, open_isolated_video, open_video
 from personalive.media.audio import AudioCut, SoundReader
 from personalive.media.config import MediaConfig
+from support.channel_orders import write_custom_order
 
 
 @pytest.fixture(autouse=True)
@@ -141,72 +141,6 @@ def test_sound_whose_decoder_dies_ends_and_the_video_goes_on(clip: Callable[...,
 # --- channels in an order of their own, which PyAV frees twice ------------------------------------------------------
 
 
-def _custom_order(path: Path, tones: dict[str, float]) -> Path:
-    """QuickTime sound whose channels are listed one by one: PCM with a 'chan' atom of descriptions."""
-    layout = AudioLayout({2: "stereo", 4: "4.0", 8: "7.1"}[len(tones)])
-    rate = 48_000
-    time = np.arange(rate // 2) / rate
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=25, width=64, height=48)
-        video.pix_fmt = "yuv420p"
-        stream = out.add_stream("pcm_s16le", rate=rate, layout=layout)
-        for _ in range(12):
-            out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
-        out.mux(video.encode(None))
-        samples = np.stack([0.5 * np.sin(2 * np.pi * hz * time) for hz in tones.values()], axis=1)
-        packed = np.ascontiguousarray((samples * 32767).astype(np.int16).reshape(1, -1))
-        frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
-        frame.sample_rate, frame.pts = rate, 0
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    _describe_channels(path, [_LABELS[name] for name in tones])
-    return path
-
-
-_LABELS = {"FL": 1, "FR": 2, "FC": 3, "LFE": 4, "BL": 33, "BR": 34, "SL": 5, "SR": 6, "BC": 9}  # CoreAudio
-
-
-def _describe_channels(path: Path, labels: list[int]) -> None:
-    """Put a 'chan' atom with one description per channel behind the sound's sample entry."""
-    content = path.read_bytes()
-    body = (0).to_bytes(4) + (0).to_bytes(4) + (0).to_bytes(4) + len(labels).to_bytes(4)
-    body += b"".join(label.to_bytes(4) + bytes(16) for label in labels)
-    atom = (8 + len(body)).to_bytes(4) + b"chan" + body
-    at = content.index(b"sowt", content.index(b"stsd")) if content.count(b"sowt") else -1
-    path.write_bytes(_with_atom(content, at - 4, atom))
-
-
-def _with_atom(content: bytes, entry: int, atom: bytes) -> bytes:
-    """``atom`` as the last child of the sample entry at ``entry``, all parents grown (the moov comes last)."""
-    found = content.find(b"chan", entry)
-    size = int.from_bytes(content[entry : entry + 4])
-    if 0 <= found < entry + size:  # the muxer's own goes
-        old = int.from_bytes(content[found - 4 : found])
-        content = _resized(content, entry, -old, found - 4, b"", old)
-        size -= old
-    return _resized(content, entry, len(atom), entry + size, atom, 0)
-
-
-def _resized(content: bytes, entry: int, grow: int, at: int, new: bytes, drop: int) -> bytes:
-    data = bytearray(content)
-    for place in (entry, *_parents(content, entry)):
-        data[place : place + 4] = (int.from_bytes(data[place : place + 4]) + grow).to_bytes(4)
-    return bytes(data[:at]) + new + bytes(data[at + drop :])
-
-
-def _parents(content: bytes, inside: int) -> list[int]:
-    found, at, end = [], 0, len(content)
-    while at < end:
-        size, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
-        if at < inside < at + size and kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
-            found.append(at)
-            end = at + size
-            at += 16 if kind == b"stsd" else 8
-        else:
-            at += max(size, 8)
-    return found
-
-
 def _loudest(samples: np.ndarray, rate: int) -> float:
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     return float(np.argmax(spectrum) * rate / len(samples))
@@ -222,7 +156,7 @@ def _loudest(samples: np.ndarray, rate: int) -> float:
     ids=["7.1", "exchanged stereo", "reversed 4.0"],
 )
 def test_channels_in_an_order_of_their_own_are_heard_where_they_belong(tmp_path: Path, channels: dict) -> None:
-    source = _custom_order(tmp_path / "a.mov", channels)
+    source = write_custom_order(tmp_path / "a.mov", channels)
     out = tmp_path / "o.mp4"
     with open_isolated_video(source) as reader, VideoWriter(out, 64, 48, audio_from=reader.audio) as writer:
         for frame in reader:

@@ -125,9 +125,8 @@ class ClipPlayer(_Player):
                 image = shrink_to(frame.image, LiveConfig.clip_side_px)
                 yield float(frame.time), float(frame.duration), lambda image=image: image
         except InputError as error:
-            raise InputError(
-                str(error).replace(f"{self._path}: ", "")
-            ) from None  # clients do not see the server's paths
+            # Clients do not see the server's paths.
+            raise InputError(str(error).replace(f"{self._path}: ", "").replace(self._path.name, "FILE")) from None
 
     def _opened(self) -> VideoReader:
         if self._reader is None:
