@@ -1,42 +1,30 @@
-"""Media of others, decoded in a process of its own: a fault of a decoder ends that process, never this one.
+"""Clips and images of others, decoded in a process of its own: a fault there ends that process, never this one.
 
-Each open file has one process (``isolated_worker``), bounded in memory and in time per frame. Images come back
-through memory that both processes map, everything else as lines of JSON and bytes of packets through a pipe. Where
-the operating system is not POSIX, files are decoded in this process.
+Each open file has one process (``worker``), bounded in memory and in time per frame. Images come back through memory
+that both processes map. Where the operating system is not POSIX, files are decoded in this process.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import mmap
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from av.audio.stream import AudioStream
-from av.container import OutputContainer
-from av.packet import Packet
 
 from personalive.errors import InputError
-from personalive.media.audio import AudioCut, SoundReader
+from personalive.media.audio import AudioCut
 from personalive.media.config import MediaConfig
-from personalive.media.paths import check_input, convert_hint
+from personalive.media.paths import check_input
 from personalive.media.reader import Frame, VideoInfo, VideoReader, check_times
 from personalive.media.still import check_size, load_still
+from personalive.media.worker import NEXT, REWIND, Link, RewindError, Worker
 
-SLOTS = 3  # frames decoded ahead of the reader
-NEXT, REWIND = b"n", b"r"  # commands to the process: one more slot is free; start over
+_SLOTS = 3  # frames decoded ahead of the reader
 _POSIX = os.name == "posix"
 
 
@@ -65,21 +53,12 @@ def load_isolated_still(path: str | os.PathLike[str], config: MediaConfig | None
     path = check_input(path)
     if not _POSIX:
         return load_still(path, config)
-    with _SharedFrames() as shared, _Worker("still", path, config, shared.descriptor) as worker:
+    with _SharedFrames() as shared, Worker(f"{__name__}:send_still", path, config, shared.descriptor) as worker:
         size = worker.receive()
         shared.allocate(path, size["width"], size["height"], 1, config)
         worker.send(NEXT)
         worker.receive()
         return shared.copy(0)
-
-
-def open_sound(cut: AudioCut, config: MediaConfig) -> SoundReader | IsolatedSound:
-    """Open the sound of a cut where it asks for.
-
-    Raises:
-        InputError: the file cannot be opened.
-    """
-    return IsolatedSound(cut, config) if cut.isolated else SoundReader(cut, config)
 
 
 class IsolatedVideoReader(VideoReader):
@@ -99,7 +78,7 @@ class IsolatedVideoReader(VideoReader):
         self._warnings: list[str] = []
         self._shared = _SharedFrames()
         try:
-            self._worker = _Worker("video", self.path, self._config, self._shared.descriptor, **times)
+            self._worker = Worker(f"{__name__}:send_video", self.path, self._config, self._shared.descriptor, **times)
         except BaseException:
             self._shared.close()
             raise
@@ -117,13 +96,13 @@ class IsolatedVideoReader(VideoReader):
             | {name: Fraction(stated[name]) for name in ("average_fps", "time_base")}
             | {"duration_s": None if duration is None else Fraction(duration)}
         )
-        self._shared.allocate(self.path, self.info.width, self.info.height, SLOTS, self._config)
+        self._shared.allocate(self.path, self.info.width, self.info.height, _SLOTS, self._config)
         self.audio = None
         if sound is not None:
             end = None if sound["end"] is None else Fraction(sound["end"])
             self.audio = AudioCut(self.path, Fraction(sound["start"]), end, isolated=True)
         self._frames = self._receive_frames()
-        self._worker.send(NEXT * SLOTS)
+        self._worker.send(NEXT * _SLOTS)
 
     def _receive_frames(self) -> Iterator[Frame]:
         while True:
@@ -157,46 +136,6 @@ class IsolatedVideoReader(VideoReader):
         self._frames = iter(())
         self._worker.close()
         self._shared.close()
-
-
-class IsolatedSound:
-    """A ``SoundReader`` whose work is done in a process of its own; made by ``open_sound``."""
-
-    def __init__(self, cut: AudioCut, config: MediaConfig) -> None:
-        self.warnings: list[str] = []
-        end = None if cut.end is None else str(cut.end)
-        self._worker = _Worker("sound", cut.path, config, None, start=str(cut.start), end=end)
-        try:
-            header = self._worker.receive()
-            self.warnings = header["warnings"]
-            self._header = self._worker.receive_bytes(header["bytes"])
-        except BaseException:
-            self.close()
-            raise
-
-    def add_to(self, container: OutputContainer) -> AudioStream | None:
-        """See ``SoundReader``."""
-        if not self._header:
-            return None
-        with av.open(io.BytesIO(self._header), format="mp4") as described:
-            return container.add_stream_from_template(described.streams.audio[0])
-
-    def packets(self) -> Iterator[tuple[Fraction, Packet]]:
-        """See ``SoundReader``."""
-        while "bytes" in (message := self._worker.receive()):
-            packet = Packet(self._worker.receive_bytes(message["bytes"]))
-            packet.pts = packet.dts = message["pts"]
-            packet.duration, packet.time_base = message["duration"], Fraction(message["time_base"])
-            packet.is_keyframe = True
-            yield Fraction(message["time"]), packet
-        self.warnings = message["warnings"]
-
-    def close(self) -> None:
-        """End the process."""
-        self._worker.close()
-
-
-# --- the process and the memory it shares ---------------------------------------------------------------------------
 
 
 class _SharedFrames:
@@ -253,87 +192,72 @@ def _anonymous_file() -> int:
         return os.dup(file.fileno())
 
 
-class _Worker:
-    """The process, and messages to and from it."""
+# --- in the process -----------------------------------------------------------------------------------------
 
-    def __init__(
-        self, task: str, path: Path, config: MediaConfig, descriptor: int | None, **request: str | None
-    ) -> None:
-        self._path, self._config = path, config
-        self._process = subprocess.Popen(
-            # "-P": a module of the current folder is never taken for one of ours.
-            [sys.executable, "-P", "-W", "ignore", "-m", "personalive.media.isolated_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            pass_fds=() if descriptor is None else (descriptor,),
-            start_new_session=True,  # Ctrl-C and a closed terminal are this process's to answer
-        )
-        request |= {"task": task, "path": str(path)}
-        line = json.dumps(request | {"descriptor": descriptor, "config": asdict(config)})
-        self.send(line.encode() + b"\n")
 
-    def send(self, command: bytes) -> None:
-        """Send a command; a process that is gone is noticed when the answer does not come."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError, ValueError):
-            self._process.stdin.write(command)
-            self._process.stdin.flush()
+def send_video(link: Link) -> None:
+    shared: mmap.mmap | None = None
+    while True:
+        link.on_progress()
+        with VideoReader(
+            link.path, link.time("start"), link.time("end"), link.config, on_progress=link.on_progress
+        ) as reader:
+            link.send({"info": _info(reader), "audio": _audio(reader.audio)})
+            try:
+                link.wait_for_slot()  # now the memory is there
+                shared = shared or mmap.mmap(link.request["descriptor"], 0)
+                _send_frames(link, reader, shared)
+                while True:  # only a new start is left to ask for
+                    link.wait_for_slot()
+            except RewindError:
+                continue
 
-    def receive(self) -> dict[str, Any]:
-        """Next message.
 
-        Raises:
-            InputError: it says so, or the process has ended.
-        """
-        assert self._process.stdout is not None
-        try:
-            line = self._process.stdout.readline()
-        except ValueError:  # closed by another thread
-            line = b""
-        if not line.endswith(b"\n"):
-            raise InputError(self._cause_of_death())
-        message = json.loads(line)
-        if "error" in message:
-            raise InputError(message["error"])
-        return message
+def _info(reader: VideoReader) -> dict[str, Any]:
+    info = reader.info
+    return {
+        "width": info.width,
+        "height": info.height,
+        "average_fps": str(info.average_fps),
+        "duration_s": None if info.duration_s is None else str(info.duration_s),
+        "estimated_frames": info.estimated_frames,
+        "has_audio": info.has_audio,
+        "time_base": str(info.time_base),
+    }
 
-    def receive_bytes(self, count: int) -> bytes:
-        """``count`` bytes that follow a message.
 
-        Raises:
-            InputError: the process has ended.
-        """
-        assert self._process.stdout is not None
-        content = self._process.stdout.read(count)
-        if len(content) < count:
-            raise InputError(self._cause_of_death())
-        return content
+def _audio(cut: AudioCut | None) -> dict[str, Any] | None:
+    return None if cut is None else {"start": str(cut.start), "end": None if cut.end is None else str(cut.end)}
 
-    def _cause_of_death(self) -> str:
-        code = self._process.wait()
-        if code == -signal.SIGALRM:
-            limit_s = self._config.decoder_frame_s
-            return f"{self._path}: a frame of it took more than {limit_s:g} s to decode; {convert_hint(self._path)}"
-        name = "a fault" if code >= 0 else signal.Signals(-code).name
-        return f"{self._path}: the decoder ends in {name} at this file; {convert_hint(self._path)}"
 
-    def kill(self) -> None:
-        """End the process; reads of it end too."""
-        self._process.kill()
+def _send_frames(link: Link, reader: VideoReader, shared: mmap.mmap) -> None:
+    shape = (reader.info.height, reader.info.width, 3)
+    slots = np.frombuffer(shared, np.uint8).reshape(_SLOTS, *shape)
+    told: list[str] = []
+    for number, frame in enumerate(reader):
+        if number:
+            link.wait_for_slot()
+        if frame.image.shape != shape:
+            raise ValueError("the size of its images changes")
+        slots[number % _SLOTS] = frame.image
+        message = {
+            "slot": number % _SLOTS,
+            "time": str(frame.time),
+            "pts": frame.pts,
+            "duration": str(frame.duration),
+        }
+        if (warnings := reader.warnings) != told:
+            told = message["warnings"] = warnings
+        link.send(message)
+    link.send({"warnings": reader.warnings})
 
-    def close(self) -> None:
-        """End the process and let go of its pipes."""
-        self.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(OSError):
-                pipe.close()
 
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def send_still(link: Link) -> None:
+    link.on_progress()
+    image = load_still(link.path, link.config)
+    height, width = image.shape[:2]
+    link.send({"width": width, "height": height})
+    link.wait_for_slot()
+    shared = mmap.mmap(link.request["descriptor"], 0)
+    np.frombuffer(shared, np.uint8).reshape(image.shape)[:] = image
+    link.send({})

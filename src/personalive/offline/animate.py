@@ -191,7 +191,7 @@ def animate(
 
 
 def _report_path(target: Path, inputs: list[str | os.PathLike[str]]) -> Path:
-    """Where the record of the video at ``target`` goes.
+    """Path of the record of the video at ``target``.
 
     Raises:
         OutputError: a file is there that is no such record, or it cannot be written.
