@@ -1,7 +1,7 @@
 """A process that decodes one file of others, and the messages between it and the one that asks.
 
-It reads one request and runs the function that is to answer it, until the pipe to it is closed: lines of JSON, and bytes
-of packets. A frame that takes too long ends it by SIGALRM, whose default action needs no help from Python: also where a
+It reads one request and runs the function that answers it, until the pipe to it is closed: lines of JSON, and bytes of
+packets. A frame that takes too long ends it by SIGALRM, whose default action needs no help from Python: also where a
 decoder never returns or nobody waits any more.
 """
 
