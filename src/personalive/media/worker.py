@@ -1,8 +1,8 @@
 """A process that decodes one file of others, and the messages between it and the one that asks.
 
-It reads one request and runs the function that answers it, until the pipe to it is closed: lines of JSON, and bytes of
-packets. A frame that takes too long ends it by SIGALRM, whose default action needs no help from Python: also where a
-decoder never returns or nobody waits any more.
+It reads one request and runs the function that answers it, until the pipe to it is closed: lines of JSON, and bytes
+of packets. A frame that takes too long ends it by SIGALRM, whose default action needs no help from Python: also where
+a decoder never returns or nobody waits any more.
 """
 
 from __future__ import annotations
