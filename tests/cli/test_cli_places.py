@@ -24,34 +24,31 @@ def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize(
-    ("form", "environment"),
+    ("form", "name", "environment"),
     [
-        ("exec {} >&- 2>&- <&-", {}),
-        ("set -o pipefail; {} 2>&1 | true", {}),
-        ("ulimit -n 24; exec {}", {"PYTHONIOENCODING": "ascii", "HOME": "/", "XDG_CACHE_HOME": "/dev/null"}),
+        ("exec {} >&- 2>&- <&-", b"fr\xf6hlich.mp4", {}),  # a name that is no text
+        (
+            "ulimit -n 24; set -o pipefail; {} 2>&1 | true",
+            "fröhlich-日本.mp4".encode(),
+            {"PYTHONIOENCODING": "ascii", "HOME": "/", "XDG_CACHE_HOME": "/dev/null"},
+        ),
     ],
-    ids=["closed streams", "a reader that leaves", "24 descriptors, ASCII and no cache"],
+    ids=["closed streams", "a reader that leaves, 24 descriptors, ASCII and no cache"],
 )
-def test_the_place_does_not_decide_about_the_video(place, portrait, driving, small_weights, form, environment):
-    name = "fröhlich-日本.mp4"
-    command = f"{ANIMATE} me.png clip.mp4 -o {name} --weights {small_weights} --framing center"
-    done = shell(form.format(command), place, **environment)
+def test_the_place_does_not_decide_about_the_video(place, portrait, driving, small_weights, form, name, environment):
+    clip, video = place / os.fsdecode(b"in-" + name), place / os.fsdecode(name)
+    driving.rename(clip)
+    command = f'{ANIMATE} me.png "$CLIP" -o "$VIDEO" --weights {small_weights} --framing center'
+    done = shell(form.format(command), place, CLIP=str(clip), VIDEO=str(video), **environment)
     assert done.returncode == 0, done.stderr
-    assert len(read_film(place / name).images) == 10
-    assert sorted(path.name for path in place.iterdir()) == sorted(
-        ["me.png", "clip.mp4", name, name.replace("mp4", "json")]
-    )
-    if environment:
-        assert r"fr\xf6hlich-\u65e5\u672c.mp4" in done.stdout
+    assert {path.name for path in place.iterdir()} == {"me.png", clip.name, video.name, f"{video.stem}.json"}
+    assert len(read_film(video.rename(place / "ok.mp4")).images) == 10
 
 
-def test_names_that_are_no_text(place, portrait, driving, small_weights):
-    odd = os.fsdecode(b"clip-\xff.mp4")
-    driving.rename(place / odd)
-    command = f"{ANIMATE} me.png clip-$'\\xff'.mp4 -o $'\\xfe'.mp4 --weights {small_weights} --framing center"
-    done = shell(command, place)
-    assert done.returncode == 0, done.stderr
-    assert len(read_film((place / os.fsdecode(b"\xfe.mp4")).rename(place / "ok.mp4")).images) == 10
+def test_letters_that_the_console_lacks_are_spelled_out(tmp_path):
+    done = shell(f"{ANIMATE} 日.png b.mp4", tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 1
+    assert done.stderr == "error: \\u65e5.png: no such file; check the name and the folder\n"
 
 
 def test_a_file_of_the_users_is_not_taken_for_the_record(run, place, portrait, driving, small_weights):

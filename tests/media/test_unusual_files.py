@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from personalive.errors import InputError
 from personalive.media import load_still, open_video
+from support.tiled_heic import write_tiled_heic
 
 SIDE = 64
 
@@ -189,6 +190,16 @@ def test_heic_and_avif_in_both_roles(tmp_path: Path, suffix: str, orientation: i
     assert red_corner(image) == corner
     _, frames = read(path)
     assert len(frames) == 50
+    assert np.array_equal(frames[0].image, image)
+
+
+@pytest.mark.parametrize(("turns", "corner"), [(0, "tl"), (1, "bl"), (3, "tr")])
+def test_tiled_heic_is_read_whole_in_both_roles(tmp_path: Path, turns: int, corner: str) -> None:
+    path = write_tiled_heic(tmp_path / "p.heic", picture(20, 192)[:150], quarter_turns=turns)
+    image = load_still(path)
+    assert image.shape == ((150, 192, 3) if turns == 0 else (192, 150, 3))
+    assert red_corner(image) == corner
+    _, frames = read(path)
     assert np.array_equal(frames[0].image, image)
 
 

@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from personalive.offline.motion_file import motion_file_bytes
 from support.channel_orders import write_custom_order
 from support.templates import made_template
+from support.tiled_heic import write_tiled_heic
 
 Door = Literal["portrait", "driving", "motion"]
 _SHARES: dict[Door, float] = {"driving": 0.55, "portrait": 0.3, "motion": 0.15}
@@ -147,6 +148,8 @@ def _stills(folder: Path) -> dict[str, bytes]:
         image.save(folder / name, **options)
         found[name] = (folder / name).read_bytes()
         (folder / name).unlink()
+    found["tiles.heic"] = write_tiled_heic(folder / "tiles.heic", _picture(160, 100)).read_bytes()
+    (folder / "tiles.heic").unlink()
     for name, size in (("wide.png", (30_000, 32)), ("tall.jpg", (32, 30_000)), ("dot.png", (1, 1))):
         buffer = io.BytesIO()
         Image.new("RGB", size).save(buffer, name[-3:].replace("jpg", "jpeg"))
