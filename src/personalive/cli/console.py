@@ -46,8 +46,8 @@ def open_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (as long as it runs)
-        elif isinstance(stream, io.TextIOWrapper):
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (as long as it runs)
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, _Patient(stream))
 
