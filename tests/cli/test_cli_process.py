@@ -16,6 +16,7 @@ from support.clips import read_film, write_noise
 
 HEAVY = ("torch", "numpy", "av", "cv2", "PIL", "diffusers", "transformers", "huggingface_hub", "safetensors")
 DEADLINE_S = 300
+HEADER_BYTES = 1000  # reach the disk before the first frame
 FRAMES = 1500  # far more than are made before the interruption
 
 
@@ -87,7 +88,7 @@ def wait_for_bytes(folder: Path, process: subprocess.Popen) -> None:
     """Until the video under way, of which the driver's noise is the larger part, has reached the disk."""
     end = time.monotonic() + DEADLINE_S
     while process.poll() is None and time.monotonic() < end:
-        if any(path.stat().st_size for path in folder.glob(".personalive-*")):
+        if any(path.stat().st_size > HEADER_BYTES for path in folder.glob(".personalive-*")):
             return
         time.sleep(0.02)
     raise AssertionError(f"nothing was written: exit code {process.poll()}")

@@ -21,6 +21,7 @@ def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
     class Still:
         average_fps, duration_s = Fraction(25), None
         info = property(lambda self: self)
+        close = rewind = lambda self: None
         image, time, duration = np.zeros((64, 64, 3), np.uint8), Fraction(0), Fraction(0)
 
         def __enter__(self):
@@ -30,8 +31,6 @@ def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
 
         def __iter__(self):
             return iter([self])
-
-        def rewind(self) -> None: ...
 
     class FakeSession:
         playing, ended, config = True, None, LiveConfig()

@@ -20,7 +20,7 @@ from support.templates import made_template
 from support.tiled_heic import write_tiled_heic
 
 Door = Literal["portrait", "driving", "motion"]
-_SHARES: dict[Door, float] = {"driving": 0.55, "portrait": 0.3, "motion": 0.15}
+_DOORS: tuple[Door, ...] = ("driving", "portrait", "driving", "motion", "driving", "portrait", "driving")
 _EXTREMES = (0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _SUFFIXES = ("mp4", "mov", "mkv", "avi", "ts", "png", "jpg", "webp", "gif", "heic", "wav", "safetensors", "txt", "")
 
@@ -39,9 +39,8 @@ def hostile_files(folder: Path, count: int, seed: int) -> Iterator[HostileFile]:
     """Write ``count`` files, one at a time; each is gone when the next one comes."""
     rng = np.random.default_rng(seed)
     good = {"driving": _clips(folder), "portrait": _stills(folder), "motion": _motion()}
-    doors = [door for door, share in _SHARES.items() for _ in range(round(20 * share))]
     for number in range(count):
-        door = doors[7 * number % len(doors)]  # of every kind soon
+        door = _DOORS[number % len(_DOORS)]
         name, content = _pick(rng, list(good[door].items()))
         change = _pick(rng, list(_CHANGES))
         everything = [content for files in good.values() for content in files.values()]

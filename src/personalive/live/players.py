@@ -47,8 +47,8 @@ class _Player(ABC):
     def stop(self) -> None:
         """Stop, and wait until no more frames come."""
         self._stop.set()
-        self._interrupt()
         if self._thread is not None:
+            self._interrupt()
             self._thread.join()
             self._thread = None
 
@@ -110,13 +110,14 @@ class ClipPlayer(_Player):
         """
         super().__init__(session, loop=loop)
         self._path = path
-        self._reader: VideoReader | None = None  # of the thread; the same for all loops
-        with open_isolated_video(path) as reader:
-            info = reader.info
+        self._reader: VideoReader | None = open_isolated_video(path)  # the same for all loops
+        self._begun = False
+        info = self._reader.info
         self.fps = round(float(info.average_fps), 3)
         self.duration_s = None if info.duration_s is None else round(float(info.duration_s), 3)
 
     def discard(self) -> None:
+        self._close()
         self._path.unlink(missing_ok=True)
 
     def _frames(self) -> Iterator[tuple[float, float, Content]]:
@@ -131,8 +132,9 @@ class ClipPlayer(_Player):
     def _opened(self) -> VideoReader:
         if self._reader is None:
             self._reader = open_isolated_video(self._path)
-        else:
+        elif self._begun:
             self._reader.rewind()
+        self._begun = True
         return self._reader
 
     def _interrupt(self) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
@@ -51,6 +52,7 @@ class Worker:
             pass_fds=() if descriptor is None else (descriptor,),
             start_new_session=True,  # Ctrl-C and a closed terminal are this process's to answer
         )
+        self._end = weakref.finalize(self, _end, self._process)  # also of one that is forgotten
         request["path"] = str(path)
         line = json.dumps(request | {"descriptor": descriptor, "config": asdict(config)})
         self.send(line.encode() + b"\n")
@@ -106,18 +108,22 @@ class Worker:
 
     def close(self) -> None:
         """End the process and let go of its pipes."""
-        self.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(OSError):
-                pipe.close()
+        self._end()
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        with suppress(OSError):
+            pipe.close()
 
 
 # --- in the process -----------------------------------------------------------------------------------------
