@@ -33,6 +33,13 @@ def test_work_of_earlier_runs_counts_as_done_but_not_for_the_rate(clock: list[fl
     assert now.left_s == 2
 
 
+def test_the_first_bytes_say_nothing_about_the_time_left(clock: list[float]):
+    meter = Meter(12_000_000_000, "bytes", label="loading")
+    clock[0] += 2
+    assert meter.at(10_000).left_s is None
+    assert meter.at(1_200_000_000).left_s == pytest.approx(18)
+
+
 @pytest.mark.parametrize("total", [None, 5])
 def test_no_time_left_without_a_total_that_holds(total: int | None):
     assert Progress(10, total, 2.0).left_s is None

@@ -231,17 +231,33 @@ PRESETS: Mapping[str, MemoryPreset] = MappingProxyType(
 # --- folders ---------------------------------------------------------------------------------------------------
 
 
+def _home() -> Path:
+    """The user's home; service users may have none, and then it does not exist."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """``path`` with a leading ``~`` expanded, where there is a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def default_cache_folder() -> Path:
     """Folder of prepared programs, which can be removed at any time."""
     if named := os.environ.get(CACHE_ENV):
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
     return Path(base) / "personalive"
 
 
 def default_weights_folder() -> Path:
     """Folder where `personalive weights download` puts the weights by default."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    base = os.environ.get("XDG_DATA_HOME") or _home() / ".local" / "share"
     return Path(base) / "personalive" / "weights"
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 _MIN_SECONDS = 1.0  # of work, or
+_MIN_BYTES_SHARE = 0.01  # of the bytes of a job before a time left is worth reporting
 _MIN_SHARE = 0.03  # of the job, before a speed and a time left are worth reporting
 
 
@@ -34,6 +35,8 @@ class Progress:
     def left_s(self) -> float | None:
         """Expected seconds to the end; None where the total or the rate is not known."""
         if self.total is None or not self.rate or self.done > self.total:
+            return None
+        if self.unit == "bytes" and self.done < _MIN_BYTES_SHARE * self.total:  # files are opened, disks wake up
             return None
         return (self.total - self.done) / self.rate
 

@@ -21,6 +21,7 @@ def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
     class Still:
         average_fps, duration_s = Fraction(25), None
         info = property(lambda self: self)
+        close = rewind = lambda self: None
         image, time, duration = np.zeros((64, 64, 3), np.uint8), Fraction(0), Fraction(0)
 
         def __enter__(self):
@@ -38,7 +39,7 @@ def test_a_clip_that_lasts_no_time_is_not_played_without_end(monkeypatch):
         def push(self, frame: Any, driver: str) -> None:
             pushed.append(frame.capture_us)
 
-    monkeypatch.setattr(players, "open_video", lambda path: Still())
+    monkeypatch.setattr(players, "open_isolated_video", lambda path: Still())
     player = ClipPlayer(Path("still.mp4"), cast(Session, FakeSession()), loop=True)
 
     def wait(seconds: float) -> bool:

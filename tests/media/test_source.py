@@ -8,7 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.media.source import Timeline, ticks
+from personalive.media.reader import Timeline
+from personalive.media.source import ticks
 
 _STEP, _RESTART = 10, 1000
 

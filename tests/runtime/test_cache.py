@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from personalive.config import CACHE_ENV
 from personalive.errors import OutputError
+from personalive.runtime import cache as module
 from personalive.runtime.cache import CacheConfig, ProgramCache, program_key
 
 
@@ -126,3 +128,26 @@ def test_keys_differ_where_anything_does():
     assert len(keys) == 4
     assert program_key("x", "torch", model="a") == program_key("x", "torch", model="a")
     assert all(key.startswith("x-") and "/" not in key for key in keys)
+
+
+def test_without_a_place_a_private_one_goes_with_the_process(tmp_path: Path, monkeypatch, caplog):
+    refused = tmp_path / "file"
+    refused.touch()
+    monkeypatch.setenv(CACHE_ENV, str(refused / "below"))
+    kept: list = []
+    monkeypatch.setattr(module.atexit, "register", lambda *call, **named: kept.append((call, named)))
+    module._writable_cache_folder.cache_clear()
+    try:
+        first, second = ProgramCache(), ProgramCache()
+        assert first.root == second.root != refused / "below"
+        assert first.root.stat().st_mode & 0o77 == 0  # nobody else's
+        assert list(first.folder("key", filled).iterdir())
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{refused}/below: prepared programs cannot be kept there (Not a directory): "
+            f"they are made anew each time, until {CACHE_ENV} names a folder"
+        ]
+        (((remove, *arguments), named),) = kept
+        remove(*arguments, **named)
+        assert not first.root.exists()
+    finally:
+        module._writable_cache_folder.cache_clear()

@@ -13,7 +13,7 @@ from personalive.checkpoints.folder import CheckpointFolder, read_config
 from personalive.checkpoints.layout import WeightFile
 from personalive.checkpoints.networks import building
 from personalive.checkpoints.strict import load_files
-from personalive.config import TAESD, default_decoder_folder
+from personalive.config import TAESD, default_decoder_folder, expand_user
 from personalive.errors import CheckpointError
 
 CONFIG, WEIGHTS = "config.json", WeightFile("diffusion_pytorch_model")
@@ -37,7 +37,7 @@ def load_decoder(
     Raises:
         CheckpointError: no such folder, another kind of network, unusable weights, or other latents than the model's.
     """
-    root = default_decoder_folder() if str(where) == TAESD else Path(where).expanduser()
+    root = default_decoder_folder() if str(where) == TAESD else expand_user(where)
     weights = WEIGHTS.find(root)
     if weights is None:
         raise CheckpointError(

@@ -23,7 +23,7 @@ from personalive.checkpoints.layout import (
     missing_files,
     parts_of,
 )
-from personalive.config import TINY, ModelConfig
+from personalive.config import TINY, ModelConfig, expand_user
 from personalive.errors import CheckpointError
 
 
@@ -146,7 +146,7 @@ def resolve_root(where: str | Path) -> Path:
         if not root.is_dir():
             raise CheckpointError(f"{root}: this installation lacks the bundled model: reinstall personalive")
         return root
-    root = Path(where).expanduser()
+    root = expand_user(where)
     if not root.is_dir():
         raise CheckpointError(
             f"{root}: no such weights folder: run `personalive weights download`, or use the bundled model {TINY!r}"

@@ -10,7 +10,7 @@ import typer
 
 from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import Framing, ModelOptions, SeedOption, StepsOption, with_groups
-from personalive.config import default_metrics_folder
+from personalive.config import default_metrics_folder, expand_user
 from personalive.evaluation.config import EvaluationConfig
 from personalive.progress import Progress
 
@@ -162,7 +162,7 @@ def _method(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if not equals or not name or not folder:
         raise typer.BadParameter(f"--method {text}: write NAME=FOLDER")
-    return name, str(Path(folder).expanduser())
+    return name, str(expand_user(folder))
 
 
 def _evaluate(options: EvaluateOptions, model: ModelOptions | None, inputs: Path | None) -> Evaluation:

@@ -17,7 +17,7 @@ import typer
 from personalive import __version__
 from personalive.cli import animate, benchmark, camera, data, doctor, evaluate, export, motion, serve, train, weights
 from personalive.cli.config import CliConfig
-from personalive.cli.console import error_line, one_line
+from personalive.cli.console import error_line, one_line, open_streams
 from personalive.errors import PersonaLiveError
 
 NAME = "personalive"
@@ -104,14 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault(*_SPIN)
     settings = _Settings(debug=os.environ.get(DEBUG_ENV, "") not in ("", "0"))
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        _stop_by_signals()
+    open_streams()
     try:
         _run(given, settings)
     except typer.Exit as done:
         return done.exit_code
-    except BrokenPipeError:  # the reader of our output, such as head, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (a traceback is never for the user)
         if settings.debug:
             traceback.print_exception(error)
@@ -119,6 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error_line(line)
         return code
     return OK
+
+
+def _stop_by_signals() -> None:
+    """End by SIGTERM and a closed terminal as by Ctrl-C; ``nohup`` has that ignored, and it stays so."""
+    signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)
 
 
 def _stop(signum: int, frame: object) -> None:

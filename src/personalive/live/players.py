@@ -15,7 +15,7 @@ from personalive.live.config import LiveConfig
 from personalive.live.errors import RefusedError
 from personalive.live.frames import DrivingFrame
 from personalive.live.session import Driver, Session
-from personalive.media import open_video
+from personalive.media import VideoReader, open_isolated_video
 from personalive.offline.motion_file import MotionClip
 from personalive.vision.resize import shrink_to
 
@@ -48,6 +48,7 @@ class _Player(ABC):
         """Stop, and wait until no more frames come."""
         self._stop.set()
         if self._thread is not None:
+            self._interrupt()
             self._thread.join()
             self._thread = None
 
@@ -64,7 +65,16 @@ class _Player(ABC):
             while self._play_once() and self.loop:
                 pass
         except PersonaLiveError as error:
-            self._session.send(RefusedError("unusable_input", f"the {self.driver}: {error}").message())
+            if self._active():
+                self._session.send(RefusedError("unusable_input", f"the {self.driver}: {error}").message())
+        finally:
+            self._close()
+
+    def _interrupt(self) -> None:  # noqa: B027 (most have nothing to do)
+        """Let what the thread waits for end soon; called from another thread."""
+
+    def _close(self) -> None:  # noqa: B027
+        """Let go of what is played; called at the end of the thread."""
 
     def _play_once(self) -> bool:
         """Play all frames once; return False if stopped meanwhile."""
@@ -100,24 +110,41 @@ class ClipPlayer(_Player):
         """
         super().__init__(session, loop=loop)
         self._path = path
-        with open_video(path) as reader:
-            info = reader.info
+        self._reader: VideoReader | None = open_isolated_video(path)  # the same for all loops
+        self._begun = False
+        info = self._reader.info
         self.fps = round(float(info.average_fps), 3)
         self.duration_s = None if info.duration_s is None else round(float(info.duration_s), 3)
 
     def discard(self) -> None:
+        self._close()
         self._path.unlink(missing_ok=True)
 
     def _frames(self) -> Iterator[tuple[float, float, Content]]:
         try:
-            with open_video(self._path) as reader:
-                for frame in reader:
-                    image = shrink_to(frame.image, LiveConfig.clip_side_px)
-                    yield float(frame.time), float(frame.duration), lambda image=image: image
+            for frame in self._opened():
+                image = shrink_to(frame.image, LiveConfig.clip_side_px)
+                yield float(frame.time), float(frame.duration), lambda image=image: image
         except InputError as error:
-            raise InputError(
-                str(error).replace(f"{self._path}: ", "")
-            ) from None  # clients do not see the server's paths
+            # Clients do not see the server's paths.
+            raise InputError(str(error).replace(f"{self._path}: ", "").replace(self._path.name, "FILE")) from None
+
+    def _opened(self) -> VideoReader:
+        if self._reader is None:
+            self._reader = open_isolated_video(self._path)
+        elif self._begun:
+            self._reader.rewind()
+        self._begun = True
+        return self._reader
+
+    def _interrupt(self) -> None:
+        if (reader := self._reader) is not None:
+            reader.interrupt()
+
+    def _close(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
 
 class MotionPlayer(_Player):

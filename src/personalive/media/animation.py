@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -10,11 +11,11 @@ from pathlib import Path
 
 from personalive.errors import InputError
 from personalive.media.config import MediaConfig
-from personalive.media.source import RawFrame, SourceInfo
+from personalive.media.source import RawFrame, SourceInfo, ticks
 from personalive.media.still import DECODE_ERRORS, image_array, load_still, open_image
 
-_MILLISECOND = Fraction(1, 1000)
-_SHORTEST_MS = 20  # browsers take shorter frames for a mistake
+_HASTY_S = Fraction(1, 100)  # browsers take frames as short as this for a mistake
+_MAX_DENOMINATOR = 65_535  # of an APNG's delays, which are fractions of seconds
 
 
 class StillSource:
@@ -44,21 +45,26 @@ class AnimationSource:
         self._stack = ExitStack()
         self._picture = self._stack.enter_context(open_image(path, config))
         self.warnings: list[str] = []
-        first = max(self._frame_ms(), 1)
-        self.info = SourceInfo(_MILLISECOND, Fraction(1000, first), None, origin_pts=0, has_audio=False)
+        # Some APNG files begin with an image for programs that show no animations.
+        self._first = int(bool(getattr(self._picture, "default_image", False)))
+        self._load(self._first)
+        shown = self._frame_s()
+        base = Fraction(1, math.lcm(1000, shown.denominator))
+        self.info = SourceInfo(base, 1 / shown, None, origin_pts=0, has_audio=False)
 
-    def _frame_ms(self) -> int:
-        shown = self._picture.info.get("duration") or 0
-        return round(shown) if shown >= _SHORTEST_MS else self._config.animation_default_ms
+    def _frame_s(self) -> Fraction:
+        stated = Fraction((self._picture.info.get("duration") or 0) / 1000).limit_denominator(_MAX_DENOMINATOR)
+        return stated if stated > _HASTY_S else Fraction(self._config.animation_default_ms, 1000)
 
     def frames(self, from_pts: int | None) -> Iterator[RawFrame]:
         """From the start always: each frame builds on the one before. ``from_pts`` is not used."""
-        pts, index = 0, 0
+        time, index, base = Fraction(0), self._first, self.info.time_base
         while self._load(index):
-            shown = self._frame_ms()
+            shown = self._frame_s()
+            begin, end = ticks(time, base), ticks(time + shown, base)
             # Copied now: the lazily converted frame must not follow the decoder to the next one.
-            yield RawFrame(partial(image_array, self._path, self._picture.copy(), self._config), pts, shown)
-            pts, index = pts + shown, index + 1
+            yield RawFrame(partial(image_array, self._path, self._picture.copy(), self._config), begin, end - begin)
+            time, index = time + shown, index + 1
 
     def _load(self, index: int) -> bool:
         try:
@@ -67,7 +73,7 @@ class AnimationSource:
         except EOFError:
             return False
         except DECODE_ERRORS:
-            if index == 0:
+            if index <= self._first:
                 raise InputError(f"{self._path}: is damaged or cut off; export it again") from None
             self.warnings.append(f"{self._path}: is cut off or damaged after {index} frames; those are used")
             return False

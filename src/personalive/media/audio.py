@@ -17,13 +17,16 @@ from av.error import EOFError as AVEOFError
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 
+from personalive.media.channels import native_order, reordered
 from personalive.media.config import MediaConfig
-from personalive.media.decode import open_container
+from personalive.media.containers import open_container
 from personalive.media.paths import reason
 from personalive.media.source import ticks
 
-# Codec name to the lowest sample rate mp4 holds it at. Opus and FLAC fit too, but many players refuse them.
-_COPIED = {"aac": 0, "mp3": 16_000, "mp3float": 16_000, "ac3": 0, "eac3": 0, "alac": 0}
+# What browsers decode: codec name to the lowest sample rate mp4 holds it at. Opus and FLAC fit too, but many other
+# players refuse them; mp4 holds AC-3, E-AC-3 and ALAC, which browsers do not decode.
+_COPIED = {"aac": 0, "mp3": 16_000, "mp3float": 16_000}
+_AAC_PROFILES = ("LC", "HE-AAC", "HE-AACv2")
 _AAC_RATES = (44_100, 48_000)  # kept; others become the second, since slower AAC ends less exactly
 _AAC_PACKET = 1024  # samples
 _SILENCE_CHUNK = 4096  # samples
@@ -33,62 +36,65 @@ _SILENCE_CHUNK = 4096  # samples
 class AudioCut:
     """The sound of ``path`` between two of its own time stamps, in seconds.
 
-    ``start`` is what becomes second 0 of the video; ``end`` None means to the end of the file.
+    ``start`` is what becomes second 0 of the video; ``end`` None means to the end of the file. ``isolated`` has it
+    read in a process of its own.
     """
 
     path: Path
     start: Fraction
     end: Fraction | None = None
+    isolated: bool = False
 
 
-class AudioFeed:
-    """Sound packets for a video being written, read little by little as the images advance.
+class SoundReader:
+    """The sound of a cut as packets that mp4 holds and browsers play, read little by little."""
 
-    Reading errors end the sound, not the video; they are reported in ``warnings``.
-    """
-
-    def __init__(self, cut: AudioCut, container: OutputContainer, config: MediaConfig) -> None:
-        """Adds a sound stream to ``container``, which must not have been written to yet.
-
+    def __init__(self, cut: AudioCut, config: MediaConfig) -> None:
+        """
         Raises:
             InputError: the file cannot be opened.
         """
         self.warnings: list[str] = []
-        self._cut, self._container = cut, container
+        self._cut, self._config = cut, config
         self._source = open_container(cut.path)
-        source = self._source.streams.best("audio")
         self._packets: Iterator[tuple[Fraction, Packet]] = iter(())
-        self._next: tuple[Fraction, Packet] | None = None
-        self._started = False
+
+    def add_to(self, container: OutputContainer) -> AudioStream | None:
+        """Add a stream for the packets to ``container``, which must not have been written to yet; None if silent."""
+        source = self._source.streams.best("audio")
         if not isinstance(source, AudioStream) or source.codec_context is None:
-            self.warnings.append(f"{cut.path}: its sound is of an unknown kind; the video is silent")
-        elif source.codec_context.sample_rate >= _COPIED.get(source.codec_context.name, float("inf")):
-            target = container.add_stream_from_template(source)
-            self._packets = _copied(self._source, source, target, cut, config)
-        else:
-            encoder = _Encoder(source, container, cut, config)
-            self._packets = encoder.packets(_decoded(self._source, source, cut, config))
+            self.warnings.append(f"{self._cut.path}: its sound is of an unknown kind; the video is silent")
+            return None
+        if _can_be_copied(source):
+            self._packets = _copied(self._source, source, self._cut, self._config)
+            return container.add_stream_from_template(source)
+        encoder = _Encoder(source, container, self._cut, self._config)
+        self._packets = encoder.packets(_decoded(self._source, source, self._cut, self._config))
+        return encoder.stream
 
-    def pump(self, until: Fraction | None) -> None:
-        """Write all sound that begins at or before ``until`` (seconds of the video; None: all of it)."""
-        if not self._started:
-            self._started = True
-            self._advance()
-        while self._next is not None and (until is None or self._next[0] <= until):
-            self._container.mux_one(self._next[1])
-            self._advance()
-
-    def _advance(self) -> None:
-        try:
-            self._next = next(self._packets, None)
-        except (FFmpegError, ValueError) as error:
-            self._next = None
-            self.warnings.append(f"{self._cut.path}: its sound ends early or is damaged ({reason(error)})")
+    def packets(self) -> Iterator[tuple[Fraction, Packet]]:
+        """Packets with their times in the video in seconds; a reading error ends them, with a warning."""
+        while True:
+            try:
+                found = next(self._packets, None)
+            except (FFmpegError, ValueError) as error:
+                found = None
+                self.warnings.append(f"{self._cut.path}: its sound ends early or is damaged ({reason(error)})")
+            if found is None:
+                return
+            yield found
 
     def close(self) -> None:
-        """Close the source of the sound."""
-        self._next, self._packets = None, iter(())
+        """Close the file."""
+        self._packets = iter(())
         self._source.close()
+
+
+def _can_be_copied(source: AudioStream) -> bool:
+    context = source.codec_context
+    if context.name == "aac" and context.profile not in _AAC_PROFILES:
+        return False
+    return context.sample_rate >= _COPIED.get(context.name, float("inf"))
 
 
 def _seek(container: InputContainer, stream: AudioStream, cut: AudioCut, config: MediaConfig) -> None:
@@ -99,7 +105,7 @@ def _seek(container: InputContainer, stream: AudioStream, cut: AudioCut, config:
 
 
 def _copied(
-    container: InputContainer, source: AudioStream, target: AudioStream, cut: AudioCut, config: MediaConfig
+    container: InputContainer, source: AudioStream, cut: AudioCut, config: MediaConfig
 ) -> Iterator[tuple[Fraction, Packet]]:
     """Packets with times of the video. One packet before the cut is kept: the decoder needs it to start clean.
 
@@ -120,9 +126,7 @@ def _copied(
         packet.pts = packet.dts = packet.pts - offset
         if end is not None and (packet.pts + Fraction(length, 2)) * base >= end:
             return
-        time = packet.pts * base
-        packet.stream = target
-        yield time, packet
+        yield packet.pts * base, packet
 
 
 def _decoded(
@@ -145,12 +149,13 @@ class _Encoder:
     def __init__(self, source: AudioStream, container: OutputContainer, cut: AudioCut, config: MediaConfig) -> None:
         rate = source.codec_context.sample_rate
         self._rate = rate if rate in _AAC_RATES else _AAC_RATES[-1]
-        layout = "mono" if source.codec_context.layout.nb_channels == 1 else "stereo"
-        self._stream = container.add_stream("aac", rate=self._rate, layout=layout)
-        self._stream.bit_rate = config.audio_bit_rate
-        self._stream.time_base = Fraction(1, self._rate)
+        channels = native_order(source.codec_context)
+        layout = "mono" if len(channels) == 1 else "stereo"
+        self.stream = container.add_stream("aac", rate=self._rate, layout=layout)
+        self.stream.bit_rate = config.audio_bit_rate
+        self.stream.time_base = Fraction(1, self._rate)
         self._resampler = AudioResampler(format="fltp", layout=layout, rate=self._rate)
-        self._layout = layout
+        self._layout, self._channels = layout, channels
         self._cut = cut
         self._end = None if cut.end is None else ticks((cut.end - cut.start), Fraction(1, self._rate))
         self._gap = round(config.audio_gap_s * self._rate)
@@ -158,7 +163,7 @@ class _Encoder:
 
     def packets(self, frames: Iterator[AudioFrame]) -> Iterator[tuple[Fraction, Packet]]:
         """Encode ``frames`` (times of the source) to packets with times of the video."""
-        for frame in frames:
+        for frame in reordered(frames, self._channels):
             for part in self._resampler.resample(frame):
                 yield from self._encode(part)
             if self._end is not None and self._next >= self._end:
@@ -166,7 +171,7 @@ class _Encoder:
         else:
             for part in self._resampler.resample(None):
                 yield from self._encode(part)
-        for time, packet in self._timed(self._stream.encode(None)):
+        for time, packet in self._timed(self.stream.encode(None)):
             # The last packet is filled up with silence: kept only if at least half of it is sound.
             if (time * self._rate) + _AAC_PACKET // 2 <= self._next:
                 yield time, packet
@@ -176,7 +181,7 @@ class _Encoder:
         for piece in self._placed(samples, self._position(frame)):
             kept = piece if self._end is None else piece[:, : max(self._end - self._next, 0)]
             if kept.shape[1]:
-                yield from self._timed(self._stream.encode(self._frame(kept)))
+                yield from self._timed(self.stream.encode(self._frame(kept)))
 
     def _position(self, frame: AudioFrame) -> int:
         if frame.pts is None or frame.time_base is None:

@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.error import EOFError as AVEOFError
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from personalive.errors import InputError
 from personalive.media.config import MediaConfig
-from personalive.media.paths import reason
-from personalive.media.source import RawFrame, SourceInfo
+from personalive.media.containers import UNTIMED, cause, open_container
+from personalive.media.deinterlace import Deinterlacer
+from personalive.media.paths import convert_hint
+from personalive.media.source import RawFrame, SourceInfo, ticks
 from personalive.media.still import check_size
 
-# FFmpeg also opens playlists that name other files and addresses, and text as images: those are no clips.
-_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mp3,aac,flac,h264,hevc"
-_SPC_RGB, _SPC_UNSPECIFIED = 0, 2  # H.273 matrix coefficients
-_MAX_PIXEL_ASPECT = 4  # DVDs and tapes stay below 2
 _HDR_TRANSFERS = (16, 18)  # H.273: PQ and HLG
-
-
-def open_container(path: Path) -> InputContainer:
-    """``path`` opened for reading: local files of known container formats only.
-
-    Raises:
-        InputError: not a video or sound file, or cut off before anything can be read.
-    """
-    try:
-        # "file:" keeps a colon in the name from being taken for a protocol.
-        return av.open(
-            f"file:{path}",
-            mode="r",
-            metadata_errors="replace",
-            container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
-        )
-    except (FFmpegError, ValueError) as error:
-        raise InputError(
-            f"{path}: is not a video that can be read, or its index is missing ({_cause(error)}); "
-            "copy it again or convert it to mp4"
-        ) from None
-
-
-def _cause(error: Exception) -> str:
-    return reason(error).split(":")[0]
+_RESUMING = ("matroska", "mpeg")  # formats that are read on behind damage, which leaves a gap and no error
+_REGULAR_SHARE = 0.9  # of the steps between frames, for a rate to count as constant
+_MAX_THREADS = 8  # of a decoder: each keeps frames of its own
 
 
 class VideoFileSource:
@@ -72,10 +51,11 @@ class VideoFileSource:
             self.close()
             raise
         self._unordered = self._container.format.name == "avi"
+        self._resumes = self._container.format.name.startswith(_RESUMING)
         self._order: deque[int | None] = deque()
-        self._reformatter = VideoReformatter()
-        self._size: tuple[int, int] | None = None  # (width, height) of every frame, before rotation
-        self._turn: np.ndarray | None = None  # display matrix
+        self._converter = FrameConverter(path, self._stream.sample_aspect_ratio, config)
+        self._deinterlacer = Deinterlacer(self.info.time_base)
+        self._furthest = Fraction(0)  # end of the last packet of any stream, seconds
 
     def close(self) -> None:
         """Close the file."""
@@ -85,12 +65,26 @@ class VideoFileSource:
         """Decoded frames; damaged stretches are left out and reported in ``warnings``."""
         decoded = self._decode_from(from_pts) if from_pts is not None else self._decode()
         end: Fraction | None = None
-        for frame in decoded:
+        damaged, gaps = 0, _Gaps(1 / (self.info.average_fps * self.info.time_base))
+        for frame in self._whole(decoded):
             self._warn_of_hdr(frame)
+            damaged += frame.is_corrupt
+            gaps.add(frame.pts)
             if frame.pts is not None:
                 end = (frame.pts + (frame.duration or 0)) * self.info.time_base
-            yield RawFrame(partial(self._upright_rgb, frame), frame.pts, frame.duration or None)
+            yield RawFrame(partial(self._converter.upright_rgb, frame), frame.pts, frame.duration or None)
+        if damaged:
+            self.warnings.append(f"{self._path}: is damaged: {damaged} frames are incomplete")
+        if self._resumes and gaps.frames:
+            self.warnings.append(f"{self._path}: {gaps.frames} frames are missing, by damage or from the start")
+        if self._deinterlacer.used:
+            self.warnings.append(f"{self._path}: is interlaced; its fields were made whole frames (bwdif)")
         self._warn_of_missing_end(end)
+
+    def _whole(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            yield from self._deinterlacer.push(frame)
+        yield from self._deinterlacer.flush()
 
     # --- the stream ------------------------------------------------------------------------------------
 
@@ -109,26 +103,42 @@ class VideoFileSource:
         width, height = self._stream.codec_context.width, self._stream.codec_context.height
         if width and height:
             check_size(self._path, width, height, self._config)
+        self._set_threads()
+
+    def _set_threads(self) -> None:
         self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = min(os.cpu_count() or 1, _MAX_THREADS)
 
     def _describe(self) -> SourceInfo:
         stream, container = self._stream, self._container
         time_base = stream.time_base or Fraction(1, self._config.default_ticks_per_s)
-        duration = None
+        start = (stream.start_time or 0) * time_base
+        duration, self._own_duration = None, True
         if stream.duration:
             duration = stream.duration * time_base
-        elif container.duration:
+        elif (end := _stated_end(stream.metadata.get("DURATION", ""))) is not None:  # Matroska's, from 0
+            duration = end - start
+        elif container.duration:  # of its longest stream, with Matroska from 0
+            self._own_duration = False
             duration = Fraction(container.duration, av.time_base)
+            duration -= start if container.format.name.startswith("matroska") else 0
+        self._untimed = container.format.name in UNTIMED
+        if container.format.name == "mjpeg":
+            rate = self._config.default_fps
+            self.warnings.append(f"{self._path}: states no frame rate; {rate} per second are taken")
         return SourceInfo(
             time_base=time_base,
             average_fps=self._plausible_rate(),
-            duration_s=duration,
+            duration_s=duration if duration is None or duration > 0 else None,
             origin_pts=stream.start_time or 0,
             has_audio=container.streams.best("audio") is not None,
         )
 
     def _plausible_rate(self) -> Fraction:
-        for rate in (self._stream.average_rate, self._stream.guessed_rate):
+        stated = [self._stream.average_rate, self._stream.guessed_rate]
+        if self._untimed:  # what FFmpeg calls their average is its own default
+            stated = [self._stream.codec_context.framerate]
+        for rate in stated:
             if rate and rate <= self._config.max_plausible_fps:
                 return rate
         return Fraction(self._config.default_fps)
@@ -137,6 +147,11 @@ class VideoFileSource:
 
     def _decode_from(self, pts: int) -> Iterator[VideoFrame]:
         """From a key frame at or before ``pts``; from the beginning where seeking does not get there."""
+        # A decoder may drop the first frames after a seek, and AVI does not say which: only counting does.
+        uncertain = self._untimed or (self._unordered and self._stream.codec_context.has_b_frames)
+        if uncertain:
+            yield from self._decode()
+            return
         try:
             self._container.seek(pts, stream=self._stream)
             frames = self._decode()
@@ -157,19 +172,24 @@ class VideoFileSource:
         stream = self._container.streams[index]
         assert isinstance(stream, VideoStream)
         self._stream = stream
-        self._stream.thread_type = "AUTO"
+        self._set_threads()
 
     def _decode(self) -> Iterator[VideoFrame]:
         damaged = 0
         self._order.clear()
-        packets = self._container.demux(self._stream)
-        packet: Packet[VideoStream] | None = None
+        self._count, self._nominal = 0, max(ticks(1 / self.info.average_fps, self.info.time_base), 1)
+        # The other streams tell how far the file goes.
+        packets = self._container.demux(*([self._stream] if self._own_duration else self._timed_streams()))
+        packet: Packet[Any] | None = None
         while True:
             try:
                 packet = next(packets, None)
             except FFmpegError as error:
                 packet = None
-                self.warnings.append(f"{self._path}: is truncated ({_cause(error)}); what came before is used")
+                self.warnings.append(f"{self._path}: is truncated ({cause(error)}); what came before is used")
+            if packet is not None and packet.stream is not self._stream:
+                self._note_end(packet)
+                continue
             self._note_order(packet)
             try:
                 yield from map(self._ordered, self._stream.decode(packet))  # None drains the decoder
@@ -184,20 +204,32 @@ class VideoFileSource:
         if damaged:
             self.warnings.append(f"{self._path}: is truncated or damaged; {damaged} packets were left out")
 
+    def _timed_streams(self) -> list[Stream]:
+        return [s for s in self._container.streams if s is self._stream or s.type in ("audio", "subtitle")]
+
+    def _note_end(self, packet: Packet) -> None:
+        if packet.pts is not None and packet.time_base:
+            self._furthest = max(self._furthest, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
     def _note_order(self, packet: Packet[VideoStream] | None) -> None:
         if self._unordered and packet is not None and packet.size:
             self._order.append(packet.dts)
 
     def _ordered(self, frame: VideoFrame) -> VideoFrame:
-        """AVI states times in order of decoding only: the n-th frame shown gets the n-th of them."""
+        """Its time where the file states none: the n-th frame shown gets the n-th time that AVI states in order of
+        decoding; streams without a container are counted."""
         if self._unordered:
             frame.pts = self._order.popleft() if self._order else None
+        elif self._untimed:
+            frame.pts, self._count = self._count * self._nominal, self._count + 1
         return frame
 
     def _warn_of_missing_end(self, end: Fraction | None) -> None:
         if end is None or self.info.duration_s is None:
             return
         read = end - self.info.origin_pts * self.info.time_base
+        if not self._own_duration:
+            read = max(read, self._furthest - self.info.origin_pts * self.info.time_base)
         if self.info.duration_s - read > self._config.missing_end_s:
             self.warnings.append(
                 f"{self._path}: is truncated: {float(read):.1f} s of the stated "
@@ -209,10 +241,92 @@ class VideoFileSource:
         if frame.color_trc in _HDR_TRANSFERS and text not in self.warnings:
             self.warnings.append(text)
 
-    # --- pixels ----------------------------------------------------------------------------------------
 
-    def _upright_rgb(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 ``(H, W, 3)``: square pixels, the size of the first frame, turned as the file asks."""
+def _stated_end(text: str) -> Fraction | None:
+    """Seconds of ``00:16:41.040000000``."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    return None if found is None else int(found[1]) * 3600 + int(found[2]) * 60 + Fraction(found[3])
+
+
+class _Gaps:
+    """Counter of the frames that are missing in a clip of constant rate; clips of varying rate have none to miss."""
+
+    def __init__(self, step: Fraction) -> None:
+        """
+        Args:
+            step: ticks between two frames.
+        """
+        self._step = step
+        self._last: int | None = None
+        self._regular = self._others = self._missing = 0
+
+    def add(self, pts: int | None) -> None:
+        """The next frame's time stamp."""
+        if pts is None:
+            return
+        if self._last is not None:
+            step = pts - self._last
+            if abs(step - self._step) <= max(1, self._step / 20):
+                self._regular += 1
+            else:
+                self._others += 1
+                self._missing += max(round(step / self._step) - 1, 0)
+        self._last = pts
+
+    @property
+    def frames(self) -> int:
+        """Missing frames."""
+        return self._missing if self._regular >= _REGULAR_SHARE * (self._regular + self._others) else 0
+
+
+# --- pixels -------------------------------------------------------------------------------------------------
+
+_SPC_RGB = 0  # H.273 matrix coefficients
+_CONVERTED = (1, 4, 5, 6, 7, 9)  # those that swscale knows
+_REFUSED = {
+    8: "YCgCo",
+    10: "BT.2020 constant luminance",
+    11: "SMPTE 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived, constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+_MAX_PIXEL_ASPECT = 4  # DVDs and tapes stay below 2
+
+
+def _unnamed(kind: type[SideDataType], value: Any) -> SideDataType:
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return member
+
+
+# PyAV refuses to list the side data of a frame that has any of a kind it has no name for, such as EXIF.
+SideDataType._missing_ = classmethod(_unnamed)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class FrameConverter:
+    """Converts the frames of one clip; the first one decides about size and rotation."""
+
+    def __init__(self, path: Path, aspect: Fraction | None, config: MediaConfig) -> None:
+        """
+        Args:
+            path: for messages.
+            aspect: width / height of a stored pixel, if stated.
+        """
+        self._path, self._aspect, self._config = path, aspect, config
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None  # (width, height) of every frame, before rotation
+        self._turn: np.ndarray | None = None  # display matrix
+
+    def upright_rgb(self, frame: VideoFrame) -> np.ndarray:
+        """uint8 ``(H, W, 3)``: square pixels, the size of the first frame, turned as the file asks.
+
+        Raises:
+            InputError: its colours are of a kind that cannot be converted.
+        """
         if self._size is None:
             self._set_geometry(frame)
         width, height = self._size or (frame.width, frame.height)
@@ -233,16 +347,22 @@ class VideoFileSource:
         Asking a frame for its side data ties it into a reference cycle, which would keep it in memory until a
         garbage collection: this asks the first frame only.
         """
-        self._size = (_square_width(first.width, self._stream.sample_aspect_ratio), first.height)
+        self._size = (_square_width(first.width, self._aspect), first.height)
         matrix = first.side_data.get("DISPLAYMATRIX")
         self._turn = None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
 
     def _matrix(self, frame: VideoFrame) -> int | None:
-        if frame.colorspace == _SPC_RGB:
+        matrix = int(frame.colorspace)
+        if matrix == _SPC_RGB:
             return None
-        if frame.colorspace != _SPC_UNSPECIFIED:
-            return frame.colorspace
-        hd = min(frame.width, frame.height) > self._config.unspecified_hd_height_px
+        if matrix in _CONVERTED:
+            return matrix
+        if matrix in _REFUSED:
+            raise InputError(
+                f"{self._path}: its colours are {_REFUSED[matrix]} (matrix {matrix}), which cannot be converted "
+                f"here; {convert_hint(self._path, '-vf zscale=matrix=709')}"
+            )
+        hd = min(frame.width, frame.height) > self._config.unspecified_hd_height_px  # unspecified or reserved
         return Colorspace.ITU709 if hd else Colorspace.ITU601
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterable
@@ -130,6 +131,12 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise OutputError(f"{path}: could not be written ({reason(error)}); free some space") from None
     finally:
         remove(temporary)
+
+
+def convert_hint(path: Path, options: str = "") -> str:
+    """The command that makes an ordinary file of an unusual one."""
+    command = ["ffmpeg -i", shlex.quote(path.name), options, "converted.mp4"]
+    return f"convert it first: {' '.join(filter(None, command))}"
 
 
 def reason(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -17,9 +17,10 @@ from personalive.errors import InputError
 from personalive.media.animation import AnimationSource, StillSource
 from personalive.media.audio import AudioCut
 from personalive.media.config import MediaConfig
+from personalive.media.containers import is_jpeg_sequence
 from personalive.media.decode import VideoFileSource
 from personalive.media.paths import check_input
-from personalive.media.source import RawFrame, Source, Timeline, ticks
+from personalive.media.source import RawFrame, Source, ticks
 from personalive.media.still import check_size, is_animation, is_still
 
 
@@ -78,13 +79,22 @@ class VideoReader:
         start_s: Fraction | float | None = None,
         end_s: Fraction | float | None = None,
         config: MediaConfig | None = None,
+        *,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        """
+        Args:
+            on_progress: called with every frame decoded, those before the start included.
+        """
         self.path = check_input(path)
-        self._config = config or MediaConfig()
-        start, end = _check_times(self.path, start_s, end_s)
+        self._config, self._on_progress = config or MediaConfig(), on_progress
+        self._cut = check_times(self.path, start_s, end_s)
+        self._open()
+
+    def _open(self) -> None:
         self._source = _open_source(self.path, self._config)
         try:
-            self._prepare(start, end)
+            self._prepare(*self._cut)
         except BaseException:
             self._source.close()
             raise
@@ -122,6 +132,18 @@ class VideoReader:
     def __next__(self) -> Frame:
         return next(self._frames)
 
+    def rewind(self) -> None:
+        """Start over at the first frame.
+
+        Raises:
+            InputError: the file can no longer be read.
+        """
+        self._source.close()
+        self._open()
+
+    def interrupt(self) -> None:
+        """Let a read under way in another thread fail soon, where that is possible."""
+
     def close(self) -> None:
         """Close the file. Reading on after this is an error."""
         self._frames = iter(())
@@ -144,6 +166,7 @@ class VideoReader:
         step: int | None = None
         previous: int | None = None
         for raw in self._source.frames(from_pts):
+            self._on_progress()
             pts = timeline.place(raw.pts)
             step = self._step(raw, pts, previous) or step or nominal
             previous = pts
@@ -188,17 +211,21 @@ class VideoReader:
 
 def _open_source(path: os.PathLike[str], config: MediaConfig) -> Source:
     file = check_input(path)
-    if is_still(file):
+    if is_still(file) and not is_jpeg_sequence(file):
         return StillSource(file, config)
     if is_animation(file):
         return AnimationSource(file, config)
     return VideoFileSource(file, config)
 
 
-def _check_times(
+def check_times(
     path: os.PathLike[str], start_s: Fraction | float | None, end_s: Fraction | float | None
 ) -> tuple[Fraction | None, Fraction | None]:
-    """Exact seconds, decimal where floats are given: 0.1 means a tenth."""
+    """Exact seconds, decimal where floats are given: 0.1 means a tenth.
+
+    Raises:
+        InputError: no such part of a clip.
+    """
     for name, value in (("start", start_s), ("end", end_s)):
         if value is not None and (not math.isfinite(value) or value < 0):
             raise InputError(f"{path}: the {name} ({value} s) must be a number of seconds, 0 or more")
@@ -207,3 +234,47 @@ def _check_times(
     if end is not None and (end == 0 or (start is not None and start >= end)):
         raise InputError(f"{path}: the end ({end_s} s) must be after the start ({start_s or 0} s)")
     return start, end
+
+
+class Timeline:
+    """Places decoded frames in time. All values are integer ticks of the stream's time base.
+
+    A time stamp later than the one before is taken as it is. Otherwise, in this order (ours):
+
+    1. missing: one nominal step after the frame before (0 for the first frame);
+    2. further back than ``restart``: the clock was restarted (joined recordings); this frame comes one step
+       after the one before and everything later is moved by the same amount;
+    3. repeated or slightly backward: half a step (at least one tick) after the frame before, which leaves
+       the following frame its own place.
+    """
+
+    def __init__(self, step: int, restart: int) -> None:
+        """
+        Args:
+            step: nominal time between frames, at least 1.
+            restart: a jump back of more than this is a restarted clock.
+        """
+        self._step = max(step, 1)
+        self._restart = restart
+        self._shift = 0
+        self._last: int | None = None
+        self.repaired = 0  # frames that did not keep their own time
+
+    def place(self, pts: int | None) -> int:
+        """The time of the next frame, given the one the file states (``None`` where it states none)."""
+        if self._last is None:
+            self.repaired += pts is None
+            self._last = 0 if pts is None else pts
+            return self._last
+        if pts is not None and pts + self._shift > self._last:
+            self._last = pts + self._shift
+            return self._last
+        self.repaired += 1
+        if pts is None:
+            self._last += self._step
+        elif self._last - (pts + self._shift) > self._restart:
+            self._shift = self._last + self._step - pts
+            self._last += self._step
+        else:
+            self._last += max(self._step // 2, 1)
+        return self._last

@@ -1,4 +1,4 @@
-"""Decoded frames, and strictly increasing time stamps out of whatever a file holds."""
+"""Decoded frames before their time stamps are put in order, and what a file states about itself."""
 
 from __future__ import annotations
 
@@ -47,50 +47,6 @@ class Source(Protocol):
     def close(self) -> None:
         """Let go of the file."""
         ...
-
-
-class Timeline:
-    """Places decoded frames in time. All values are integer ticks of the stream's time base.
-
-    A time stamp later than the one before is taken as it is. Otherwise, in this order (ours):
-
-    1. missing: one nominal step after the frame before (0 for the first frame);
-    2. further back than ``restart``: the clock was restarted (joined recordings); this frame comes one step
-       after the one before and everything later is moved by the same amount;
-    3. repeated or slightly backward: half a step (at least one tick) after the frame before, which leaves
-       the following frame its own place.
-    """
-
-    def __init__(self, step: int, restart: int) -> None:
-        """
-        Args:
-            step: nominal time between frames, at least 1.
-            restart: a jump back of more than this is a restarted clock.
-        """
-        self._step = max(step, 1)
-        self._restart = restart
-        self._shift = 0
-        self._last: int | None = None
-        self.repaired = 0  # frames that did not keep their own time
-
-    def place(self, pts: int | None) -> int:
-        """The time of the next frame, given the one the file states (``None`` where it states none)."""
-        if self._last is None:
-            self.repaired += pts is None
-            self._last = 0 if pts is None else pts
-            return self._last
-        if pts is not None and pts + self._shift > self._last:
-            self._last = pts + self._shift
-            return self._last
-        self.repaired += 1
-        if pts is None:
-            self._last += self._step
-        elif self._last - (pts + self._shift) > self._restart:
-            self._shift = self._last + self._step - pts
-            self._last += self._step
-        else:
-            self._last += max(self._step // 2, 1)
-        return self._last
 
 
 def ticks(time: Fraction | float, time_base: Fraction) -> int:

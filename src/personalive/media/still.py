@@ -12,18 +12,32 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+import pillow_heif
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from personalive.errors import InputError
 from personalive.media.config import MediaConfig
 from personalive.media.paths import check_input, check_output, reason, write_whole
 
 # Named one by one: Pillow can also run Ghostscript and read things that are not photographs.
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
+# Pillow takes PNGs with text or profiles of more than 1 MB for attacks; editors and generators write such.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 _ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")  # the others hold pages or views, not time
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_IMAGE_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+_NO_IMAGE = "is not an image that can be read; give a PNG, JPEG, HEIC, AVIF, WebP, GIF, BMP or TIFF file"
 # What Pillow lets escape on damaged files.
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    struct.error,
+)
 
 
 def load_still(path: str | os.PathLike[str], config: MediaConfig | None = None) -> np.ndarray:
@@ -62,27 +76,36 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
 
 def _animated(path: Path) -> bool | None:
     """True or False for an image, None for anything else."""
-    with _no_bomb_warning():
+    with _no_warnings():
         try:
             with Image.open(path, formats=_known_formats()) as image:
                 return image.format in _ANIMATED_FORMATS and bool(getattr(image, "is_animated", False))
         except Image.DecompressionBombError:
             return False
         except DECODE_ERRORS:
-            return None
+            return False if _is_image_container(path) else None
+
+
+def _is_image_container(path: Path) -> bool:
+    """Return True for HEIC and AVIF, which FFmpeg takes for videos: of a tiled image it gives one tile."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS
 
 
 @cache
 def _known_formats() -> tuple[str, ...]:
     Image.init()
+    # Phones put thumbnails, depth and gain maps beside the image.
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 @contextmanager
-def _no_bomb_warning() -> Iterator[None]:
-    """Pillow's own size warning is off: ``MediaConfig.max_image_pixels`` is the limit here."""
+def _no_warnings() -> Iterator[None]:
+    """Pillow warns of sizes, for which ``MediaConfig`` has limits here, and of tags that it skips."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
         yield
 
 
@@ -93,14 +116,14 @@ def open_image(path: Path, config: MediaConfig) -> Iterator[Image.Image]:
     Raises:
         InputError: not an image, or too large or small.
     """
-    with _no_bomb_warning():
+    with _no_warnings():
         try:
             image = Image.open(path, formats=_known_formats())
         except Image.DecompressionBombError:
             limit = config.max_image_pixels // 1_000_000
             raise InputError(f"{path}: has more than {limit} million pixels; shrink it first") from None
         except UnidentifiedImageError:
-            raise InputError(f"{path}: {_not_a_picture(path)}") from None
+            raise InputError(f"{path}: {_NO_IMAGE}") from None
         except DECODE_ERRORS as error:
             raise InputError(f"{path}: is a damaged image ({reason(error)}); export it again") from None
     with image:
@@ -121,14 +144,6 @@ def check_size(path: Path, width: int, height: int, config: MediaConfig) -> None
         raise InputError(f"{path}: is {width} x {height}; each side needs at least {config.min_image_side_px} pixels")
 
 
-def _not_a_picture(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
-        return "HEIC images cannot be read; export it as JPEG or PNG"
-    return "is not an image that can be read; give a PNG, JPEG, WebP, GIF, BMP or TIFF file"
-
-
 def image_array(path: Path, image: Image.Image, config: MediaConfig) -> np.ndarray:
     """Decode the current frame of ``image`` to uint8 ``(H, W, 3)`` sRGB, upright, without transparency.
 
@@ -142,11 +157,42 @@ def image_array(path: Path, image: Image.Image, config: MediaConfig) -> np.ndarr
         raise InputError(f"{path}: is damaged or cut off ({reason(error)}); export or copy it again") from None
 
 
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except DECODE_ERRORS:  # unreadable EXIF says nothing about the orientation
-        return image
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that EXIF states, whatever its other tags hold; 1, upright, where it states none."""
+    with suppress(*DECODE_ERRORS), _no_warnings():
+        if found := image.getexif().get(ExifTags.Base.Orientation):
+            return int(found)
+    return _raw_orientation(image.info.get("exif") or b"")
+
+
+def _raw_orientation(exif: bytes) -> int:
+    """The orientation in the first directory of an EXIF block that Pillow cannot read."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    with suppress(struct.error, KeyError):
+        order = {b"II": "<", b"MM": ">"}[tiff[:2]]
+        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+            if tag == ExifTags.Base.Orientation:
+                return value
+    return 1
 
 
 def _rgb(image: Image.Image, grey: int) -> Image.Image:

@@ -22,8 +22,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from av.video.stream import VideoStream
 
 from personalive.errors import OutputError
-from personalive.media.audio import AudioCut, AudioFeed
+from personalive.media.audio import AudioCut
 from personalive.media.config import MediaConfig
+from personalive.media.feed import AudioFeed
 from personalive.media.paths import check_output, partial_beside, reason, remove, temporary_beside
 from personalive.media.source import ticks
 
@@ -116,7 +117,7 @@ class VideoWriter:
     @property
     def warnings(self) -> list[str]:
         """Warnings about the sound for the user, one line each."""
-        return [] if self._audio is None else list(self._audio.warnings)
+        return [] if self._audio is None else self._audio.warnings
 
     # --- writing ---------------------------------------------------------------------------------------
 

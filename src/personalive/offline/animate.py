@@ -24,7 +24,14 @@ from personalive.engine.base import BaseEngine
 from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode, check_steps
 from personalive.engine.state import Window
 from personalive.errors import InputError, OutputError
-from personalive.media import VideoReader, VideoWriter, check_output, load_still, open_video, save_png
+from personalive.media import (
+    VideoReader,
+    VideoWriter,
+    check_output,
+    load_isolated_still,
+    open_isolated_video,
+    save_png,
+)
 from personalive.offline.config import FilmSizeConfig
 from personalive.offline.contact_sheet import ContactSheet
 from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
@@ -162,10 +169,10 @@ def animate(
     """
     chosen = _options(options)
     target = check_output(output, [portrait, driving])
-    report_path = check_output(target.with_suffix(".json"), [portrait, driving], suffix=".json")
+    report_path = _report_path(target, [portrait, driving])
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
-    image = load_still(portrait)
+    image = load_isolated_still(portrait)
     with _opened(driving, chosen) as source:
         engine = engine or load_engine(
             weights,
@@ -186,6 +193,26 @@ def animate(
     return report
 
 
+def _report_path(target: Path, inputs: list[str | os.PathLike[str]]) -> Path:
+    """Path of the record of the video at ``target``.
+
+    Raises:
+        OutputError: a file is there that is no such record, or it cannot be written.
+    """
+    path = check_output(target.with_suffix(".json"), inputs, suffix=".json")
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict) or not {"output", "frames", "weights", "options"} <= found.keys():
+            raise OutputError(
+                f"{path}: is in the place of the video's record and is no record itself; "
+                "move it, or choose another name for the video"
+            )
+    return path
+
+
 def _options(given: dict[str, Any]) -> AnimateOptions:
     try:
         return AnimateOptions(**given)
@@ -197,7 +224,7 @@ def _options(given: dict[str, Any]) -> AnimateOptions:
 @contextmanager
 def _opened(driving: str | os.PathLike[str], options: AnimateOptions) -> Iterator[VideoReader | MotionClip]:
     if not is_motion_file(driving):
-        with open_video(driving, options.start_s, options.end_s) as reader:
+        with open_isolated_video(driving, options.start_s, options.end_s) as reader:
             yield reader
         return
     if options.mirror:

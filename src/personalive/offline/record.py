@@ -12,7 +12,7 @@ from personalive.checkpoints.networks import LoadProgress
 from personalive.engine.base import BaseEngine
 from personalive.engine.state import Motion
 from personalive.errors import InputError
-from personalive.media import VideoReader, check_output, open_video
+from personalive.media import VideoReader, check_output, open_isolated_video
 from personalive.offline.config import MotionFileConfig
 from personalive.offline.driving import ClipDriving, DrivingFrame
 from personalive.offline.motion_file import SUFFIX, MotionClip, engine_motion_digest, is_motion_file, save_motion_file
@@ -91,7 +91,7 @@ def record(
     target = check_output(output, [driving], suffix=SUFFIX)
     if is_motion_file(driving):
         raise InputError(f"{driving}: is a motion file or named like one: give a clip, or copy the file")
-    with open_video(driving, chosen.start_s, chosen.end_s) as reader:
+    with open_isolated_video(driving, chosen.start_s, chosen.end_s) as reader:
         engine = engine or load_engine(
             weights,
             device=device,

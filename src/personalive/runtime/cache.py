@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import logging
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -23,6 +26,7 @@ from personalive.config import CACHE_ENV, default_cache_folder
 from personalive.errors import OutputError
 
 Found = TypeVar("Found")
+_LOG = logging.getLogger(__name__)
 _CHOICES = "choices.json"
 _PARTIAL = ".partial"
 _CODE = ("models", "runtime", "engine/backend.py")  # what programs are made from
@@ -37,11 +41,32 @@ class CacheConfig:
     kept_choices: int = 50  # of "auto", the newest
 
 
+@cache
+def _writable_cache_folder() -> Path:
+    """The user's cache folder, or a private one that goes with this process where that cannot be written."""
+    folder = default_cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        private = Path(tempfile.mkdtemp(prefix="personalive-cache-"))
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
+        reason = error.strerror or str(error)
+        _LOG.warning(
+            "%s: prepared programs cannot be kept there (%s): they are made anew each time, until %s names a folder",
+            folder,
+            reason,
+            CACHE_ENV,
+        )
+        return private
+
+
 class ProgramCache:
     """One user's programs and choices, by key. Several processes may use it at once."""
 
     def __init__(self, root: Path | None = None, config: CacheConfig | None = None) -> None:
-        self.root = root or default_cache_folder()
+        self.root = root or _writable_cache_folder()
         self._config = config or CacheConfig()
 
     def folder(self, key: str, make: Callable[[Path], None]) -> Path:

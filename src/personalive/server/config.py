@@ -25,6 +25,7 @@ class ServerConfig(WorkerConfig):
     frame_bytes: int = 2_000_000
     frame_pixels: int = 4_000_000
     message_bytes: int = 4_096  # of a text message, or a JSON body
+    decoders: int = 4  # uploads that are looked into at once, each by a process
     upload_s: float = 120.0  # an upload that takes longer is refused
     jpeg_quality: int = 88  # 0..100
     waiting_jobs: int = 8  # jobs that have not finished, besides the one that runs

@@ -26,6 +26,7 @@ from personalive.live.worker import Worker
 from personalive.offline.animate import AnimateOptions, AnimateReport, animate
 from personalive.progress import Progress
 from personalive.server.config import ServerConfig
+from personalive.server.uploads import renamed
 
 _LOG = logging.getLogger(__name__)
 JobState = Literal["open", "waiting", "running", "done", "failed", "cancelled"]
@@ -241,7 +242,7 @@ class JobQueue:
         except PersonaLiveError as error:
             text = str(error)
             for path, name in ((job.portrait, "the portrait"), (job.clip, "the clip"), (job.video, "the video")):
-                text = text.replace(str(path), name)
+                text = text if path is None else renamed(text, path, name)
             kind = "internal" if isinstance(error, DeviceError) else "unusable_input"
             job.state, job.error = "failed", RefusedError(kind, text)
         except Exception as error:  # noqa: BLE001 (later jobs must still run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from personalive.errors import InputError
 from personalive.live.errors import RefusedError
-from personalive.media import load_still
+from personalive.media import load_isolated_still
 from personalive.media.config import MediaConfig
 from personalive.server.config import ServerConfig
 
 T = TypeVar("T")
+# Each takes a process and its memory: however many are sent at once, so many are decoded.
+_DECODING = ThreadPoolExecutor(ServerConfig.decoders, thread_name_prefix="personalive-decoding")
 
 
 def binary_body(*media_types: str) -> dict[str, Any]:
@@ -80,19 +83,23 @@ async def read_image(path: Path, config: ServerConfig) -> np.ndarray:
     """
     limits = MediaConfig(max_image_pixels=config.portrait_pixels)
     try:
-        return await run_named(path, "the portrait", lambda: load_still(path, limits))
+        return await run_named(path, "the portrait", lambda: load_isolated_still(path, limits))
     finally:
         path.unlink(missing_ok=True)
 
 
 async def run_named(path: Path, name: str, work: Callable[[], T]) -> T:
-    """Run ``work`` on a thread; its errors call the file ``name`` instead of giving its path.
+    """Run ``work`` on one of a few threads; its errors call the file ``name`` instead of giving its path.
 
     Raises:
         RefusedError: instead of ``InputError``.
     """
     try:
-        return await asyncio.to_thread(work)
+        return await asyncio.get_running_loop().run_in_executor(_DECODING, work)
     except InputError as error:
-        text = str(error).replace(f"{path}:", name).replace(str(path), name)
-        raise RefusedError("unusable_input", text) from None
+        raise RefusedError("unusable_input", renamed(str(error), path, name)) from None
+
+
+def renamed(text: str, path: Path, name: str) -> str:
+    """An error about the file at ``path`` for the client who sent it as ``name``: paths are the server's own."""
+    return text.replace(f"{path}:", name).replace(str(path), name).replace(path.name, "FILE")

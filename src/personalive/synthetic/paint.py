@@ -8,12 +8,11 @@ Each ``*_colour`` returns linear red, green, blue, gloss (strength of the highli
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from personalive.synthetic import palette as pal
+from personalive.synthetic.compiled import compiled
 from personalive.synthetic.raster import strands
 
-_K = {"cache": True, "fastmath": True, "inline": "never"}
 SKIN, LIPS, IRIS, HAIR, BROW, FRAME, CLOTH, CLOTH2 = (
     pal.SKIN,
     pal.LIPS,
@@ -30,14 +29,14 @@ PATTERN, NECKLINE, GAZE_X, GAZE_Y = pal.PATTERN, pal.NECKLINE, pal.GAZE_X, pal.G
 ROW_BEND, MOUTH, EYE_X = np.float32(0.2816), np.float32(0.62), np.float32(0.310)
 
 
-@njit(**_K)
+@compiled
 def _step(low, high, v):
     t = (v - low) / (high - low)
     t = min(max(t, 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
-@njit(**_K)
+@compiled
 def _spot(x, y, cx, cy, rx, ry):
     dx = (x - cx) / rx
     dy = (y - cy) / ry
@@ -45,7 +44,7 @@ def _spot(x, y, cx, cy, rx, ry):
     return np.exp(-q) if q < 9.0 else 0.0
 
 
-@njit(**_K)
+@compiled
 def _hash(i, j):
     h = np.uint32(i * 374761393 + j * 668265263)
     h = (h ^ (h >> np.uint32(13))) * np.uint32(1274126177)
@@ -53,7 +52,7 @@ def _hash(i, j):
     return np.float32(h & np.uint32(0xFFFF)) / np.float32(65535.0)
 
 
-@njit(**_K)
+@compiled
 def _freckle(x, y):
     gx, gy = np.floor(x * 38.0), np.floor(y * 38.0)
     i, j = int(gx) + 100, int(gy) + 100
@@ -65,7 +64,7 @@ def _freckle(x, y):
     return _step(0.32, 0.1, d)
 
 
-@njit(**_K)
+@compiled
 def lip_share(x, ym):
     """Share of the lips at a point (x, height along the mouth row), 0..1."""
     a = abs(x)
@@ -79,7 +78,7 @@ def lip_share(x, ym):
     return _step(top - 0.006, top + 0.010, ym) * _step(bottom + 0.010, bottom - 0.010, ym) * _step(0.262, 0.235, a)
 
 
-@njit(**_K)
+@compiled
 def _brow_share(x, y, u):
     a = abs(x)
     if a < 0.08 or a > 0.56 or y < -0.36 or y > -0.08:
@@ -93,7 +92,7 @@ def _brow_share(x, y, u):
     return edge * _step(0.085, 0.125, a) * _step(0.55, 0.47, a) * (0.80 + 0.2 * hairs)
 
 
-@njit(**_K)
+@compiled
 def _beard_share(x, y, z, ym, u):
     if u[BEARD] <= 0.0 or y < 0.16 or z > 0.15:
         return 0.0
@@ -109,7 +108,7 @@ def _beard_share(x, y, z, ym, u):
     return share * (1.0 - lip_share(x, ym)) * (0.80 + 0.20 * grain)
 
 
-@njit(**_K)
+@compiled
 def head_colour(x, y, z, u):
     """Skin with its drawing; template coordinates."""
     r, g, b = u[SKIN], u[SKIN + 1], u[SKIN + 2]
@@ -160,7 +159,7 @@ def head_colour(x, y, z, u):
     return r, g, b, gloss, power
 
 
-@njit(**_K)
+@compiled
 def eye_colour(dx, dy, dz, u):
     """Sclera, iris and pupil from the unit direction on the eyeball; gaze turns it."""
     gx, gy = 0.50 * u[GAZE_X], 0.36 * u[GAZE_Y]
@@ -193,7 +192,7 @@ def eye_colour(dx, dy, dz, u):
     return r * shade, g * shade, b * shade, light, 0.0
 
 
-@njit(**_K)
+@compiled
 def teeth_colour(across, down, lower):
     """Warm white with gaps."""
     warped = across * (4.4 + 0.8 * abs(across))
@@ -205,7 +204,7 @@ def teeth_colour(across, down, lower):
     return r + (0.45 - r) * gum, g + (0.14 - g) * gum, b + (0.14 - b) * gum, 0.15, 30.0
 
 
-@njit(**_K)
+@compiled
 def hair_colour(phi, y, inside, u):
     """Strands; returns the strand value in place of gloss's power so that light can use it."""
     s = strands(phi, y, u[CURL])
@@ -222,7 +221,7 @@ def hair_colour(phi, y, inside, u):
     return u[HAIR] * k, u[HAIR + 1] * k, u[HAIR + 2] * k, 0.26, s
 
 
-@njit(**_K)
+@compiled
 def torso_colour(x, y, z, u):
     """Cloth with a pattern, or skin inside the neckline."""
     r, g, b = u[SKIN], u[SKIN + 1], u[SKIN + 2]

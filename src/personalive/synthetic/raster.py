@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from personalive.synthetic.compiled import compiled
 from personalive.synthetic.parts import HAIR
 
 _HAIR = HAIR
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def deform(neutral, fields, active, weights, out):
     """out = neutral + sum of weights[i] * fields[active[i]]; all float32, fields (E, V, 3)."""
     n = neutral.shape[0]
@@ -26,7 +26,7 @@ def deform(neutral, fields, active, weights, out):
     return n
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def hug_eyeballs(points, lids, share, eyes):
     """Keep the lids (vertex numbers ``lids``) in front of the eyeballs; eyes (2, 4) centre and radius."""
     for k in range(lids.shape[0]):
@@ -45,7 +45,7 @@ def hug_eyeballs(points, lids, share, eyes):
         points[i, 2] -= rise * share[k]
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def vertex_normals(points, triangles, weld, normals):
     """Unit normals (V, 3) that point towards the viewer's side of right-then-down triangles."""
     normals[:, :] = 0.0
@@ -78,7 +78,7 @@ def vertex_normals(points, triangles, weld, normals):
             normals[i, c] /= length
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def strands(phi, y, curl):
     """Strand pattern of hair at angle phi and height y, about -1..1."""
     bend = phi + 0.05 * np.sin(5.0 * y + 3.0 * phi)
@@ -87,7 +87,7 @@ def strands(phi, y, curl):
     return 0.5 * np.sin(61.0 * bend) + 0.3 * np.sin(113.0 * bend + 1.3) + 0.2 * np.sin(29.0 * bend + 0.5 + 2.0 * y)
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def rasterise(pixels, depth, triangles, kinds, cut, rest, curl, zbuffer, ids):
     """Nearest triangle number per sample, -1 for none.
 

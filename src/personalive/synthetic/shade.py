@@ -7,10 +7,10 @@ numba's cache looks at this file alone: after a change in ``paint`` or ``palette
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from personalive.synthetic import paint, parts
 from personalive.synthetic import palette as pal
+from personalive.synthetic.compiled import compiled
 
 HEAD, EAR, EYE, TEETH, TONGUE, HAIR, TORSO = (
     parts.HEAD,
@@ -36,12 +36,12 @@ head_colour, eye_colour, teeth_colour = paint.head_colour, paint.eye_colour, pai
 hair_colour, torso_colour, lip_share = paint.hair_colour, paint.torso_colour, paint.lip_share
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _dot(n, u, place):
     return n[0] * u[place] + n[1] * u[place + 1] + n[2] * u[place + 2]
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _hair_light(n, u, strand, gloss):
     """Highlight across the strands (Kajiya-Kay with the strand running down the head)."""
     along = _dot(n, u, DOWN)
@@ -55,7 +55,7 @@ def _hair_light(n, u, strand, gloss):
     return gloss * (s16 * s4 * (0.7 + 0.5 * strand))
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _surface(kind, q, u):
     """Colour, gloss, its exponent (hair: the strand value), glow, wrap of red, green and blue light."""
     if kind == HEAD:
@@ -79,7 +79,7 @@ def _surface(kind, q, u):
     return r, g, b, gloss, power, 0.0, 0.20, 0.20, 0.20
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _mask_bits(kind, q):
     if kind == EYE:
         return FACE_BIT | EYES_BIT
@@ -92,7 +92,7 @@ def _mask_bits(kind, q):
     return FACE_BIT
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _sample(kind, n, q, occlusion, facing, u, out):
     """Linear colour of one sample into ``out``; returns mask bits."""
     if n[2] > 0.0 and kind != HEAD:
@@ -133,7 +133,7 @@ def _sample(kind, n, q, occlusion, facing, u, out):
     return _mask_bits(kind, q)
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _plain(ids, kinds, px, py):
     """True where the four samples hit one smooth part: then the two on the diagonal are enough."""
     a, b = ids[2 * py, 2 * px], ids[2 * py, 2 * px + 1]
@@ -144,7 +144,7 @@ def _plain(ids, kinds, px, py):
     return kinds[b] == k and kinds[c] == k and kinds[d] == k and (k == HEAD or k == TORSO or k == EAR or k == HAIR)
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def shade(ids, triangles, kinds, pixels, normals, rest, occlusion, u, back, step, image, masks):
     """Average ``step`` x ``step`` samples per pixel into image (S, S, 3) uint8 and masks (S, S) uint8."""
     size = image.shape[0]
@@ -196,7 +196,7 @@ def shade(ids, triangles, kinds, pixels, normals, rest, occlusion, u, back, step
             masks[py, px] = (2 * face >= used) * 1 + (2 * eyes >= used) * 2 + (2 * mouth >= used) * 4
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _byte(v):
     """Linear light to 8 bits: a soft shoulder above 0.75, then gamma 2."""
     v = max(v, 0.0)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from personalive.checkpoints.perceptual import load_lpips
+from personalive.config import expand_user
 from personalive.errors import CheckpointError
 from personalive.models.networks import Networks
 from personalive.models.perceptual import Lpips
@@ -184,7 +185,7 @@ class PixelLoss:
         self.config, self.compute, device = config, compute, compute.device
         folder = config.loss.lpips
         self.perceptual: PerceptualLoss = (
-            load_perceptual(Path(folder).expanduser(), device) if folder else FilterDistance().to(device)
+            load_perceptual(expand_user(folder), device) if folder else FilterDistance().to(device)
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)

@@ -15,6 +15,7 @@ import torch
 
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import load_networks, save_networks
+from personalive.config import expand_user
 from personalive.errors import InputError, OutputError
 from personalive.media.paths import write_whole
 from personalive.models.networks import Networks
@@ -210,7 +211,7 @@ def open_set(data: str, config: TrainConfig, size_px: int, *, held_out: bool) ->
             other_driver=settings.other_driver,
             held_out=held_out,
         )
-    folder = Path(data).expanduser()
+    folder = expand_user(data)
     if (folder / HEADS_FILE).exists():
         return PhotoHeadSet(folder, size_px, other_driver=config.data.other_driver, held_out=held_out)
     return PreparedSet(folder, held_out=held_out)

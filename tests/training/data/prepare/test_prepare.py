@@ -20,12 +20,13 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from personalive.errors import InputError, OutputError
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.data.prepare.clip_file import FilmWriter, disk_error, read_picture, read_tensors
 from personalive.training.data.prepare.config import PrepareConfig
-from personalive.training.data.prepare.folder import alone_in
+from personalive.training.data.prepare.folder import RECORDS, alone_in
 from personalive.training.data.prepare.runner import Progress, prepare
 from personalive.training.data.sets import PreparedSet
 from personalive.vision.resize import Square, crop_and_resize
@@ -205,6 +206,28 @@ def test_a_film_cut_off_gives_what_can_be_read(one_video, tmp_path: Path):
     report = prepare(videos, tmp_path / "set", **SETTINGS)
     assert report.clips == 1
     assert 25 <= report.frames < 50
+
+
+def test_what_is_no_file_or_cannot_be_shown_is_named_and_the_rest_is_kept(one_video, tmp_path: Path):
+    videos = one_video(frames=25)
+    os.mkfifo(videos / "pipe.mp4")
+    with av.open(str(videos / "matrix.ts"), "w") as out:
+        stream = out.add_stream("libx264", rate=25, width=64, height=64)
+        stream.pix_fmt = "yuv420p"
+        matrix = BitStreamFilterContext("h264_metadata=matrix_coefficients=8", stream)
+        for number in [*range(5), None]:
+            frame = None
+            if number is not None:
+                frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                out.mux(matrix.filter(packet))
+    report = prepare(videos, tmp_path / "set", **SETTINGS)
+    assert report.clips == 1
+    records = [json.loads(path.read_text()) for path in (tmp_path / "set" / RECORDS).glob("*.json")]
+    notes = {record["video"]: record["drops"][0]["note"] for record in records if record["drops"]}
+    assert notes["pipe.mp4"].startswith("pipe.mp4: is not an ordinary file")
+    assert notes["matrix.ts"].startswith("matrix.ts: its colours are YCgCo")
 
 
 # --- going on -----------------------------------------------------------------------------------------------------

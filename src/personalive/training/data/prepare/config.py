@@ -11,7 +11,7 @@ class PrepareConfig:
 
     suffixes: tuple[str, ...] = (  # of the files taken for videos, in any case
         *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
-        *(".flv", ".wmv", ".3gp", ".ogv"),
+        *(".flv", ".wmv", ".3gp", ".ogv", ".mxf", ".dv", ".m2v", ".y4m"),
     )
     fps: int = 25  # (paper: training at 25 fps)
     size_px: int = 512  # side of the framed images (paper)

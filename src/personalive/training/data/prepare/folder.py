@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -75,7 +76,10 @@ def _video(path: Path, name: str) -> Video:
     slug = re.sub(r"[^a-z0-9]+", "_", name.rpartition(".")[0].lower()).strip("_")[-40:] or "video"
     key = f"{slug}-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
+            return Video(path, _text(name), key, 0, "unreadable")
+        size = status.st_size
         with path.open("rb") as file:
             head = file.read(_SAMPLE_BYTES)
             file.seek(max(size - _SAMPLE_BYTES, 0))

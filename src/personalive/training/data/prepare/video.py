@@ -12,7 +12,7 @@ import cv2
 from av.error import FFmpegError
 
 from personalive.errors import InputError
-from personalive.media import Frame, VideoReader, open_video
+from personalive.media import Frame, VideoReader, open_isolated_video
 from personalive.media.paths import write_whole
 from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX
 from personalive.training.data.prepare.config import PrepareConfig
@@ -57,7 +57,7 @@ def prepare_video(
     """
     work = _Work(video, out, settings, detector, config)
     try:
-        with open_video(video.path) as reader:
+        with open_isolated_video(video.path) as reader:
             for view in work.views.of(_told(reader, config.fps, advance)):
                 work.take(view)
             work.end_clip()
