@@ -38,16 +38,12 @@ def write(specs: Mapping[str, ProgramSpec], folder: Path, on_progress: Callable[
 def read(
     specs: Mapping[str, ProgramSpec], folder: Path, *, precision: torch.dtype, threads: int
 ) -> dict[str, Program]:
-<<<<<<< HEAD
-    """Programs that ``write`` left there; encoders for a chunk of images exactly, a quarter faster so."""
-    core = _core()
-=======
     """Programs that ``write`` left there; encoders for a chunk of images exactly, a quarter faster so.
 
     The denoiser is compiled for each number of steps when it first meets it: for whichever comes, it would take 1.4
     times as long.
     """
->>>>>>> issue-22
+    core = _core()
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
@@ -56,30 +52,20 @@ def read(
     }
 
     def compiled(name: str, spec: ProgramSpec, *, exact: bool = False, steps: int | None = None) -> _Program:
-        model = _core().read_model(folder / f"{name}.xml")
+        model = core.read_model(folder / f"{name}.xml")
         if exact:
             shapes = [list(tensor.shape) for tensor in spec.inputs.values()]
             model.reshape(dict(zip(model.inputs, shapes, strict=True)))
         if steps is not None:
             model.reshape(dict(zip(model.inputs, (spec.shape(key, steps) for key in spec.inputs), strict=True)))
-        return _Program(_core().compile_model(model, "CPU", settings))
+        return _Program(core.compile_model(model, "CPU", settings))
 
     programs: dict[str, Program] = {}
     for name, spec in specs.items():
-<<<<<<< HEAD
-        model = core.read_model(folder / f"{name}.xml")
-        exact = name in _ENCODERS
-        if exact:
-            model.reshape(
-                {node: list(tensor.shape) for node, tensor in zip(model.inputs, spec.inputs.values(), strict=True)}
-            )
-        program = _Program(core.compile_model(model, "CPU", settings))
-=======
         if spec.step_axes:
             programs[name] = _BySteps(spec, partial(compiled, name, spec))
             continue
         exact = name in _ENCODERS
->>>>>>> issue-22
         chunk = len(next(iter(spec.inputs.values()))) if exact else MAX_IMAGES
         program = compiled(name, spec, exact=exact)
         programs[name] = InBatches(program, chunk, exact=exact) if spec.per_image else program
