@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def outcome(file: HostileFile, studio: Studio, clip: Path, engine) -> str:
-    """What comes of one file: "made" or "refused"."""
+    """Outcome of one file: "made" or "refused"."""
     portrait = file.path if file.door == "portrait" else studio.portrait
     driving = clip if file.door == "portrait" else file.path
     out = studio.folder / "out.mp4"
