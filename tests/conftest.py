@@ -27,8 +27,10 @@ os.environ["HOME"] = _HOME.name
 for _name in ("CACHE", "CONFIG", "DATA", "STATE"):
     os.environ[f"XDG_{_name}_HOME"] = str(Path(_HOME.name) / _name.lower())
 
-# Jobs that a shell starts in the background ignore Ctrl-C, and so would every process that tests start.
+# Jobs that a shell starts in the background ignore Ctrl-C, and nohup's a closed terminal, as would all processes of tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # --- a small model in which everything matters: 64 px, narrow, every weight seeded by its key ---

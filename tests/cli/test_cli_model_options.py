@@ -31,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found.pop("frames", None)  # videos know how many; the other commands do not
         raise InputError("that will do")
 
-    for module in ("offline.animate", "offline.record", "runtime.load", "live.worker"):
+    for module in ("offline.animate", "offline.record", "runtime.load"):
         monkeypatch.setattr(f"personalive.{module}.load_engine", load)
     return found
 

@@ -84,7 +84,7 @@ def test_a_clip_goes_in_and_its_animation_comes_out(server, session, clip, portr
             await viewer.until(lambda: session.state()["stage"] == "live")
             await viewer.more(20)
             assert session.connections == 2
-            await on_worker(server, session, lambda stream: stream.set_portrait(portraits[1], 0))
+            await on_worker(server, session, lambda stream: stream.set_portrait(portraits[1], session.controls))
             await viewer.until(lambda: made[-1].header.generation == 2)
             await viewer.more(20)
             for client in (driver, viewer):

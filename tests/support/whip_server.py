@@ -66,7 +66,7 @@ class LiveServer:
         async def begin() -> Session:
             session = self.sessions.open(None)
             if portrait is not None:
-                await session.run_on_worker(lambda stream: stream.set_portrait(portrait, 0))
+                await session.run_on_worker(lambda stream: stream.set_portrait(portrait, session.controls))
             return session
 
         return self.inside(begin)

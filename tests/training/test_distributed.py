@@ -18,6 +18,7 @@ from support.distributed_run import run
 from support.small_model import write_small_model
 from support.toy_run import QUIET, rows
 
+pytestmark = pytest.mark.xdist_group("distributed")  # one worker makes the folders, once
 STEPS = 20
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
