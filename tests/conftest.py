@@ -27,7 +27,7 @@ os.environ["HOME"] = _HOME.name
 for _name in ("CACHE", "CONFIG", "DATA", "STATE"):
     os.environ[f"XDG_{_name}_HOME"] = str(Path(_HOME.name) / _name.lower())
 
-# Jobs that a shell starts in the background ignore Ctrl-C, and nohup's a closed terminal, as would all processes of tests.
+# A shell's background jobs ignore Ctrl-C, and nohup's a closed terminal, and so would every process that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -129,7 +129,7 @@ def test_a_camera_that_finds_no_memory_later_ends_in_the_same_line(
     decode, calls = Backend.decode, itertools.count()
 
     def call(*args: Any) -> Any:
-        return _without_memory() if next(calls) > 12 else decode(*args)
+        return _without_memory() if next(calls) > 30 else decode(*args)
 
     monkeypatch.setattr(Backend, "decode", call)
     assert camera(files, tmp_path / "video.mp4", "--dtype", "float32", "--vram", "8") == 1
