@@ -45,8 +45,8 @@ class PasteBackConfig:
     face_share: float = 0.55  # half axes of the face's ellipse, in widths and heights of the detected box
     face_edge: float = 1.4  # where the ellipse has faded out, in its half axes
     colour_level: float = 16.0  # a difference of colours counts 1/e at this one, next to smaller ones
-    colour_reach: float = 0.1  # how far it is carried on from where it is seen
-    colour_doubt: float = 1e-3  # weight at which half of a difference is believed
+    colour_reach: float = 0.2  # how far it is carried on from where it is seen
+    colour_doubt: float = 1e-4  # weight at which half of a difference is believed
 
 
 @dataclass(frozen=True, kw_only=True)
