@@ -90,6 +90,7 @@ def test_options_of_animate_are_these():
         "start_s",
         "end_s",
         "size_px",
+        "output_frame",
         "audio",
         "side_by_side",
         "contact_sheet",

@@ -15,6 +15,7 @@ from personalive.cli.config import CliConfig
 from personalive.cli.options import Backend, Dtype
 from personalive.config import KeyframeConfig
 from personalive.engine.controls import Controls, PoseMode
+from personalive.offline.composition import OutputFrame
 from personalive.progress import Progress
 from personalive.runtime.load import DTYPES
 from personalive.runtime.registry import BACKENDS
@@ -69,6 +70,7 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
         "pose": "relative",
         "smoothing": 0.25,
         "size_px": 48,
+        "output_frame": "square",
         "side_by_side": True,
         "contact_sheet": "all.png",
     }
@@ -98,6 +100,24 @@ def block_means(image: np.ndarray) -> np.ndarray:
     """(8, 8, 3): coarse enough for video that stores colour at half the resolution."""
     side = image.shape[0] // 8
     return image.reshape(8, side, 8, side, 3).mean((1, 3))
+
+
+def test_the_whole_photograph_is_asked_for_by_name_also_of_the_demo(run, place, driving, small_weights, monkeypatch):
+    photograph = place / "wide.png"
+    Image.effect_noise((120, 80), 60).convert("RGB").save(photograph)
+    wide = ("--weights", small_weights, "--output-frame", "portrait")
+    assert run("animate", photograph, driving, "--framing", "center", "-o", "wide.mp4", *wide).code == 0
+    assert read_film(place / "wide.mp4").images.shape[1:] == (80, 120, 3)
+    square = place / "square.png"
+    Image.effect_noise((80, 80), 60).convert("RGB").save(square)
+    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (square, driving))
+    assert run("animate", "--demo", *wide).code == 0
+    assert read_film(place / "personalive-demo" / "demo.mp4").images.shape[1:] == (80, 80, 3)
+    for other in (("--side-by-side",), ("--size", 64)):
+        refused = run("animate", photograph, driving, *wide, *other)
+        assert refused.code == 1
+        assert refused.err.startswith("error: output frame portrait")
+        assert len(refused.err.splitlines()) == 1
 
 
 def test_a_clip_that_is_cut_off_plays_as_far_as_it_goes(run, place, portrait, small_weights):
@@ -187,6 +207,7 @@ def test_the_centre_is_a_fallback_for_the_bundled_model_alone(run, monkeypatch, 
 def test_choices_are_those_of_the_library():
     assert [choice.value for choice in command.Framing] == list(get_args(FramingMode))
     assert [choice.value for choice in command.NoFace] == list(get_args(NoFace))
+    assert [choice.value for choice in command.OutputFrame] == list(get_args(OutputFrame))
     assert [choice.value for choice in command.Pose] == list(get_args(PoseMode))
     assert [choice.value for choice in Dtype] == ["auto", *DTYPES]
     assert [choice.value for choice in Backend] == ["auto", *BACKENDS]

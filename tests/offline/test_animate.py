@@ -7,6 +7,7 @@ import json
 from fractions import Fraction
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,6 +99,31 @@ def test_side_by_side_shows_portrait_driver_and_result(studio: Studio):
     for place, wanted in enumerate((portrait[None], source, result)):
         panel = wide[:, :, place * SIDE : (place + 1) * SIDE]
         assert np.abs(panel - wanted).mean() < 8, place
+
+
+def test_the_whole_photograph_has_its_own_size_and_its_own_pixels_around_the_square(studio: Studio):
+    photograph = cv2.resize(studio.pictures(1, 6)[0], (3 * SIDE + 1, 2 * SIDE), interpolation=cv2.INTER_CUBIC)
+    save_picture(studio.portrait, photograph)
+    sheet = studio.folder / "sheet.png"
+    film, given = studio.encoded(studio.clip(5), output_frame="portrait", contact_sheet=str(sheet))
+    assert film.images.shape == (5, 2 * SIDE, 3 * SIDE, 3)
+    left = (3 * SIDE + 1 - 2 * SIDE) // 2
+    frames = np.stack(given)
+    outside = [np.delete(image, np.s_[left : left + 2 * SIDE], axis=1) for image in (photograph[:, :-1], *given)]
+    assert all(np.array_equal(image, outside[0]) for image in outside)
+    assert np.abs(np.diff(frames.astype(int), axis=0)).max() > 20  # the middle performs
+    record = json.loads((studio.folder / "film.json").read_text())
+    assert record["options"]["output_frame"] == "portrait"
+    assert [line for line in record["warnings"] if "last column" in line]
+
+
+def test_the_whole_photograph_can_be_driven_by_a_motion_file(studio: Studio):
+    save_picture(studio.portrait, cv2.resize(studio.pictures(1, 6)[0], (2 * SIDE, 3 * SIDE)))
+    clip = studio.clip(5)
+    _, by_clip = studio.encoded(clip, output_frame="portrait", name="a.mp4")
+    film, by_motion = studio.encoded(studio.take(clip), output_frame="portrait", name="b.mp4")
+    assert film.images.shape == (5, 3 * SIDE, 2 * SIDE, 3)
+    assert np.abs(np.stack(by_clip).astype(int) - np.stack(by_motion)).mean() < 1
 
 
 def test_controls_hold_for_the_whole_film(studio: Studio):
@@ -234,6 +260,9 @@ def test_an_older_film_survives_an_interruption(studio: Studio):
         ({"expression": 2.5}, InputError, "expression 2.5: give a number from 0 to 2"),
         ({"pose": "free"}, InputError, "give absolute or relative"),
         ({"start_s": 50.0}, InputError, "start"),
+        ({"output_frame": "picture"}, InputError, "output frame picture: use square or portrait"),
+        ({"output_frame": "portrait", "side_by_side": True}, InputError, "leave one of the two out"),
+        ({"output_frame": "portrait", "size_px": 128}, InputError, "leave the size out"),
         ({"contact_sheet": "sheet.bmp"}, OutputError, "sheet.bmp"),
     ],
 )

@@ -72,6 +72,22 @@ def test_a_job_makes_the_video_that_animate_makes(
     assert np.array_equal(made.images, own.images)
 
 
+def test_a_job_gives_the_whole_photograph(server: LiveServer, pictures: np.ndarray, clip: Path, tmp_path: Path):
+    side = pictures.shape[1]
+    photograph = np.pad(pictures[0], ((0, 0), (side // 2, side // 2), (0, 0)), mode="edge")
+    job = JobClient(server, output_frame="portrait")
+    job.upload(png(photograph), clip.read_bytes())
+    job.start()
+    state = job.finish()
+    assert state["state"] == "done", state
+    (tmp_path / "made.mp4").write_bytes(job.request("GET", "/result").content)
+    assert read_film(tmp_path / "made.mp4").images.shape[1:] == (side, 2 * side, 3)
+    for options in ({"output_frame": "whole"}, {"output_frame": "portrait", "size_px": 128}):
+        refused = server.http.post("/api/jobs", json=options)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["message"].startswith("options: output frame")
+
+
 def test_a_job_and_a_live_session_share_the_worker(server: LiveServer, pictures: np.ndarray, clip: Path):
     client = server.open()
     client.put_portrait(pictures[1])

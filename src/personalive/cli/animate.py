@@ -32,6 +32,7 @@ from personalive.cli.options import (
 from personalive.config import PHOTO, KeyframeConfig
 from personalive.errors import InputError, OutputError
 from personalive.offline.config import FilmSizeConfig
+from personalive.vision.config import PasteBackConfig
 
 if TYPE_CHECKING:
     from personalive.offline.animate import AnimateReport
@@ -43,6 +44,7 @@ Examples:
   personalive animate me.jpg clip.mp4
   personalive animate me.jpg clip.mp4 -o video.mp4 --start 12 --end 20
   personalive animate me.jpg clip.mp4 -o video.mp4 --side-by-side --contact-sheet video.png
+  personalive animate me.jpg clip.mp4 -o video.mp4 --output-frame portrait
   personalive animate me.jpg clip.mp4 --weights ~/weights --device cuda --dtype float16
   personalive animate me.jpg clip.mp4 --expression 1.2 --head-motion 0.6 --pose relative
   personalive animate me.jpg take.safetensors             replays a motion file
@@ -58,6 +60,13 @@ class NoFace(StrEnum):
     HOLD = "hold"
     NEUTRAL = "neutral"
     ERROR = "error"
+
+
+class OutputFrame(StrEnum):
+    """Frames of the video."""
+
+    SQUARE = "square"
+    PORTRAIT = "portrait"
 
 
 class Pose(StrEnum):
@@ -99,13 +108,22 @@ class _Controls(ControlOptions):
 class _Result:
     """Contents of the video, and what is written beside it."""
 
+    output_frame: Annotated[
+        OutputFrame,
+        typer.Option(
+            help="'square' is the model's own; 'portrait' the whole photograph at its own size, in which the head "
+            "moves. Its sides may have up to "
+            f"{PasteBackConfig.max_side_px} px; an odd last column or row is left out. Not with --size or "
+            "--side-by-side."
+        ),
+    ] = OutputFrame.SQUARE
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="Keep the clip's sound.")] = True
     side_by_side: Annotated[
         bool | None,
         typer.Option(
             "--side-by-side/--no-side-by-side",
             help="Show portrait, driver and result beside each other; a motion file has no driver to show.",
-            show_default="no, or yes with --demo",
+            show_default="no, or yes with --demo and square",
         ),
     ] = None
     contact_sheet: Annotated[
@@ -134,11 +152,13 @@ class _Result:
         """Return the options of ``animate``."""
         if not self.keyframes and self.keyframe_threshold is not None:
             raise typer.BadParameter("--keyframe-threshold means nothing with --no-keyframes: leave one out")
+        panels = demo and self.output_frame == OutputFrame.SQUARE
         threshold = self.keyframe_threshold if self.keyframes else math.inf
         return {
             "audio": self.audio,
+            "output_frame": self.output_frame.value,
             "contact_sheet": None if self.contact_sheet is None else str(self.contact_sheet),
-            "side_by_side": demo if self.side_by_side is None else self.side_by_side,
+            "side_by_side": panels if self.side_by_side is None else self.side_by_side,
             **({} if threshold is None else {"keyframe_threshold": threshold}),
         }
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from personalive.media import (
     open_isolated_video,
     save_png,
 )
+from personalive.offline.composition import Composition, OutputFrame, Panels, WholePhotograph
 from personalive.offline.config import FilmSizeConfig
 from personalive.offline.contact_sheet import ContactSheet
 from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
@@ -43,7 +44,8 @@ from personalive.runtime.registry import PrepareProgress
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector, find_detector
 from personalive.vision.framing import DrivingFramer, FramingMode, NoFace, frame_portrait
-from personalive.vision.resize import Square, crop_and_resize, resize_portrait
+from personalive.vision.paste_back import PasteBack
+from personalive.vision.resize import resize_portrait
 
 _PLAIN = Controls()
 
@@ -65,6 +67,7 @@ class AnimateOptions:
     start_s: float | None = None  # of the driving clip
     end_s: float | None = None
     audio: bool = True
+    output_frame: OutputFrame = "square"  # of the model's, or the whole photograph of the "portrait", at its own size
     size_px: int | None = None  # side of each panel in the video, even; None means the model's own
     side_by_side: bool = False  # portrait, driver and result beside each other; of a motion file no driver
     contact_sheet: str | None = None  # a PNG that shows the whole video at a glance
@@ -86,6 +89,15 @@ class AnimateOptions:
         low, high = limits.min_side_px, limits.max_side_px
         if self.size_px is not None and (self.size_px % 2 or not low <= self.size_px <= high):
             raise InputError(f"size {self.size_px}: give an even number of pixels from {low} to {high}")
+        if self.output_frame not in get_args(OutputFrame):
+            raise InputError(f"output frame {self.output_frame}: use {' or '.join(get_args(OutputFrame))}")
+        if self.output_frame == "portrait" and self.side_by_side:
+            raise InputError("output frame portrait has no panels side by side: leave one of the two out")
+        if self.output_frame == "portrait" and self.size_px is not None:
+            raise InputError(
+                f"output frame portrait has the photograph's own size, not {self.size_px}: leave the size out, or "
+                "shrink the photograph"
+            )
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: give a whole number from 0 up")
         if not self.keyframe_threshold >= 0:  # nor not-a-number
@@ -249,12 +261,20 @@ class _Video:
             image, detector, options.framing, allow_center_fallback=options.center_fallback, config=framing
         )
         self.portrait = resize_portrait(self.framed.image, config.image_size_px)
-        self.size_px = options.size_px or config.image_size_px
-        self.shown_portrait = self._resize(self.portrait)
+        self.portrait_notes = [self.framed.note]
+        self.composition = self._composition(image, has_driver=isinstance(source, VideoReader))
         self.driving = self._open_driving(source, detector, framing)
-        self.panels = 1 + options.side_by_side * (2 if isinstance(source, VideoReader) else 1)
         self.keyframes, self.notes = 0, list[str]()
         self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
+
+    def _composition(self, image: np.ndarray, *, has_driver: bool) -> Composition:
+        options = self.options
+        if options.output_frame == "portrait":
+            paste_back = PasteBack(image, self.framed, self.portrait)
+            self.portrait_notes.append(paste_back.note)
+            return WholePhotograph(paste_back)
+        size_px = options.size_px or self.engine.image_size
+        return Panels(self.portrait, size_px, side_by_side=options.side_by_side, has_driver=has_driver)
 
     def _open_driving(
         self, source: VideoReader | MotionClip, detector: FaceDetector | None, framing: FramingConfig
@@ -276,19 +296,19 @@ class _Video:
         self, target: Path, inputs: list[str | os.PathLike[str]], progress: Callable[[Progress], None] | None
     ) -> AnimateReport:
         """Run the whole performance through the engine into the video."""
-        driving, size = self.driving, self.size_px
+        driving, composition = self.driving, self.composition
         meter, done, end = Meter(driving.expected), 0, Fraction(0)
         with VideoWriter(
             target,
-            size * self.panels,
-            size,
+            composition.width,
+            composition.height,
             time_base=driving.time_base,
             fps=driving.fps,
             audio_from=driving.audio if self.options.audio else None,
             inputs=inputs,
         ) as writer:
             for driver, result in self._results():
-                writer.write(self._compose(driver.image, result), *driver.time)
+                writer.write(composition.compose(driver.image, result), *driver.time)
                 if self.sheet is not None:
                     self.sheet.add(driver.image, result)
                 done, end = done + 1, sum(driver.time, Fraction(0))
@@ -324,16 +344,6 @@ class _Video:
     def _note_step(self, state: Any, _seconds: float) -> None:
         self.keyframes, self.notes = state.keyframes, self.engine.notes(state)
 
-    def _compose(self, driver: np.ndarray | None, result: np.ndarray) -> np.ndarray:
-        if not self.options.side_by_side:
-            return self._resize(result)
-        shown = [result] if driver is None else [driver, result]
-        return np.concatenate([self.shown_portrait, *map(self._resize, shown)], axis=1)
-
-    def _resize(self, image: np.ndarray) -> np.ndarray:
-        """(S, S, 3) -> at the video's size."""
-        return crop_and_resize(image, Square(0, 0, image.shape[0]), self.size_px)
-
     def _save_sheet(self, inputs: list[str | os.PathLike[str]]) -> str | None:
         if self.sheet is None or self.options.contact_sheet is None:
             return None
@@ -348,7 +358,7 @@ class _Video:
         sheet: str | None,
         warnings: list[str],
     ) -> AnimateReport:
-        engine, note = self.engine, self.framed.note
+        engine = self.engine
         return AnimateReport(
             output=str(target),
             frames=frames,
@@ -364,7 +374,7 @@ class _Video:
             options=asdict(self.options),
             framing=self.driving.framing(),
             contact_sheet=sheet,
-            warnings=([f"portrait: {note}"] if note else []) + self.notes + warnings,
+            warnings=[f"portrait: {note}" for note in self.portrait_notes if note] + self.notes + warnings,
         )
 
 

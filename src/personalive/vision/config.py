@@ -33,6 +33,23 @@ class FramingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PasteBackConfig:
+    """An animated square put back into its photograph. Shares are of the square's side; levels of 0 to 255."""
+
+    max_side_px: int = 4096  # of a photograph: H.264 players seldom take more
+    grid_px: int = 128  # side of the grid that masks and colours are computed on
+    fade_share: float = 0.12  # width in which results fade out towards a border of the square
+    still_level: float = 2.0  # below, a difference from the photograph is none
+    moved_level: float = 8.0  # from here on the result alone shows
+    spread_share: float = 0.025  # how far around a difference the result shows too
+    face_share: float = 0.55  # half axes of the face's ellipse, in widths and heights of the detected box
+    face_edge: float = 1.4  # where the ellipse has faded out, in its half axes
+    colour_level: float = 16.0  # a difference of colours counts 1/e at this one, next to smaller ones
+    colour_reach: float = 0.2  # how far it is carried on from where it is seen
+    colour_doubt: float = 1e-4  # weight at which half of a difference is believed
+
+
+@dataclass(frozen=True, kw_only=True)
 class HaarConfig:
     """The cascades that find faces when YuNet's file is not there. Shares as in ``FramingConfig``."""
 
