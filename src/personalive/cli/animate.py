@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personalive.checkpoints.layout import MODEL_CONFIG
+from personalive.checkpoints.layout import MODEL_CONFIG, find_root
 from personalive.cli.config import CliConfig
 from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import (
@@ -78,7 +78,7 @@ class _Model(ModelOptions):
     @property
     def knows_drawn_heads(self) -> bool:
         """True of ``tiny`` and of models trained here, whose folders carry a config of their own."""
-        return self.is_tiny or (Path(self.weights) / MODEL_CONFIG).is_file()
+        return self.is_tiny or (find_root(Path(self.weights)) / MODEL_CONFIG).is_file()
 
 
 @dataclass(frozen=True, kw_only=True)
