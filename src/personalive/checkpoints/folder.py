@@ -58,7 +58,7 @@ class CheckpointFolder:
             shown = ", ".join(missing[: WeightFilesConfig().keys_shown])
             raise CheckpointError(
                 f"{root}: {len(missing)} files missing ({shown}{', ...' if missing[3:] else ''}): "
-                f"{_place_hint(root) or _fetch_hint(root)}"
+                f"{_place_hint(root) or fetch_hint(root)}"
             )
         folder = cls.from_configs(root, name=str(where))
         if lacking := [part for part in parts_of(folder.config) if not folder.files(part)]:
@@ -192,9 +192,10 @@ def _samples(path: Path) -> Iterator[bytes]:
             yield file.read(length)
 
 
-def _fetch_hint(root: Path) -> str:
+def fetch_hint(root: Path) -> str:
+    """Way out for a folder that lacks files."""
     if (root / MODEL_CONFIG).is_file():  # a model of one's own, to which no released file belongs
-        return "copy the whole folder again"
+        return "copy the whole folder again, or run `personalive weights download` for the released weights elsewhere"
     return f"run `personalive weights download {shlex.quote(str(root))}` to fetch what is missing"
 
 

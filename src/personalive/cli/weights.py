@@ -168,12 +168,12 @@ def _described(part: PartReport) -> str:
 
 def _wrong(report: FolderReport) -> str:
     """Return one line: the first problem, and how many more there are."""
+    from personalive.checkpoints.folder import fetch_hint  # noqa: PLC0415 (keeps --help fast)
+
     broken = [part for part in report.parts if not part.ok]
     first = report.problem or next((f"{part.part}: {part.problem}" for part in broken), None)
     if first is None:
-        first = (
-            f"{', '.join(report.missing_files)} missing: run `personalive weights download {report.root}` to fetch it"
-        )
+        first = f"{', '.join(report.missing_files)} missing: {fetch_hint(report.root)}"
     more = f" (and {len(broken) - 1} more of {len(report.parts)} networks)" if len(broken) > 1 else ""
     where = "" if str(report.root) in first else f"{report.root}: "
     return f"{where}{first}{more}"
