@@ -186,6 +186,15 @@ def test_the_first_present_alternative_is_taken(hub: Any, tmp_path: Path) -> Non
     assert fetch(hub, tmp_path / "b", source) == [tmp_path / "b/personalive/net.safetensors"]
 
 
+def test_an_alternative_that_was_fetched_by_hand_is_enough(hub: Any, tmp_path: Path) -> None:
+    source = replace(WEIGHTS, paths=("net.safetensors", *WEIGHTS.paths), destinations=("n", *WEIGHTS.destinations))
+    hub.files[REPO]["net.safetensors"] = b"safe"
+    (tmp_path / "personalive").mkdir()
+    (tmp_path / "personalive/net.pth").write_bytes(CONTENT)
+    assert fetch(hub, tmp_path, source) == [tmp_path / "personalive/net.pth"]
+    assert content_requests(hub) == []
+
+
 def test_absent_files_and_repositories_are_named(hub: Any, tmp_path: Path) -> None:
     absent = Source(repo=REPO, paths=("a.bin", "b.bin"), destinations=("a", "b"), max_bytes=1)
     assert "has no a.bin nor b.bin" in refusal(hub, tmp_path, absent)

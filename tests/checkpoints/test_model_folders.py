@@ -307,7 +307,7 @@ def test_check_reports_everything_that_is_wrong(small_model: Any) -> None:
     assert report.missing_files == ("personalive/pose_guider(.safetensors|.bin|.pth)",)
     assert not report.ok
     assert parts["reference_unet"].difference.missing == ("conv_in.bias",)
-    assert parts["denoising_unet"].difference.unexpected == ("new",)
+    assert parts["denoising_unet"].difference.extra == ("new",)
     assert parts["denoising_unet"].difference.misshapen == ("conv_in.bias: file 9 float, model 8 float",)
     assert "damaged" in (parts["motion_encoder"].problem or "")
     assert not parts["pose_guider"].ok

@@ -223,7 +223,7 @@ def test_choices_are_those_of_the_library():
     ],
 )
 def test_keyframe_flags_become_one_threshold(wanted, threshold, options):
-    found = command._Result(keyframes=wanted, keyframe_threshold=threshold).to_dict(demo=False)
+    found = command.ResultOptions(keyframes=wanted, keyframe_threshold=threshold).to_dict()
     assert {name: value for name, value in found.items() if name == "keyframe_threshold"} == options
     assert KeyframeConfig.threshold < float("inf")
 

@@ -8,6 +8,7 @@ from personalive import __version__
 from personalive.cli import doctor
 from personalive.cli.doctor import State, advise
 from personalive.errors import CheckpointError
+from personalive.runtime.load import load_engine, load_engine_at_once
 
 RUNS = {"torch", "device", "face detector", "video encoder"}
 
@@ -86,6 +87,23 @@ def test_a_torch_without_cuda_on_an_nvidia_machine_is_named_once(run, monkeypatc
     assert (done.err, len(lines)) == ("", 1)
     assert lines[0].startswith("torch             note")
     assert "pip install" in lines[0]
+
+
+@pytest.mark.parametrize("weights", ["photo", "tiny"])
+def test_a_model_that_is_loaded_on_such_a_machine_says_so_once(monkeypatch, caplog, weights):
+    """Videos and the live page load their model through these two."""
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr("torch.version.hip", None)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    for load in (load_engine, load_engine_at_once):
+        caplog.clear()
+        load(weights)
+        said = [record.getMessage() for record in caplog.records if "CUDA build" in record.getMessage()]
+        assert len(said) == 1
+        assert "\n" not in said[0]
+        caplog.clear()
+        load(weights, device="cpu")
+        assert caplog.records == []  # a choice of the user's
 
 
 def test_tensorrt_where_it_could_run_is_named_as_never_run(run, monkeypatch):

@@ -136,6 +136,36 @@ def test_a_download_that_stops(run, monkeypatch, error, code):
     done = run("weights", "download", "w")
     assert (done.code, len(done.error_lines)) == (code, 1)
     assert ("the same command resumes" in done.err) == (code == 130)
+    listed = [line for line in done.out.splitlines() if line.startswith("by hand")]
+    assert len(listed) == len(RELEASED)
+    place = Path("w/personalive/denoising_unet.pth")
+    address = "https://huggingface.co/huaichang/PersonaLive/resolve/main/pretrained_weights/personalive"
+    assert f"by hand  {address}/denoising_unet.pth -> {place}" in listed
+    assert "fetched by hand, as listed" in done.err
+
+
+def test_what_is_there_already_is_not_listed(run, place, monkeypatch):
+    def fetch(folder, **_):
+        raise DownloadError("blocked")
+
+    monkeypatch.setattr(downloads, "download_weights", fetch)
+    for name in ("d/config.json", "d/diffusion_pytorch_model.safetensors"):
+        done = run("weights", "download", "d", "--decoder", "taesd")
+        assert sum(name in line for line in done.out.splitlines()) == 1
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).touch()
+    done = run("weights", "download", "d", "--decoder", "taesd")
+    assert (done.out, done.err) == ("", "error: blocked\n")
+
+
+def test_a_check_names_what_is_left_out(run, small_weights, tmp_path):
+    folder = Path(shutil.copytree(small_weights, tmp_path / "copy"))
+    path = folder / "personalive/motion_extractor.safetensors"
+    save_file(load_file(path) | {"ema.decay": torch.ones(1)}, path)
+    done = run("weights", "check", folder)
+    assert done.code == 0
+    (line,) = (line for line in done.out.splitlines() if line.startswith("motion_extractor"))
+    assert line.endswith("left out what this model has no place for: 1 unexpected (ema.decay)")
 
 
 @pytest.mark.parametrize(("bare", "title"), [([], "personalive"), (["weights"], "personalive weights")])

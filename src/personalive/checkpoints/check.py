@@ -81,8 +81,9 @@ def _check_part(folder: CheckpointFolder, part: str) -> PartReport:
 
 def _compare_part(folder: CheckpointFolder, part: str, paths: Sequence[Path], size_bytes: int) -> PartReport:
     rules = KEY_RULES[part]
-    infos = merge_infos((path, canonical_infos(read_infos(path), rules)) for path in paths)
-    difference = compare(module_infos(build_part(folder, part)), infos, rules)
+    wanted = module_infos(build_part(folder, part))
+    infos = merge_infos(((path, canonical_infos(read_infos(path), rules)) for path in paths), wanted)
+    difference = compare(wanted, infos, rules)
     return PartReport(
         part=part,
         files=tuple(paths),

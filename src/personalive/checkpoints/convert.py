@@ -29,6 +29,7 @@ class _Job:
     source: Path
     name: str
     rules: KeyRules
+    left_out: frozenset[str]  # keys that no network has a place for
 
 
 def convert_folder(
@@ -40,9 +41,9 @@ def convert_folder(
 ) -> Path:
     """Copy ``source`` (a folder or "tiny") to ``destination`` with all weights as safetensors in ``dtype``.
 
-    Floating tensors are converted, integer ones kept; keys get their current names; configs and the face
-    detector are copied. One tensor is in memory at a time. Every written value is read back and compared
-    before the folder appears under its name.
+    Floating tensors are converted, integer ones kept; keys get their current names, and those that no network has a
+    place for are left out; configs and the face detector are copied. One tensor is in memory at a time. Every written
+    value is read back and compared before the folder appears under its name.
 
     Raises:
         CheckpointError: the source cannot be loaded, or a value does not fit into ``dtype``.
@@ -59,32 +60,33 @@ def convert_folder(
                 f"{destination}: needs {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: "
                 "free some or choose another disk"
             )
-        _copy_beside(folder.root, temporary)
+        _copy_beside(folder, temporary)
         meter, done = Meter(total, "bytes"), 0
-        for job in _jobs(folder):
+        for job in _jobs(folder, {part.part: frozenset(part.difference.extra) for part in report.parts}):
             done += _convert_file(job, temporary, dtype, _forward(progress, meter, job.name, done))
         _verify(temporary)
     return destination
 
 
-def _jobs(folder: CheckpointFolder) -> list[_Job]:
+def _jobs(folder: CheckpointFolder, left_out: Mapping[str, frozenset[str]]) -> list[_Job]:
     return [
-        _Job(path, f"{file.stem}.safetensors", KEY_RULES[part])
+        _Job(path, f"{file.stem}.safetensors", KEY_RULES[part], left_out[part])
         for part in parts_of(folder.config)
         for file in PARTS[part]
         if (path := file.find(folder.root)) is not None
     ]
 
 
-def _copy_beside(source: Path, destination: Path) -> None:
+def _copy_beside(source: CheckpointFolder, destination: Path) -> None:
     for name in (*CONFIGS, FACE_DETECTOR):
-        if (source / name).is_file():
+        if source.path(name).is_file():
             (destination / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, destination / name)
+            shutil.copyfile(source.path(name), destination / name)
 
 
 def _convert_file(job: _Job, root: Path, dtype: torch.dtype, progress: Callable[[int], None] | None) -> int:
-    tensors = {job.rules.canonical(key): tensor for key, tensor in read_tensors(job.source).items()}
+    named = {job.rules.canonical(key): tensor for key, tensor in read_tensors(job.source).items()}
+    tensors = {key: tensor for key, tensor in named.items() if key not in job.left_out}
     infos = {key: _converted_info(key, tensor, job.rules, dtype) for key, tensor in tensors.items()}
 
     def converted(key: str) -> Tensor:

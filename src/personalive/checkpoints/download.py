@@ -84,11 +84,24 @@ def download_weights(
     return [path for _, path in files]
 
 
+def missing_sources(folder: Path, sources: Sequence[Source] = RELEASED) -> list[tuple[str, Path]]:
+    """Address at the official hub, and place in ``folder``, of every file that is not there yet, to fetch by hand."""
+    return [
+        (
+            f"{_DEFAULTS.endpoint}/{source.repo}/resolve/{source.revision}/{source.paths[-1]}",
+            folder / source.destinations[-1],
+        )
+        for source in sources
+        if not any((folder / name).exists() for name in source.destinations)
+    ]
+
+
 def _choose(source: Source, listing: dict[str, RemoteFile], folder: Path, endpoint: str) -> tuple[RemoteFile, Path]:
-    """Return the first listed alternative of ``source``, and its destination."""
-    for path, destination in zip(source.paths, source.destinations, strict=True):
-        if path in listing:
-            return _checked(source, listing[path], endpoint), folder / destination
+    """Return an alternative of ``source``, and its destination: one that is there already, else the first listed."""
+    pairs = zip(source.paths, source.destinations, strict=True)
+    listed = [(listing[path], folder / destination) for path, destination in pairs if path in listing]
+    for remote, destination in sorted(listed, key=lambda pair: not pair[1].exists()):
+        return _checked(source, remote, endpoint), destination
     wanted = " nor ".join(source.paths)
     raise DownloadError(f"{source.repo}: has no {wanted} at {endpoint}: try another --endpoint")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -20,8 +21,10 @@ from personalive.checkpoints.layout import (
     UNET_CONFIG,
     VAE_CONFIG,
     find_part,
+    find_root,
     missing_files,
     parts_of,
+    place,
 )
 from personalive.config import TINY, ModelConfig, expand_user
 from personalive.errors import CheckpointError
@@ -31,7 +34,8 @@ from personalive.errors import CheckpointError
 class CheckpointFolder:
     """An existing weights folder whose configs were read; no weight file has been opened yet.
 
-    ``unet``, ``vae`` and ``clip`` are the decoded diffusers and transformers config files.
+    ``root`` may lie inside the folder that was named (see ``find_root``). ``unet``, ``vae`` and ``clip`` are the
+    decoded diffusers and transformers config files.
     """
 
     root: Path
@@ -54,7 +58,7 @@ class CheckpointFolder:
             shown = ", ".join(missing[: WeightFilesConfig().keys_shown])
             raise CheckpointError(
                 f"{root}: {len(missing)} files missing ({shown}{', ...' if missing[3:] else ''}): "
-                f"{_place_hint(root) or 'run `personalive weights download` to fetch the released weights'}"
+                f"{_place_hint(root) or fetch_hint(root)}"
             )
         folder = cls.from_configs(root, name=str(where))
         if lacking := [part for part in parts_of(folder.config) if not folder.files(part)]:
@@ -71,18 +75,22 @@ class CheckpointFolder:
         Raises:
             CheckpointError: a config is unreadable, or they do not fit together.
         """
-        own = root / MODEL_CONFIG
-        unet, vae = read_config(root / UNET_CONFIG), read_config(root / VAE_CONFIG)
+        own = place(root, MODEL_CONFIG)
+        unet, vae = read_config(place(root, UNET_CONFIG)), read_config(place(root, VAE_CONFIG))
         folder = cls(
             root=root,
             name=name,
             config=ModelConfig.from_json(read_config(own)) if own.is_file() else released_config(unet, vae),
             unet=unet,
             vae=vae,
-            clip=read_config(root / CLIP_CONFIG),
+            clip=read_config(place(root, CLIP_CONFIG)),
         )
         folder._check_widths()
         return folder
+
+    def path(self, name: str) -> Path:
+        """Path of a file of the layout, such as ``sd-vae-ft-mse/config.json``."""
+        return place(self.root, name)
 
     def files(self, part: str) -> tuple[Path, ...]:
         """The weight files of one part ("vae", "clip", "reference_unet", ...) in loading order."""
@@ -100,7 +108,7 @@ class CheckpointFolder:
         up to 16 MiB): retraining or another format changes it; it is no proof against tampering.
         """
         digest = hashlib.sha256()
-        configs = (self.root / name for name in CONFIGS if (self.root / name).is_file())
+        configs = (self.path(name) for name in CONFIGS if self.path(name).is_file())
         for path in (*configs, *(file for part in parts_of(self.config) for file in self.files(part))):
             digest.update(f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}\n".encode())
             for sample in _samples(path):
@@ -115,7 +123,7 @@ class CheckpointFolder:
         for name, config, key, other_name, other, other_key in pairs:
             if key in config and other_key in other and config[key] != other[other_key]:
                 raise CheckpointError(
-                    f"{self.root / name}: {key} is {config[key]!r} but {other_key} of {other_name} is "
+                    f"{self.path(name)}: {key} is {config[key]!r} but {other_key} of {other_name} is "
                     f"{other[other_key]!r}: the files come from different models, download them again"
                 )
 
@@ -136,7 +144,7 @@ def released_config(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> ModelCon
 
 
 def resolve_root(where: str | Path) -> Path:
-    """The folder that ``where`` names: a path, or "tiny" for the bundled model.
+    """The folder that ``where`` names: a path, or one around it (see ``find_root``), or "tiny" for the bundled model.
 
     Raises:
         CheckpointError: it is not a folder.
@@ -151,7 +159,7 @@ def resolve_root(where: str | Path) -> Path:
         raise CheckpointError(
             f"{root}: no such weights folder: run `personalive weights download`, or use the bundled model {TINY!r}"
         )
-    return root
+    return find_root(root)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -182,6 +190,13 @@ def _samples(path: Path) -> Iterator[bytes]:
         for i in range(count):
             file.seek(i * length + spare * i // (count - 1))
             yield file.read(length)
+
+
+def fetch_hint(root: Path) -> str:
+    """Way out for a folder that lacks files."""
+    if (root / MODEL_CONFIG).is_file():  # a model of one's own, to which no released file belongs
+        return "copy the whole folder again, or run `personalive weights download` for the released weights elsewhere"
+    return f"run `personalive weights download {shlex.quote(str(root))}` to fetch what is missing"
 
 
 def _place_hint(root: Path) -> str | None:

@@ -34,13 +34,15 @@ class KeyRules:
 
     ``ignored``: may be in the file although the module has no such key. ``optional``: may be missing from the
     file although the module has it; the module's own value stays. ``flattened``: 1x1 convolution weights
-    (O, I, 1, 1) that are linear weights (O, I) in the module.
+    (O, I, 1, 1) that are linear weights (O, I) in the module. ``extra_allowed``: any other key may be in the file
+    too; it is left out with a warning.
     """
 
     renames: tuple[Rename, ...] = ()
     ignored: tuple[Exempt, ...] = ()
     optional: tuple[Exempt, ...] = ()
     flattened: tuple[Exempt, ...] = ()
+    extra_allowed: bool = False
 
     def canonical(self, key: str) -> str:
         """The module's name for a key of the file."""
@@ -100,7 +102,9 @@ KEY_RULES: Mapping[str, KeyRules] = MappingProxyType(
                 ),
             )
         ),
-        "denoising_unet": NO_RULES,
+        # The original loads denoising_unet, temporal_module and motion_extractor with strict=False: a released file
+        # may hold keys that no network reads, and nobody would notice there.
+        "denoising_unet": KeyRules(extra_allowed=True),
         "motion_encoder": KeyRules(ignored=(_COUNTER,), optional=(_COUNTER,)),
         "motion_extractor": KeyRules(
             ignored=(
@@ -108,6 +112,7 @@ KEY_RULES: Mapping[str, KeyRules] = MappingProxyType(
                 Exempt(r"detector\.fc_exp\.(weight|bias)", "expression head of LivePortrait, not used here"),
             ),
             optional=(_INDICES,),
+            extra_allowed=True,
         ),
         "pose_guider": NO_RULES,
         "detail": NO_RULES,

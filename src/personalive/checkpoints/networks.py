@@ -54,7 +54,7 @@ def build_part(folder: CheckpointFolder, part: str) -> nn.Module:
         CheckpointError: a config lacks an entry or has one that no network can be built from.
     """
     config_file, build = _BUILDERS[part]
-    with building(part, folder.root / config_file):
+    with building(part, folder.path(config_file)):
         return build(folder)
 
 
@@ -94,7 +94,7 @@ def unet_config(folder: CheckpointFolder) -> UNetConfig:
         return UNetConfig.from_diffusers(folder.unet, motion_width=folder.config.motion_encoder.token_width)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder.root / UNET_CONFIG}: not a U-Net config ({type(error).__name__}: {error}): download it again"
+            f"{folder.path(UNET_CONFIG)}: not a U-Net config ({type(error).__name__}: {error}): download it again"
         ) from error
 
 

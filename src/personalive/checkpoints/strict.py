@@ -1,8 +1,12 @@
-"""Strict loading: every key of a file belongs to the module and every key of the module is in a file."""
+"""Strict loading: every key of the module is in a file, and every key of a file belongs to the module.
+
+Of the files that the original loads loosely (``KeyRules.extra_allowed``), keys that the module lacks are a warning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +18,27 @@ from personalive.checkpoints.files import TensorInfo, portions, read_infos, read
 from personalive.checkpoints.key_map import NO_RULES, KeyRules
 from personalive.errors import CheckpointError
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyDifference:
-    """Differences that keep files from being the weights of a module. ``misshapen`` entries give both shapes."""
+    """Differences between files and a module. ``misshapen`` entries give both shapes.
+
+    All but ``extra``, keys that are left out with a warning, keep the files from being the module's weights.
+    """
 
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """Words for the keys that are left out, or None where there are none."""
+        if not self.extra:
+            return None
+        return f"left out what this model has no place for: {len(self.extra)} unexpected ({_first(self.extra)})"
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.misshapen)
@@ -50,19 +67,23 @@ def canonical_infos(found: Mapping[str, TensorInfo], rules: KeyRules) -> dict[st
 def compare(wanted: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], rules: KeyRules) -> KeyDifference:
     """Compare a module's infos with canonical infos of its files."""
     both = [key for key in wanted if key in found]
+    others = tuple(key for key in found if key not in wanted and not rules.ignores(key))
     return KeyDifference(
         missing=tuple(k for k in wanted if k not in found and not rules.allows_missing(k)),
-        unexpected=tuple(k for k in found if k not in wanted and not rules.ignores(k)),
+        unexpected=() if rules.extra_allowed else others,
         misshapen=tuple(
             f"{k}: file {_describe(found[k])}, model {_describe(wanted[k])}"
             for k in both
             if found[k].shape != wanted[k].shape or _kind(found[k].dtype) != _kind(wanted[k].dtype)
         ),
+        extra=others if rules.extra_allowed else (),
     )
 
 
-def merge_infos(files: Iterable[tuple[Path, Mapping[str, TensorInfo]]]) -> dict[str, TensorInfo]:
-    """The union of the files of one part; a key in two files must have one shape.
+def merge_infos(
+    files: Iterable[tuple[Path, Mapping[str, TensorInfo]]], wanted: Container[str]
+) -> dict[str, TensorInfo]:
+    """The union of the files of one part; a wanted key in two files must have one shape.
 
     Raises:
         CheckpointError: a key has different shapes in two files.
@@ -70,7 +91,7 @@ def merge_infos(files: Iterable[tuple[Path, Mapping[str, TensorInfo]]]) -> dict[
     union: dict[str, TensorInfo] = {}
     for path, infos in files:
         for key, info in infos.items():
-            if key in union and union[key].shape != info.shape:
+            if key in wanted and key in union and union[key].shape != info.shape:
                 raise CheckpointError(
                     f"{path}: {key} is {_describe(info)} here but {_describe(union[key])} in the file beside "
                     "it: the two come from different models, download both again"
@@ -98,9 +119,7 @@ def load_strict(
         CheckpointError: any missing, unexpected or misshapen key that ``rules`` does not exempt.
     """
     found = {key: TensorInfo(tuple(t.shape), t.dtype) for key, t in tensors.items()}
-    difference = compare(module_infos(module), canonical_infos(found, rules), rules)
-    if difference:
-        raise mismatch(file_label, difference)
+    _accept(file_label, compare(module_infos(module), canonical_infos(found, rules), rules))
     module.load_state_dict(_ready(module_infos(module), tensors, rules, device, dtype), strict=False, assign=True)
     _finish(module, file_label, device, dtype)
 
@@ -126,10 +145,8 @@ def load_files(
     label = " + ".join(str(path) for path in paths)
     found = {path: read_infos(path) for path in paths}
     own = module_infos(module)
-    infos = merge_infos((path, canonical_infos(raw, rules)) for path, raw in found.items())
-    difference = compare(own, infos, rules)
-    if difference:
-        raise mismatch(label, difference)
+    infos = merge_infos(((path, canonical_infos(raw, rules)) for path, raw in found.items()), own)
+    _accept(label, compare(own, infos, rules))
     ready: dict[str, Tensor] = {}
     for path, raw in found.items():
         for keys in portions(path, raw, WeightFilesConfig().read_at_once_bytes):
@@ -139,12 +156,15 @@ def load_files(
     _finish(module, label, device, dtype)
 
 
-def mismatch(label: str, difference: KeyDifference) -> CheckpointError:
-    """The error for weights that are not this module's."""
-    return CheckpointError(
-        f"{label}: not the weights of this model: {difference}: "
-        "check that the file and the config beside it belong together, or download them again"
-    )
+def _accept(label: str, difference: KeyDifference) -> None:
+    """Refuse weights that are not this module's, and warn of what is left out of those that are."""
+    if difference:
+        raise CheckpointError(
+            f"{label}: not the weights of this model: {difference}: "
+            "check that the file and the config beside it belong together, or download them again"
+        )
+    if (warning := difference.warning) is not None:
+        _LOG.warning("%s: %s", label, warning)
 
 
 def _ready(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personalive.checkpoints.layout import MODEL_CONFIG
+from personalive.checkpoints.layout import MODEL_CONFIG, find_root
 from personalive.cli.config import CliConfig
 from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import (
@@ -87,11 +87,31 @@ class _Model(ModelOptions):
     @property
     def knows_drawn_heads(self) -> bool:
         """True of ``tiny`` and of models trained here, whose folders carry a config of their own."""
-        return self.is_tiny or (Path(self.weights) / MODEL_CONFIG).is_file()
+        return self.is_tiny or (find_root(Path(self.weights)) / MODEL_CONFIG).is_file()
+
+
+_SIDE_BY_SIDE = "Show portrait, driver and result beside each other; a motion file has no driver to show."
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the video, an even number from "
+        f"{FilmSizeConfig.min_side_px} to {FilmSizeConfig.max_side_px}; the model's frames are resized to it.",
+        show_default="the model's own",
+    ),
+]
+NoFaceOption = Annotated[
+    NoFace,
+    typer.Option(
+        "--no-face",
+        help="While the clip shows no face: 'hold' the last pose, return to the portrait's 'neutral' one, or "
+        "stop with an 'error'.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Controls(ControlOptions):
+class VideoControls(ControlOptions):
     """Motion controls of a whole video."""
 
     pose: Annotated[
@@ -105,8 +125,8 @@ class _Controls(ControlOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Result:
-    """Contents of the video, and what is written beside it."""
+class ResultOptions:
+    """Contents of a video."""
 
     output_frame: Annotated[
         OutputFrame,
@@ -122,14 +142,8 @@ class _Result:
         bool | None,
         typer.Option(
             "--side-by-side/--no-side-by-side",
-            help="Show portrait, driver and result beside each other; a motion file has no driver to show.",
-            show_default="no, or yes with --demo and square",
-        ),
-    ] = None
-    contact_sheet: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PNG", help="Also write an image that shows the whole video at a glance.", show_default="none"
+            help=_SIDE_BY_SIDE,
+            show_default="no",
         ),
     ] = None
     keyframes: Annotated[
@@ -148,19 +162,42 @@ class _Result:
         ),
     ] = None
 
-    def to_dict(self, *, demo: bool) -> dict[str, Any]:
-        """Return the options of ``animate``."""
+    def to_dict(self, *, side_by_side: bool = False) -> dict[str, Any]:
+        """Return the options of ``animate``.
+
+        Args:
+            side_by_side: if neither is asked for and the frame is the square.
+        """
         if not self.keyframes and self.keyframe_threshold is not None:
             raise typer.BadParameter("--keyframe-threshold means nothing with --no-keyframes: leave one out")
-        panels = demo and self.output_frame == OutputFrame.SQUARE
+        panels = side_by_side and self.output_frame == OutputFrame.SQUARE
         threshold = self.keyframe_threshold if self.keyframes else math.inf
         return {
             "audio": self.audio,
             "output_frame": self.output_frame.value,
-            "contact_sheet": None if self.contact_sheet is None else str(self.contact_sheet),
             "side_by_side": panels if self.side_by_side is None else self.side_by_side,
             **({} if threshold is None else {"keyframe_threshold": threshold}),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result(ResultOptions):
+    """Contents of the one video or the demo, and the image that is written beside it."""
+
+    side_by_side: Annotated[
+        bool | None,
+        typer.Option(
+            "--side-by-side/--no-side-by-side",
+            help=_SIDE_BY_SIDE,
+            show_default="no, or yes with --demo and square",
+        ),
+    ] = None
+    contact_sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PNG", help="Also write an image that shows the whole video at a glance.", show_default="none"
+        ),
+    ] = None
 
 
 @with_groups
@@ -198,25 +235,10 @@ def animate(
     model: _Model = _Model(),
     seed: SeedOption = 0,
     steps: StepsOption = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            help="Side of the video, an even number from "
-            f"{FilmSizeConfig.min_side_px} to {FilmSizeConfig.max_side_px}; the model's frames are resized to it.",
-            show_default="the model's own",
-        ),
-    ] = None,
+    size: SizeOption = None,
     clip: ClipOptions = ClipOptions(),
-    no_face: Annotated[
-        NoFace,
-        typer.Option(
-            "--no-face",
-            help="While the clip shows no face: 'hold' the last pose, return to the portrait's 'neutral' one, or "
-            "stop with an 'error'.",
-        ),
-    ] = NoFace.HOLD,
-    controls: _Controls = _Controls(),
+    no_face: NoFaceOption = NoFace.HOLD,
+    controls: VideoControls = VideoControls(),
     result: _Result = _Result(),
 ) -> None:
     """Make a video of PORTRAIT performing what DRIVING shows."""
@@ -231,7 +253,8 @@ def animate(
         **clip.to_dict(Framing.NONE if drawn_demo else Framing.AUTO),
         **asdict(controls),
         "pose": controls.pose.value,
-        **result.to_dict(demo=demo),
+        **result.to_dict(side_by_side=demo),
+        "contact_sheet": None if result.contact_sheet is None else str(result.contact_sheet),
     }
     if demo:
         if portrait is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.checkpoints.layout import find_root
 from personalive.cli.console import clock, progress, show_rows, size
 from personalive.config import WEIGHTS_ENV, ModelConfig, default_weights_folder
 from personalive.errors import InputError
@@ -139,10 +140,10 @@ def heads(
 
 def _detector_folder(weights: Path | None) -> Path:
     if weights is None:
-        return Path(os.environ.get(WEIGHTS_ENV) or default_weights_folder())
+        return find_root(Path(os.environ.get(WEIGHTS_ENV) or default_weights_folder()))
     if not weights.is_dir():
         raise InputError(f"{weights}: no such folder; leave --weights out to find faces without it")
-    return weights
+    return find_root(weights)
 
 
 def _note(now: Clips) -> str:

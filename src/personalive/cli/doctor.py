@@ -181,11 +181,12 @@ def _memory() -> tuple[State, str]:
 
 
 def _faces() -> tuple[State, str]:
+    from personalive.checkpoints.folder import resolve_root  # noqa: PLC0415
     from personalive.runtime.load import find_weights  # noqa: PLC0415
     from personalive.vision.faces import find_detector  # noqa: PLC0415
 
     try:
-        folder = find_weights()
+        folder = resolve_root(find_weights())
     except PersonaLiveError:
         folder = None
     if find_detector(folder).name == "yunet":

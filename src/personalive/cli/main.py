@@ -15,7 +15,20 @@ from typing import Annotated, Any
 import typer
 
 from personalive import __version__
-from personalive.cli import animate, benchmark, camera, data, doctor, evaluate, export, motion, serve, train, weights
+from personalive.cli import (
+    animate,
+    batch,
+    benchmark,
+    camera,
+    data,
+    doctor,
+    evaluate,
+    export,
+    motion,
+    serve,
+    train,
+    weights,
+)
 from personalive.cli.config import CliConfig
 from personalive.cli.console import error_line, one_line, open_streams
 from personalive.errors import PersonaLiveError
@@ -53,6 +66,7 @@ app = typer.Typer(
     context_settings={"max_content_width": CliConfig.docs_width},
 )
 app.command(name="animate", epilog=animate.EPILOG)(animate.animate)
+app.command(name="batch", epilog=batch.EPILOG)(batch.batch)
 app.command(name="evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(name="serve", epilog=serve.EPILOG)(serve.serve)
 app.add_typer(motion.app, name="motion")

@@ -10,7 +10,7 @@ import typer
 
 from personalive.cli.console import progress, show_rows, size
 from personalive.config import TAESD, WEIGHTS_ENV, default_decoder_folder, default_weights_folder
-from personalive.errors import CheckpointError
+from personalive.errors import CheckpointError, DownloadError
 
 if TYPE_CHECKING:
     from personalive.checkpoints.check import FolderReport, PartReport
@@ -84,19 +84,23 @@ def download(
 
     Every file is checked against its published hash. The weights are for academic research only.
     """
-    from personalive.checkpoints.download import download_weights  # noqa: PLC0415 (keeps --help fast)
+    from personalive.checkpoints.download import download_weights, missing_sources  # noqa: PLC0415 (keeps --help fast)
     from personalive.checkpoints.sources import RELEASED, SMALL_DECODER  # noqa: PLC0415
 
     if decoder is None:
         print(LICENCE_NOTE)
     target = folder or (default_decoder_folder() if decoder else default_weights_folder())
-    with progress("fetching") as display:
-        try:
-            sources = SMALL_DECODER if decoder else RELEASED
+    sources = SMALL_DECODER if decoder else RELEASED
+    try:
+        with progress("fetching") as display:
             files = download_weights(target, endpoint=endpoint, sources=sources, progress=display.show)
-        except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, DownloadError) as stop:
+        if isinstance(stop, KeyboardInterrupt):
             stop.add_note(f"what was fetched is kept in {target}; the same command resumes")
-            raise
+        if missing := missing_sources(target, sources):
+            show_rows([("by hand", f"{address} -> {path}") for address, path in missing])
+            stop.add_note("files that are fetched by hand, as listed, need not be downloaded")
+        raise
     show_rows(
         [
             (
@@ -158,15 +162,18 @@ def _described(part: PartReport) -> str:
     if part.problem is not None:
         return "cannot be loaded" if part.files else "missing"
     dtypes = " and ".join(part.dtypes)
-    return f"ok, {size(part.size_bytes)}, {part.tensors} tensors, {part.parameters / 1e6:.1f} M values in {dtypes}"
+    content = f"{part.tensors} tensors, {part.parameters / 1e6:.1f} M values in {dtypes}"
+    return ", ".join(filter(None, ["ok", size(part.size_bytes), content, part.difference.warning]))
 
 
 def _wrong(report: FolderReport) -> str:
     """Return one line: the first problem, and how many more there are."""
+    from personalive.checkpoints.folder import fetch_hint  # noqa: PLC0415 (keeps --help fast)
+
     broken = [part for part in report.parts if not part.ok]
     first = report.problem or next((f"{part.part}: {part.problem}" for part in broken), None)
     if first is None:
-        first = f"{', '.join(report.missing_files)} missing: run `personalive weights download` to fetch it"
+        first = f"{', '.join(report.missing_files)} missing: {fetch_hint(report.root)}"
     more = f" (and {len(broken) - 1} more of {len(report.parts)} networks)" if len(broken) > 1 else ""
     where = "" if str(report.root) in first else f"{report.root}: "
     return f"{where}{first}{more}"

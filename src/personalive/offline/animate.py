@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
@@ -32,6 +32,7 @@ from personalive.media import (
     open_isolated_video,
     save_png,
 )
+from personalive.media.paths import write_whole
 from personalive.offline.composition import Composition, OutputFrame, Panels, WholePhotograph
 from personalive.offline.config import FilmSizeConfig
 from personalive.offline.contact_sheet import ContactSheet
@@ -134,13 +135,9 @@ class AnimateReport:
 
     def save(self, path: Path) -> None:
         """Write as JSON beside the video."""
-        options = {name: _json_value(value) for name, value in self.options.items()}
+        options = options_to_json(self.options)
         text = json.dumps(asdict(replace(self, options=options)), indent=2, allow_nan=False)
-        try:
-            path.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(f"{path}: the run's record could not be written ({reason}); free some space") from error
+        write_whole(path, text + "\n")
 
 
 def animate(
@@ -378,6 +375,12 @@ class _Video:
         )
 
 
-def _json_value(value: Any) -> Any:
-    """Infinity, which turns keyframes off, as text: JSON has no number for it, and ``float`` reads it back."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a record holds them.
+
+    Infinity, which turns keyframes off, is text: JSON has no number for it, and ``float`` reads it back.
+    """
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in options.items()
+    }

@@ -33,3 +33,19 @@ class MotionFileConfig:
     max_seconds: float = 86_400.0
     max_clock_hz: int = 1_000_000_000  # finest time base: nanoseconds
     max_magnitude: float = 10_000.0  # of any number in it: float16 ends at 65,504
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Limits of a manifest, and the files that are taken from folders, by suffix in any case."""
+
+    max_bytes: int = 16_000_000
+    max_rows: int = 100_000
+    portrait_suffixes: tuple[str, ...] = (
+        *(".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif"),
+        *(".bmp", ".tif", ".tiff"),
+    )
+    driving_suffixes: tuple[str, ...] = (
+        *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+        *(".flv", ".wmv", ".3gp", ".ogv", ".mxf", ".dv", ".y4m", ".safetensors"),
+    )

@@ -88,7 +88,7 @@ def load_engine(
         DeviceError: the device, dtype, preset or backend is not available, or memory is not enough.
         OutputError: prepared programs cannot be kept.
     """
-    name = _weights_at_hand() if str(weights) == AUTO else os.fspath(weights)
+    name = weights_name(weights)
     if name == PHOTO:
         choose_dtype(dtype, choose_device(device))  # refuses what is not there
         return load_face_engine()
@@ -144,7 +144,7 @@ def load_engine_at_once(
         An engine that runs now, and what prepares and measures the other backends and gives the fastest: for any
         thread; None where there is nothing to prepare.
     """
-    name = _weights_at_hand() if str(weights) == AUTO else os.fspath(weights)
+    name = weights_name(weights)
     if name == PHOTO or _backend(options.get("backend", AUTO)) != AUTO:
         return load_engine(name, progress=progress, preparing=preparing, **options), None
     loader = _loader(
@@ -281,8 +281,10 @@ def _find_directions(encode: TokenEncoder, size_px: int) -> Directions:
     return find_directions(encode, size_px)
 
 
-def _weights_at_hand() -> str:
-    """The released weights, or the bundled model for photographs."""
+def weights_name(weights: str | os.PathLike[str] = AUTO) -> str:
+    """Name of the model that ``load_engine`` loads: of "auto" the released weights' folder, else "photo"."""
+    if str(weights) != AUTO:
+        return os.fspath(weights)
     try:
         return str(find_weights())
     except CheckpointError:

@@ -1,0 +1,122 @@
+"""Batch: many videos by one engine; what fails is reported at the end, and what is made is not made again."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from personalive.engine.base import BaseEngine
+from personalive.errors import OutputError, PersonaLiveError
+from personalive.offline.animate import AnimateReport, animate, options_to_json
+from personalive.offline.manifest import BatchRow
+from personalive.progress import Progress
+
+_LOG = logging.getLogger(__name__)
+RowProgress = Callable[[int, BatchRow, Progress], None]  # (number of the row, from 1; the row; its frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowResult:
+    """Outcome of a row. ``kept``: an earlier run has made it. ``problem``: one line, of a failed one."""
+
+    row: BatchRow
+    state: Literal["made", "kept", "failed"]
+    report: AnimateReport | None = None  # of a made one
+    problem: str | None = None
+
+
+def by_portrait(rows: Sequence[BatchRow]) -> list[BatchRow]:
+    """Rows with those of one portrait together, else in their order."""
+    first = {row.portrait: number for number, row in reversed(list(enumerate(rows)))}
+    return sorted(rows, key=lambda row: first[row.portrait])
+
+
+def run_batch(
+    rows: Sequence[BatchRow],
+    load: Callable[[], BaseEngine],
+    weights: str,
+    *,
+    resume: bool = True,
+    progress: RowProgress | None = None,
+) -> list[RowResult]:
+    """Make the video of every row, in the order of ``by_portrait``, as ``animate`` makes one.
+
+    Args:
+        load: loads the engine; called once, and only if there is a video to make.
+        weights: name of the model, as records give it (see ``weights_name``).
+        resume: keep what is made already: see ``is_made``.
+        progress: called as ``animate`` calls its own.
+
+    Returns:
+        One result per row, in the order in which they were made.
+
+    Raises:
+        PersonaLiveError: the engine cannot be loaded. A row that fails is a result.
+        KeyboardInterrupt: with a note of how far it is.
+    """
+    engine: BaseEngine | None = None
+    results: list[RowResult] = []
+    try:
+        for number, row in enumerate(by_portrait(rows), start=1):
+            if resume and is_made(row, weights):
+                results.append(RowResult(row=row, state="kept"))
+                continue
+            engine = engine or load()
+            results.append(_make(row, engine, None if progress is None else _of_row(progress, number, row)))
+    except KeyboardInterrupt as stop:
+        made = sum(result.state != "failed" for result in results)
+        stop.add_note(f"{made} of {len(rows)} videos are made; the same command makes the rest")
+        raise
+    return results
+
+
+def is_made(row: BatchRow, weights: str) -> bool:
+    """Tell whether the video is there, with a record of these inputs, options and weights, and newer than its inputs.
+
+    Device, dtype, backend and decoder are not compared.
+    """
+    record = row.output.with_suffix(".json")
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        made = record.stat().st_mtime_ns
+        if any(path.stat().st_mtime_ns > made for path in (row.portrait, row.driving)):
+            return False
+    except (OSError, ValueError):
+        return False
+    wanted: dict[str, Any] = {
+        "inputs": {"portrait": str(row.portrait), "driving": str(row.driving)},
+        "options": options_to_json(asdict(row.options)),
+        "weights": weights,
+    }
+    same = isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
+    return same and all(path.is_file() for path in row.writes)
+
+
+def _make(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], None] | None) -> RowResult:
+    try:
+        _make_folder(row.output.parent)
+        report = animate(
+            row.portrait, row.driving, row.output, engine=engine, progress=progress, **asdict(row.options)
+        )
+    except PersonaLiveError as error:
+        return RowResult(row=row, state="failed", problem=f"{row.where}: {error}")
+    except Exception as error:  # noqa: BLE001 (the others are made all the same)
+        _LOG.debug("%s", row.where, exc_info=True)
+        text = " ".join(str(error).split())
+        return RowResult(row=row, state="failed", problem=f"{row.where}: unexpected {type(error).__name__}: {text}")
+    return RowResult(row=row, state="made", report=report)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another output") from None
+
+
+def _of_row(progress: RowProgress, number: int, row: BatchRow) -> Callable[[Progress], None]:
+    return lambda now: progress(number, row, now)
