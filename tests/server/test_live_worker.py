@@ -275,7 +275,7 @@ def own_threads() -> int:
 
 
 def test_clients_that_are_torn_away_leave_nothing(engine, pictures):
-    with running(lambda: engine, live=LiveConfig(idle_s=0.05), server=generous(max_sessions=64)) as server:
+    with running(lambda: engine, live=LiveConfig(idle_s=1.0), server=generous(max_sessions=64)) as server:
         desk = server.app.state.sessions
         camera = itertools.cycle(turned(pictures[2], 7))
         loop: asyncio.AbstractEventLoop | None = None
