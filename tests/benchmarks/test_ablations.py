@@ -29,6 +29,7 @@ def ablations():
     del sys.modules["ablations"]
 
 
+@pytest.mark.full
 def test_one_command_makes_the_whole_table(
     ablations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -73,6 +73,7 @@ def test_the_given_networks_stay_as_they_are_and_lend_their_weights(networks: Ne
         assert {tensor.data_ptr() for tensor in getattr(baseline.networks, name).parameters()} == own
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_in_the_released_shape_it_takes_the_operations_that_were_counted_of_the_description():
     networks = seeded_networks(released_shape(), device=META, dtype=torch.float16)
@@ -81,6 +82,7 @@ def test_in_the_released_shape_it_takes_the_operations_that_were_counted_of_the_
     assert {name: count / 1e12 for name, count in counts.items()} == pytest.approx(expected, rel=0.005)
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_operations_by_stage_are_those_of_the_stage_alone(engines, streams, inputs: Inputs):
     counted = []

@@ -105,6 +105,7 @@ def test_the_run_says_what_it_ran_on(result):
     assert result["matrix_peak"]["float32"] > 1e8
 
 
+@pytest.mark.full
 def test_when_the_time_is_over_the_file_says_what_was_not_run(
     small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -117,6 +118,7 @@ def test_when_the_time_is_over_the_file_says_what_was_not_run(
     assert "not run" in capsys.readouterr().out  # in the table too
 
 
+@pytest.mark.full
 def test_the_file_is_written_after_every_candidate(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output, seen = tmp_path / "out.json", []
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import training_memory
 from personalive.training.presets import PAPER_STAGES
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 
 
+@pytest.mark.full
 def test_the_documented_memory_is_what_is_computed():
     networks = training_memory.full_networks()
     computed = {stage: training_memory.stage_memory(networks, stage) for stage in PAPER_STAGES}

@@ -17,7 +17,7 @@ from support.clips import read_film, write_noise
 HEAVY = ("torch", "numpy", "av", "cv2", "PIL", "diffusers", "transformers", "huggingface_hub", "safetensors")
 DEADLINE_S = 300
 HEADER_BYTES = 1000  # reach the disk before the first frame
-FRAMES = 1500  # far more than are made before the interruption
+FRAMES = 600  # far more than are made before the interruption
 
 
 def environment(tmp_path: Path) -> dict[str, str]:

@@ -119,6 +119,7 @@ def test_all_recorded_frames_and_keyframes_equal(released: Engine, recorded):
     assert_recorded(released, recorded, state, ALL_CALLS - state.call)
 
 
+@pytest.mark.full
 def test_other_weights_run_and_give_other_frames(recorded, tmp_path: Path):
     other = loaded(tmp_path / "salted", salt="other")
     _, pixels = stepped(other, recorded, started(other, recorded))

@@ -136,7 +136,7 @@ def test_without_a_place_a_private_one_goes_with_the_process(tmp_path: Path, mon
     monkeypatch.setenv(CACHE_ENV, str(refused / "below"))
     kept: list = []
     monkeypatch.setattr(module.atexit, "register", lambda *call, **named: kept.append((call, named)))
-    module._writable_cache_folder.cache_clear()
+    module._writable.cache_clear()
     try:
         first, second = ProgramCache(), ProgramCache()
         assert first.root == second.root != refused / "below"
@@ -150,4 +150,4 @@ def test_without_a_place_a_private_one_goes_with_the_process(tmp_path: Path, mon
         remove(*arguments, **named)
         assert not first.root.exists()
     finally:
-        module._writable_cache_folder.cache_clear()
+        module._writable.cache_clear()

@@ -23,9 +23,10 @@ from support.small_engine import noise_pictures
 
 pytestmark = pytest.mark.xdist_group("programs")  # made once, not by every worker
 RUNTIMES = ("openvino", "onnxruntime")
+WHOLE = ("openvino", pytest.param("onnxruntime", marks=pytest.mark.full))  # a minute to export all calls
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", WHOLE)
 def test_every_call_gives_what_torch_gives(networks, opened, stream, windows, name: str):
     """From the same state, since a stream of noise drifts apart by itself; keyframes come and go unprepared."""
     plain, other = Engine(networks), Engine(networks, backend=opened(name))
@@ -38,7 +39,7 @@ def test_every_call_gives_what_torch_gives(networks, opened, stream, windows, na
         assert (found.int() - wanted.int()).abs().max() <= 2  # of 255
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", WHOLE)
 def test_one_set_of_programs_serves_every_number_of_steps(networks, opened, windows, name: str):
     plain, other = Engine(networks), Engine(networks, backend=opened(name))
     for steps in (1, 3, 2):
@@ -49,7 +50,7 @@ def test_one_set_of_programs_serves_every_number_of_steps(networks, opened, wind
         assert (found.int() - wanted.int()).abs().max() <= 2  # of 255
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_portrait_is_read_as_torch_reads_it(networks, opened, name: str):
     picture = noise_pictures(1, 4)[0]
     wanted = Engine(networks).start(picture).reference

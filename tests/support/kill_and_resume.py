@@ -20,7 +20,7 @@ import numpy as np
 from personalive.training.state import Checkpoints
 from support.toy_run import toy_config, toy_loop
 
-STEPS = 10
+STEPS = 6
 CONFIG = toy_config("motion", f"steps={STEPS}", "batch=1", "average.on=true", "journal.checkpoint_every_steps=1")
 
 

@@ -19,7 +19,7 @@ from support.small_model import write_small_model
 from support.toy_run import QUIET, rows
 
 pytestmark = pytest.mark.xdist_group("distributed")  # one worker makes the folders, once
-STEPS = 20
+STEPS = 4
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     "OMP_NUM_THREADS": "1",
@@ -37,22 +37,23 @@ def finish(folder: Path, steps: int, *stages: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same stages by one process and by two; in between, one process goes on with the last one."""
-    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+@pytest.fixture(scope="module", params=[STEPS, pytest.param(20, marks=pytest.mark.full)])
+def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path, Path]:
+    """The same steps of all stages by one process and by two; in between, one process goes on with the last one."""
+    steps, one, two = request.param, tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     for stage in PAPER_STAGES:
-        run(one, stage, STEPS)
-    finish(two, 5, "stream")
-    run(two, "stream", 10)
-    finish(two, STEPS, *PAPER_STAGES)
-    return one, two
+        run(one, stage, steps)
+    finish(two, steps // 4, "stream")
+    run(two, "stream", steps // 2)
+    finish(two, steps, *PAPER_STAGES)
+    return steps, one, two
 
 
 @pytest.mark.parametrize("stage", PAPER_STAGES)
-def test_losses_are_those_of_one_process(folders: tuple[Path, Path], stage: Stage):
-    alone, shared = (rows(folder / stage) for folder in folders)
-    assert len(alone) == STEPS
+def test_losses_are_those_of_one_process(folders: tuple[int, Path, Path], stage: Stage):
+    steps, *runs = folders
+    alone, shared = (rows(folder / stage) for folder in runs)
+    assert len(alone) == steps
     if stage == "distill":
         assert {"adversarial", "discriminator", "discriminator_norm"} < alone[-1].keys()
     for one, two in zip(alone, shared, strict=True):
@@ -64,12 +65,12 @@ def test_losses_are_those_of_one_process(folders: tuple[Path, Path], stage: Stag
 
 def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path):
     weights = write_small_model(tmp_path / "weights")
-    options = [part for value in (*QUIET, "accumulate=2", "steps=12", "data.people=2") for part in ("--set", value)]
+    options = [part for value in (*QUIET, "accumulate=2", "steps=6", "data.people=2") for part in ("--set", value)]
     train = ["train", "motion", "synthetic", "--run", str(tmp_path / "run"), "--weights", str(weights), *options]
     command = [*LAUNCH, "-m", "--", "personalive", *train, "--preset", "tiny", "--device", "cpu"]
     log, end = tmp_path / "run" / "log.jsonl", time.monotonic() + 240
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as started:
-        while not log.exists() or log.read_text().count("\n") < 4:
+        while not log.exists() or log.read_text().count("\n") < 3:
             assert time.monotonic() < end
             assert started.poll() is None
             time.sleep(0.02)
@@ -81,7 +82,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path):
     assert not (tmp_path / "run" / "weights").exists()
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr
-    assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 13))
+    assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 7))
     assert (tmp_path / "run" / "weights").is_dir()
 
 

@@ -8,27 +8,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from personalive.training.state import Checkpoints
+from support.kill_and_resume import STEPS
 from support.toy_run import rows
 
-KILLS = 5
 
-
-def test_five_kills_lose_no_checkpoint_and_bend_no_curve(tmp_path: Path):
-    program = [sys.executable, "-m", "support.kill_and_resume", str(tmp_path), str(KILLS)]
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.full)])
+def test_kills_lose_no_checkpoint_and_bend_no_curve(tmp_path: Path, kills: int):
+    program = [sys.executable, "-m", "support.kill_and_resume", str(tmp_path), str(kills)]
     place = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(program, capture_output=True, text=True, check=True, env=os.environ | place)
     report = json.loads(done.stdout)
     newest = report["newest"]
     assert report["status"] == 0, done.stderr
-    assert len(newest) == KILLS
+    assert len(newest) == kills
     assert newest == sorted(newest)  # none was ever lost
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     assert rows(killed) == rows(whole)
-    assert [row["step"] for row in rows(killed)] == list(range(1, 11))
-    last = "checkpoints/step-00000010"
+    assert [row["step"] for row in rows(killed)] == list(range(1, STEPS + 1))
+    last = f"checkpoints/step-{STEPS:08d}"
     for name in ("networks", "networks-optimiser", "average"):
         file = f"{last}/{name}.safetensors"
         assert (killed / file).read_bytes() == (whole / file).read_bytes(), name
-    assert Checkpoints(killed / "checkpoints", 2).steps() == [9, 10]
+    assert Checkpoints(killed / "checkpoints", 2).steps() == [STEPS - 1, STEPS]
     assert not list((killed / "checkpoints").glob(".*"))

@@ -42,9 +42,8 @@ class CacheConfig:
 
 
 @cache
-def _writable_cache_folder() -> Path:
-    """The user's cache folder, or a private one that goes with this process where that cannot be written."""
-    folder = default_cache_folder()
+def _writable(folder: Path) -> Path:
+    """The folder itself, or a private one that goes with this process where that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -66,7 +65,7 @@ class ProgramCache:
     """One user's programs and choices, by key. Several processes may use it at once."""
 
     def __init__(self, root: Path | None = None, config: CacheConfig | None = None) -> None:
-        self.root = root or _writable_cache_folder()
+        self.root = root or _writable(default_cache_folder())
         self._config = config or CacheConfig()
 
     def folder(self, key: str, make: Callable[[Path], None]) -> Path:
