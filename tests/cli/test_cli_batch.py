@@ -138,7 +138,7 @@ def test_a_batch_that_is_stopped_goes_on(run, place, manifest, common, monkeypat
     assert made.items() < videos(place).items()
 
 
-def test_a_batch_that_is_killed_goes_on(place, manifest, common, tmp_path):
+def test_a_batch_that_is_killed_goes_on(run, place, manifest, common, tmp_path):
     write_noise(place / "long.mp4", 100)
     rows = ["me.png,clip.mp4,a.mp4", "me.png,long.mp4,b.mp4", "me.png,clip.mp4,c.mp4"]
     manifest.write_text("\n".join(["portrait,driving,output", *rows]))
@@ -152,9 +152,9 @@ def test_a_batch_that_is_killed_goes_on(place, manifest, common, tmp_path):
         assert process.wait() == -signal.SIGKILL
     made = videos(place)
     assert made.keys() == {"a.mp4"}
-    again = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "videos  2 made, 1 kept, 0 failed" in again.stdout
+    again = run("batch", manifest, *common)
+    assert (again.code, again.err) == (0, "")
+    assert "videos  2 made, 1 kept, 0 failed" in again.out
     assert videos(place).keys() == {"a.mp4", "b.mp4", "c.mp4"}
     assert made.items() < videos(place).items()
     assert len(read_film(place / "b.mp4").images) == 100

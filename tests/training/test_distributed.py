@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from personalive.cli.main import main
 from personalive.errors import InputError
 from personalive.training.distributed import ProcessGroup
 from personalive.training.presets import PAPER_STAGES, Stage
@@ -30,22 +31,16 @@ ENVIRONMENT = os.environ | {
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def finish(folder: Path, steps: int, *stages: str) -> None:
-    """Train by two processes."""
-    command = [*LAUNCH, "-m", "support.distributed_run", str(folder), str(steps), *stages]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module", params=[STEPS, pytest.param(20, marks=pytest.mark.full)])
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path, Path]:
-    """The same steps of all stages by one process and by two; in between, one process goes on with the last one."""
+    """The same steps of all stages by one process and by two, which go on with what one process began of the last."""
     steps, one, two = request.param, tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     for stage in PAPER_STAGES:
         run(one, stage, steps)
-    finish(two, steps // 4, "stream")
     run(two, "stream", steps // 2)
-    finish(two, steps, *PAPER_STAGES)
+    launch = [*LAUNCH, "-m", "support.distributed_run", str(two), str(steps), *PAPER_STAGES]
+    done = subprocess.run(launch, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr
     return steps, one, two
 
 
@@ -63,11 +58,12 @@ def test_losses_are_those_of_one_process(folders: tuple[int, Path, Path], stage:
                 assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
 
 
-def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path):
+def test_a_killed_process_ends_all_and_one_process_goes_on(tmp_path: Path):
     weights = write_small_model(tmp_path / "weights")
     options = [part for value in (*QUIET, "accumulate=2", "steps=6", "data.people=2") for part in ("--set", value)]
     train = ["train", "motion", "synthetic", "--run", str(tmp_path / "run"), "--weights", str(weights), *options]
-    command = [*LAUNCH, "-m", "--", "personalive", *train, "--preset", "tiny", "--device", "cpu"]
+    train += ["--preset", "tiny", "--device", "cpu"]
+    command = [*LAUNCH, "-m", "--", "personalive", *train]
     log, end = tmp_path / "run" / "log.jsonl", time.monotonic() + 240
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as started:
         while not log.exists() or log.read_text().count("\n") < 3:
@@ -80,8 +76,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(tmp_path: Path):
     assert started.returncode != 0
     assert "the same command goes on" in told  # by the one that was left; what follows is torchrun's own report
     assert not (tmp_path / "run" / "weights").exists()
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert done.returncode == 0, done.stderr
+    assert main(train) == 0
     assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 7))
     assert (tmp_path / "run" / "weights").is_dir()
 

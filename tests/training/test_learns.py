@@ -16,10 +16,10 @@ from support.toy_run import TOY_DETAIL_SHAPE, rows, toy_config, toy_context
 from support.toy_set import ToySet
 
 STEPS: dict[Stage, tuple[str, ...]] = {
-    "autoencoder": ("steps=120", "optimiser.lr=3e-3", "autoencoder.crop_px=32"),
-    "extractor": ("steps=80", "optimiser.lr=4e-3", "optimiser.clip_norm=10"),
-    "motion_encoder": ("steps=80", "optimiser.lr=2e-3", "data.other_driver=1"),
-    "motion": ("steps=60", "optimiser.lr=2e-3"),
+    "autoencoder": ("steps=60", "optimiser.lr=3e-3", "autoencoder.crop_px=32"),
+    "extractor": ("steps=60", "optimiser.lr=4e-3", "optimiser.clip_norm=10"),
+    "motion_encoder": ("steps=40", "optimiser.lr=2e-3", "data.other_driver=1"),
+    "motion": ("steps=30", "optimiser.lr=2e-3"),
     "distill": ("steps=20", "optimiser.lr=1e-3", "discriminator.generator_from_step=10"),
     "stream": ("steps=12", "batch=1", "optimiser.lr=1e-2", "stream.frames=16", "stream.gradient_windows=0"),
     "detail": ("steps=20", "optimiser.lr=1e-2"),
