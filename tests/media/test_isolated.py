@@ -18,24 +18,16 @@ from personalive.media import VideoWriter, load_isolated_still, load_still, open
 from personalive.media.audio import AudioCut, SoundReader
 from personalive.media.config import MediaConfig
 from support.channel_orders import write_custom_order
+from support.processes import children, open_descriptors
 
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Every descriptor and every process is let go of; what others left may end meanwhile."""
-    descriptors, children = _descriptors(), _children()
+    descriptors, before = open_descriptors(), children()
     yield
-    assert _descriptors() <= descriptors
-    assert _children() <= children
-
-
-def _descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def _children() -> set[str]:
-    """Processes that this one began, the unburied too; other tests may have left helpers of the standard library."""
-    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    assert open_descriptors() <= descriptors
+    assert children() <= before
 
 
 def _write(source: Path, target: Path, open_clip: Callable) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import threading
 import time
@@ -19,6 +18,8 @@ from support.clips import write_clip
 from support.hostile_files import hostile_files
 from support.live_checks import generous, session_of, turned
 from support.live_server import LiveClient, LiveServer, Socket, running
+from support.processes import children
+from support.waiting import wait_until
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,25 +107,16 @@ def trial(server: LiveServer, pictures: np.ndarray, folder: Path, count: int, qu
 
 
 def test_sessions_go_on_while_somebody_uploads_hostile_files(server, pictures, tmp_path):
+    before = children()
     shares = trial(server, pictures, tmp_path, 8, quiet_s=1.0)
     assert min(shares) > 0.2  # a busy machine: rates are measured by the long trial
-    _no_process_is_left()
+    wait_until(lambda: children() <= before)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_rates_while_somebody_uploads_the_whole_corpus(server, pictures, tmp_path):
+    before = children()
     shares = trial(server, pictures, tmp_path, 120, quiet_s=20.0)
     assert min(shares) >= 0.8
-    _no_process_is_left()
-
-
-def _no_process_is_left() -> None:
-    end = time.monotonic() + 20.0
-    while time.monotonic() < end:
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        time.sleep(0.1)
-    raise AssertionError("a decoder is still there")
+    wait_until(lambda: children() <= before)
