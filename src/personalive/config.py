@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from personalive.errors import CheckpointError
 
 BACKEND_ENV = "PERSONALIVE_BACKEND"  # environment variable that sets what "auto" means
+FP16_SUMS_ENV = "PERSONALIVE_FP16_SUMS"  # environment variable that, where 1, lets CUDA sum products in float16
 CACHE_ENV = "PERSONALIVE_CACHE"  # environment variable that names the folder of prepared programs
 TINY = "tiny"  # the name of the bundled diffusion model wherever a weights folder is asked for
 PHOTO = "photo"  # and of the bundled model for photographs

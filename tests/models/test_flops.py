@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from personalive.models.attention import KV
+from personalive.models.attention import KV, FrameInputs, TemporalAttention
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 
 SIDE, CHUNK, TOKENS = 64, 4, 32  # of a latent at 512 px
@@ -75,3 +75,13 @@ def test_known_time_embeddings_save_their_projections(denoiser, reference):
 def test_each_step_of_denoising_takes_as_many_operations_as_the_next(denoiser, reference, steps: int, limit: float):
     count = call(denoiser, reference, 1, frames=steps * CHUNK) / TERA
     assert 0.95 * limit < count <= limit
+
+
+@torch.no_grad()
+def test_temporal_attention_projects_all_positions_in_one_product():
+    with FlopCounterMode(display=False) as counted:
+        module = TemporalAttention(16, 16, heads=2).requires_grad_(False)
+        module(torch.randn(FRAMES, 9, 16), FrameInputs(FRAMES))
+    operations = counted.get_flop_counts()["Global"]
+    assert {torch.ops.aten.mm, torch.ops.aten.addmm} <= operations.keys()
+    assert torch.ops.aten.bmm not in operations  # a product for each position

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from personalive.checkpoints.networks import unet_to_diffusers
-from personalive.models.attention import KV, attend
+from personalive.models.attention import KV, FrameInputs, TemporalAttention, attend
 from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 from support import golden, keyseeded, recorded_unets
 
@@ -234,3 +235,40 @@ def test_attention_gives_the_same_with_and_without_a_gradient():
         plain = attend(q.detach(), k, v, heads=2, attention_mask=sees)
         trained = attend(q.requires_grad_(), k, v, heads=2, attention_mask=sees)
         torch.testing.assert_close(trained, plain, atol=1e-6, rtol=1e-5)
+
+
+# --- layout -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_every_norm_keeps_the_layout_of_convolutions_and_the_prediction_stays(narrow):
+    denoiser = copy.deepcopy(narrow[1])
+    attended = denoiser.project_reference(reference_of(narrow, 1))
+    wanted = predicted(denoiser, attended)
+    denoiser.to(memory_format=torch.channels_last)
+    kept: list[bool] = []
+    for module in denoiser.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_hook(
+                lambda *given: kept.append(given[2].is_contiguous(memory_format=torch.channels_last))
+            )
+    torch.testing.assert_close(predicted(denoiser, attended), wanted, atol=1e-5, rtol=1e-5)
+    assert kept and all(kept)
+
+
+# --- attention along frames ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [False, True])
+def test_temporal_attention_gives_what_each_position_alone_gives(masked: bool):
+    torch.manual_seed(0)
+    module, x = TemporalAttention(16, 16, heads=2), torch.randn(2 * FRAMES, 9, 16)
+    mask = torch.ones(FRAMES, FRAMES).tril().bool() if masked else None
+    found = module(x, FrameInputs(FRAMES, attention_mask=mask))
+    for sample, of_sample in enumerate(found.unflatten(0, (2, FRAMES)).unbind()):
+        for place in range(9):
+            tokens = x.unflatten(0, (2, FRAMES))[sample, :, place] + module.pos_encoder.pe[0, :FRAMES]
+            q, k, v = (layer(tokens)[None] for layer in (module.to_q, module.to_k, module.to_v))
+            wanted = module.to_out[0](attend(q, k, v, 2, mask))[0]
+            torch.testing.assert_close(of_sample[:, place], wanted, atol=1e-6, rtol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,6 +174,24 @@ def test_what_the_environment_names_is_what_auto_means(monkeypatch, small_weight
     with pytest.raises(DeviceError, match="backend quick: not known: use auto, eager"):
         load.load_engine(small_weights, device="cpu")
     assert load.load_engine(small_weights, device="cpu", backend="eager").backend.name == "eager"
+
+
+@pytest.mark.parametrize(
+("device", "asked", "found"), [("cuda", "1", True), ("cuda", "0", False), ("cpu", "1", False)]
+)
+def test_cuda_sums_in_float16_where_that_is_asked_for(monkeypatch, device: str, asked: str, found: bool):
+    products = SimpleNamespace(allow_fp16_accumulation=False)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", products)
+    monkeypatch.setenv("PERSONALIVE_FP16_SUMS", asked)
+    load.set_fp16_sums(torch.device(device))
+    assert products.allow_fp16_accumulation is found
+
+
+def test_a_pytorch_without_such_sums_is_named(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda, "matmul", object())
+    monkeypatch.setenv("PERSONALIVE_FP16_SUMS", "1")
+    with pytest.raises(DeviceError, match=r"needs PyTorch 2\.7"):
+        load.set_fp16_sums(torch.device("cuda"))
 
 
 def test_what_a_converter_raises_becomes_one_line(automatic: Path, small_weights: Path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 import subprocess
 import sys
@@ -80,6 +82,17 @@ def test_narrow_arithmetic_of_openvino_is_as_near_as_torch_s(networks, opened, s
         usual = error(Engine(networks))
     assert 0 < usual < wanted.std().item()
     assert error(Engine(networks, backend=backend)) < 1.5 * usual
+
+
+@pytest.mark.parametrize(("dtype", "channels_last"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_half_precision_on_a_cpu_is_laid_out_as_convolutions_read_it(
+    networks, dtype: torch.dtype, channels_last: bool
+):
+    """In float32 nothing is laid out anew: frames are recorded bit for bit there."""
+    made = dataclasses.replace(networks, denoising_unet=copy.deepcopy(networks.denoising_unet).to(dtype))
+    open_backend("eager", made, precision=dtype, identity="")
+    weight = made.denoising_unet.up_blocks[0].resnets[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 def test_programs_are_made_once_kept_and_found_again(networks, tmp_path: Path, monkeypatch):

@@ -188,8 +188,8 @@ class PositionTable(nn.Module):
         self.register_buffer("pe", table.flatten(1)[None].float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, C) -> (B, F, C)."""
-        return x + self.pe[:, : x.shape[1]]
+        """(B, F, N, C) -> (B, F, N, C)."""
+        return x + self.pe[:, : x.shape[1], None]
 
 
 class MotionAttention(Projections):
@@ -209,10 +209,12 @@ class TemporalAttention(Projections):
 
     def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
         """(B*F, N, C) -> (B*F, N, C)."""
-        N = x.shape[1]
-        x = self.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=inputs.frames))
-        x = self.to_out[0](attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads, inputs.attention_mask))
-        return rearrange(x, "(b n) f c -> (b f) n c", n=N)
+        N, along = x.shape[1], "(b f) n c -> (b n) f c"
+        x = self.pos_encoder(x.unflatten(0, (-1, inputs.frames))).flatten(0, 1)
+        # Projected frame by frame, where tokens lie together: by position it would be N products of F rows each.
+        q, k, v = (rearrange(layer(x), along, f=inputs.frames) for layer in (self.to_q, self.to_k, self.to_v))
+        x = attend(q, k, v, self.heads, inputs.attention_mask)
+        return self.to_out[0](rearrange(x, "(b n) f c -> (b f) n c", n=N).contiguous())
 
 
 class FrameBlock(nn.Module):

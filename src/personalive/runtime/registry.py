@@ -54,7 +54,7 @@ def open_backend(
     device = networks.denoising_unet.conv_in.weight.device
     if (reason := unavailable(name, device, precision)) is not None:
         raise DeviceError(f"backend {name}: {reason}")
-    if device.type == "cuda":
+    if device.type == "cuda" or (device.type == "cpu" and networks.denoising_unet.conv_in.weight.itemsize == 2):
         _use_channels_last(networks)
     if name == EAGER:
         return Backend(networks)
@@ -163,7 +163,10 @@ def _providers(name: str, device: torch.device, folder: object = "") -> list[tup
 
 
 def _use_channels_last(networks: Networks) -> None:
-    """Lay convolutions' weights out as tensor cores read them; else they would be laid out anew in each call."""
+    """Lay convolutions' weights out as they are read in half precision; norms and attention keep that layout.
+
+    In float32 on a CPU it rounds otherwise, and frames there are those that were recorded.
+    """
     modules: list[Any] = [*networks.modules().values(), networks.decoder]
     for module in modules:
         module.to(memory_format=torch.channels_last)
