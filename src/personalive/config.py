@@ -22,6 +22,7 @@ FP16_SUMS_ENV = "PERSONALIVE_FP16_SUMS"  # environment variable that, where 1, l
 CACHE_ENV = "PERSONALIVE_CACHE"  # environment variable that names the folder of prepared programs
 TINY = "tiny"  # the name of the bundled diffusion model wherever a weights folder is asked for
 PHOTO = "photo"  # and of the bundled model for photographs
+OWN_DECODER = "own"  # the model's own, wherever a decoder's folder is asked for
 TAESD = "taesd"  # the name of the small decoder that can be downloaded, wherever a decoder's folder is asked for
 FACE_DETECTOR = "face_detection_yunet/face_detection_yunet_2023mar.onnx"  # YuNet, inside the weights folder
 WEIGHTS_ENV = "PERSONALIVE_WEIGHTS"  # environment variable that names the weights folder

@@ -177,7 +177,7 @@ def test_what_the_environment_names_is_what_auto_means(monkeypatch, small_weight
 
 
 @pytest.mark.parametrize(
-("device", "asked", "found"), [("cuda", "1", True), ("cuda", "0", False), ("cpu", "1", False)]
+    ("device", "asked", "found"), [("cuda", "1", True), ("cuda", "0", False), ("cpu", "1", False)]
 )
 def test_cuda_sums_in_float16_where_that_is_asked_for(monkeypatch, device: str, asked: str, found: bool):
     products = SimpleNamespace(allow_fp16_accumulation=False)

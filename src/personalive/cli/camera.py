@@ -12,9 +12,9 @@ from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import (
     PORTRAIT_HELP,
     ControlOptions,
+    LiveStepsOption,
     MirrorOption,
     ModelOptions,
-    StepsOption,
     with_groups,
 )
 from personalive.offline.config import FilmSizeConfig
@@ -65,7 +65,7 @@ def camera(
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="End after this many seconds.", show_default="until Ctrl-C")
     ] = None,
-    steps: StepsOption = None,
+    steps: LiveStepsOption = None,
     mirror: MirrorOption = True,
     controls: ControlOptions = ControlOptions(),
 ) -> None:
@@ -86,7 +86,7 @@ def camera(
     )
     with progress("live") as display:
         sent = run_camera(
-            make_worker(model.weights, model.engine_options()),
+            make_worker(model.weights, model.engine_options(), steps=steps),
             options,
             lambda now: display.show(Progress(now.frames, None, now.fps, note=_note(now))),
             display.step,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
-from personalive.config import TAESD, TINY, WEIGHTS_ENV
+from personalive.config import OWN_DECODER, TAESD, TINY, WEIGHTS_ENV
 from personalive.engine.controls import ControlLimits, Controls
 
 if TYPE_CHECKING:
@@ -164,26 +164,31 @@ class ModelOptions(MotionModelOptions):
     decoder: Annotated[
         str | None,
         typer.Option(
-            metavar=f"FOLDER|{TAESD}",
+            metavar=f"FOLDER|{TAESD}|{OWN_DECODER}",
             help="Decode frames with a small decoder instead of the model's own: faster, less exact. 'taesd' is "
             "what `personalive weights download --decoder taesd` fetches; a folder is one of diffusers' "
-            "AutoencoderTiny.",
-            show_default="the model's own",
+            f"AutoencoderTiny; '{OWN_DECODER}' is the model's own.",
+            show_default="for serve and camera taesd where it was fetched and fits, else the model's own",
         ),
     ] = None
 
 
 SeedOption = Annotated[int, typer.Option(help="Random seed, 0 or more: the same gives the same on one machine.")]
 
-StepsOption = Annotated[
-    int | None,
-    typer.Option(
+
+def _steps_option(default: str) -> Any:
+    return typer.Option(
         min=1,
         metavar="1..4",
         help="Denoising steps of each frame. Fewer are faster and shorten the delay, and leave a little more to "
         "chance. 'photo' has no such steps and refuses the option.",
-        show_default="the model's own, 4",
-    ),
+        show_default=default,
+    )
+
+
+StepsOption = Annotated[int | None, _steps_option("the model's own, 4")]
+LiveStepsOption = Annotated[
+    int | None, _steps_option("on a CPU the fewest without a visible loss, by measurement; else the model's own, 4")
 ]
 
 # --- the clip -------------------------------------------------------------------------------------------------------

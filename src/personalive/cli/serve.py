@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from personalive.cli.console import show_rows
-from personalive.cli.options import ModelOptions, StepsOption, with_groups
+from personalive.cli.options import LiveStepsOption, ModelOptions, with_groups
 from personalive.live.config import LiveConfig
 from personalive.server.config import ServerConfig
 
@@ -66,7 +66,7 @@ class _Access:
 @with_groups
 def serve(
     model: ModelOptions = ModelOptions(),
-    steps: StepsOption = None,
+    steps: LiveStepsOption = None,
     access: _Access = _Access(),
     idle: Annotated[
         float,

@@ -34,6 +34,7 @@ class BaseEngine(ABC):
         name: which weights these are, for reports.
         folder: where they came from; a face detector may lie beside them.
         device, dtype: of the networks.
+        live_steps: denoising steps of live streams that ask for none; None: all.
     """
 
     config: ModelConfig
@@ -42,6 +43,7 @@ class BaseEngine(ABC):
     folder: Path | None
     device: torch.device
     dtype: torch.dtype
+    live_steps: int | None = None
 
     @property
     def image_size(self) -> int:

@@ -119,7 +119,7 @@ class LiveStream:
         return "; ".join([*filter(None, [framed.note]), *told])
 
     def _start(self, framed: np.ndarray, controls: LiveControls) -> None:
-        state = self._engine.start(framed, seed=controls.seed, steps=controls.steps)
+        state = self._engine.start(framed, seed=controls.seed, steps=controls.steps or self._engine.live_steps)
         self._state, self._steps = state, controls.steps
         self._in_flight = deque([None] * state.warmup_frames)
         self.generation += 1

@@ -20,7 +20,8 @@ from personalive.live.config import LiveConfig, WorkerConfig
 from personalive.live.frames import Clock
 from personalive.live.scheduler import Scheduler
 from personalive.live.session import Session
-from personalive.runtime.load import AUTO, EngineOptions, load_engine_at_once
+from personalive.runtime.live import choose_live_steps, live_decoder
+from personalive.runtime.load import AUTO, EngineOptions, load_engine_at_once, weights_name
 
 _LOG = logging.getLogger(__name__)
 _LOADING = "loading the model"
@@ -184,6 +185,7 @@ class Worker:
             return
         self._faster = None
         if faster.facts["backend"] == before.facts["backend"]:
+            before.live_steps = faster.live_steps
             return
         try:
             self._scheduler.begin(faster)
@@ -235,7 +237,7 @@ def make_worker(
     """Return a worker that will load this model; for the arguments see ``load_engine``.
 
     Args:
-        steps: that the model must have; it is not ready without.
+        steps: that the model must have; it is not ready without. None: chosen here, on a CPU by measurement.
     """
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
@@ -244,14 +246,24 @@ def make_worker(
             if worker.state == "loading":
                 on_progress(share, f"preparing {name} for this model, once")
 
+        name = weights_name(chosen)
+        options: EngineOptions = {**model, "decoder": model.get("decoder") or live_decoder(name)}
         engine, later = load_engine_at_once(
-            chosen, **model, progress=lambda done, total: on_progress(done / total), preparing=on_prepare
+            name, **options, progress=lambda done, total: on_progress(done / total), preparing=on_prepare
         )
         engine.check_steps(steps)
         if engine.device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for images and connections
+        # Videos leave it off: which of cuDNN's algorithms is the fastest may differ from one start to the next.
+        torch.backends.cudnn.benchmark = engine.device.type == "cuda"
         if later is not None:
-            worker.prepare(later)
+            worker.prepare(lambda: settled(later()))
+            return engine
+        return settled(engine)
+
+    def settled(engine: BaseEngine) -> BaseEngine:
+        if steps is None:
+            engine.live_steps = choose_live_steps(engine)
         return engine
 
     worker = Worker(load, center_fallback=chosen == TINY, limits=limits)

@@ -15,7 +15,15 @@ import torch
 from personalive.checkpoints.decoder import decoder_identity, load_decoder
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
-from personalive.config import BACKEND_ENV, FP16_SUMS_ENV, PHOTO, WEIGHTS_ENV, MemoryPreset, default_weights_folder
+from personalive.config import (
+    BACKEND_ENV,
+    FP16_SUMS_ENV,
+    OWN_DECODER,
+    PHOTO,
+    WEIGHTS_ENV,
+    MemoryPreset,
+    default_weights_folder,
+)
 from personalive.device import cpu_only_build_hint
 from personalive.engine.base import BaseEngine
 from personalive.engine.directions import Directions, TokenEncoder
@@ -78,7 +86,8 @@ def load_engine(
         backend: what runs the networks: ``"eager"``, ``"compile"``, ``"openvino"``, ``"onnxruntime"``,
             ``"tensorrt"``, or ``"auto"``: what ``PERSONALIVE_BACKEND`` names, else on a CPU the fastest by a
             measurement that is made once, and elsewhere eager.
-        decoder: a small decoder in the place of the VAE's, a folder or "taesd" (see ``load_decoder``).
+        decoder: a small decoder in the place of the VAE's, a folder or "taesd" (see ``load_decoder``);
+            None or "own": the VAE's.
         frames: how many will be made, where that is known: for a few, "auto" prepares nothing.
         progress: called after every tensor with the bytes read and the bytes in all.
         preparing: called with a backend's name and the share done while its programs are made, once a model.
@@ -179,7 +188,7 @@ def _loader(
         precision=precision,
         any_precision=dtype == AUTO,
         memory=choose_preset(str(vram), chosen, lambda: precision.itemsize * count_values(folder)),
-        decoder=None if decoder is None else os.fspath(decoder),
+        decoder=None if decoder in (None, OWN_DECODER) else os.fspath(decoder),
         progress=progress,
         preparing=preparing,
     )

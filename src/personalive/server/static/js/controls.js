@@ -38,7 +38,7 @@ const CONTROLS = [
   { name: "keyframe_threshold", label: "Keyframe threshold", input: "number", step: 0.5 },
   { name: "seed", label: "Noise seed", input: "number", step: 1 },
   { name: "driving_fps", label: "Frame rate", hint: "As fast as the device keeps up", input: "automatic", step: 1, text: (value) => `${value} fps` },
-  { name: "steps", label: "Denoising steps", hint: "All that the model has", input: "automatic", step: 1, optional: true },
+  { name: "steps", label: "Denoising steps", hint: "As many as the server chose", input: "automatic", step: 1, optional: true },
   { name: "delay_ms", label: "Target delay", hint: "Shows frames no sooner than this: to line up sound", input: "range", step: 10, text: (value) => `${value} ms`, timing: true },
 ];
 
