@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 from importlib.util import find_spec as really_find
+from pathlib import Path
 
 import pytest
 import torch
 
 from personalive.engine.engine import Engine
+from personalive.errors import DeviceError
 from personalive.runtime import compile as module
+from personalive.runtime import registry
 from personalive.runtime.compile import missing_for_compile
+from personalive.runtime.load import load_engine
 from personalive.runtime.registry import open_backend
 from support.small_engine import key_seeded_networks, noise_pictures
 
@@ -39,10 +43,30 @@ def test_compiled_blocks_make_the_stream_and_nothing_is_compiled_while_it_runs(
             number = next(i for i, state in enumerate(stream) if state.keyframes == count)
             wanted, found = (engine.step(stream[number], windows[number])[1].int() for engine in (plain, other))
             assert (found - wanted).abs().max() <= 2  # of 255
-        fewer = plain.start(noise_pictures(1, 4)[0], steps=2)
-        wanted, found = (engine.step(fewer, windows[0])[1].int() for engine in (plain, other))
-        assert (found - wanted).abs().max() <= 2
+        for steps in (2, 1, 3):
+            fewer = plain.start(noise_pictures(1, 4)[0], steps=steps)
+            wanted, found = (engine.step(fewer, windows[0])[1].int() for engine in (plain, other))
+            assert (found - wanted).abs().max() <= 2
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 3  # blocks were compiled
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (RuntimeError("no such\nkernel"), "could not be prepared for it (no such kernel): use --backend eager"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory for this model: use "),
+        (MemoryError(), "main memory: not enough memory for this model"),
+    ],
+)
+def test_what_fails_while_compiling_ends_in_one_line(small_weights: Path, monkeypatch, error: Exception, says: str):
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(registry, "missing_for_compile", lambda _: None)
+    monkeypatch.setattr(module, "_run_once", fails)
+    with pytest.raises(DeviceError) as told:
+        load_engine(small_weights, device="cpu", dtype="float32", backend="compile")
+    assert says in str(told.value) and "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(

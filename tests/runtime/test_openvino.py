@@ -6,6 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from personalive.runtime.openvino import _BySteps
+from personalive.runtime.programs import ProgramSpec
+
 SCRIPT = """
 import gc, os, signal, sys, threading
 from pathlib import Path
@@ -38,3 +44,12 @@ def test_a_signal_is_handled_after_another_thread_dropped_the_programs(tmp_path:
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout.split("\n")[:2]) == (0, ["[[2.0, 2.0, 2.0, 2.0]]", "handled"]), done.stderr
+
+
+def test_the_denoiser_is_compiled_once_for_each_number_of_steps_whatever_sessions_come():
+    made: list[int] = []
+    spec = ProgramSpec(nn.Identity(), {"latents": torch.zeros(1, 2, 16)}, ("y",), {"latents": {2: ("s", 4)}})
+    program = _BySteps(spec, lambda steps: made.append(steps) or (lambda *tensors: tensors))
+    for steps in (4, 1, 2, 4, 1, 2, 4):
+        assert program(torch.zeros(1, 2, 4 * steps))[0].shape[2] == 4 * steps
+    assert made == [4, 1, 2]

@@ -150,9 +150,9 @@ class MotionModelOptions(WeightsOptions):
         Backend,
         typer.Option(
             help="Runtime of the networks. eager: PyTorch as it is. compile: torch.compile, which takes minutes "
-            "when a model is first run. openvino: for a CPU. onnxruntime: on a CPU or CUDA. tensorrt: on CUDA, by "
-            "onnxruntime; this project has never run it. auto: on a CPU the fastest here, by a measurement made "
-            "once per model; elsewhere eager."
+            "when a model is first run; made for all denoising steps, with fewer it runs as eager. openvino: "
+            "for a CPU. onnxruntime: on a CPU or CUDA. tensorrt: on CUDA, by onnxruntime; this project has never run "
+            "it. auto: on a CPU the fastest here, by a measurement made once per model; elsewhere eager."
         ),
     ] = Backend.AUTO
 
