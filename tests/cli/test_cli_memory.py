@@ -98,14 +98,24 @@ def test_main_memory_while_loading(animate, place, short):
     assert contents(place) == before
 
 
-def test_what_was_made_of_a_video_is_kept_and_named_in_the_same_line(animate, place, short):
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (None, "error: cpu: not enough memory for this model: use --vram 12; "),
+        (
+            RuntimeError("CUDA error: an illegal\nmemory access"),
+            "error: unexpected RuntimeError: CUDA error: an illegal ",
+        ),
+    ],
+)
+def test_what_was_made_of_a_video_is_kept_and_named_in_the_same_line(animate, place, short, error, line: str):
     write_noise(place / "clip.mp4", 20)
-    short("decode", first=6)  # the first three are the ease-in
+    short("decode", first=6, error=error)  # the first three are the ease-in
     done, before = animate()
     partial = place / "video.partial.mp4"
     assert done.code == 1
     assert len(done.error_lines) == 1
-    assert done.error_lines[0].startswith("error: cpu: not enough memory for this model: use --vram 12; ")
+    assert done.error_lines[0].startswith(line)
     assert str(partial) in done.error_lines[0]
     assert contents(place).keys() - before.keys() == {partial.name}
     assert len(read_film(partial).images) == 8

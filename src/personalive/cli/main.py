@@ -170,7 +170,7 @@ def _explain(error: BaseException, arguments: list[str]) -> tuple[str, int]:
     again = " ".join([NAME, "--debug", *arguments])
     return (
         f"error: unexpected {type(error).__name__}{': ' if text else ''}{text}: please report it with the output of "
-        f"`{again}` and `{NAME} doctor`"
+        f"`{again}` and `{NAME} doctor`{'; ' if notes else ''}{notes}"
     ), FAILED
 
 
