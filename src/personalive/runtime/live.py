@@ -1,4 +1,4 @@
-"""What live sessions take where the user chose nothing: a small decoder, and the number of denoising steps."""
+"""Choices for live sessions where the user made none: a small decoder, and the number of denoising steps."""
 
 from __future__ import annotations
 
