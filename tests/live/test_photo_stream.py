@@ -10,6 +10,7 @@ import numpy as np
 from personalive.live.config import LiveConfig
 from personalive.live.controls import LiveControls
 from personalive.live.frames import DrivingFrame
+from personalive.live.metrics import SessionMetrics
 from personalive.live.stream import LiveStream
 from personalive.media import load_still
 from personalive.runtime.face import load_face_engine
@@ -26,7 +27,7 @@ def test_a_camera_drives_a_photograph_without_frames_in_flight():
     engine = load_face_engine()
     stream = LiveStream(engine, center_fallback=False, clock=time.monotonic, config=LiveConfig())
     stream.set_portrait(cell(2, 4), LiveControls())
-    made = []
+    made, metrics = [], SessionMetrics(LiveConfig())
     for step, column in enumerate((3, 1, 2)):
         frames = [
             DrivingFrame(4 * step + n, 40_000 * (4 * step + n), time.monotonic(), lambda c=column: cell(0, c))
@@ -34,7 +35,11 @@ def test_a_camera_drives_a_photograph_without_frames_in_flight():
         ]
         finished = stream.step(frames, LiveControls(keyframe_threshold=5.0), neutral=False)
         assert len(finished) == engine.chunk_frames
+        metrics.add_finished(finished)
         made.append(finished[-1].image)
+    latency = metrics.to_dict(time.monotonic(), engine.chunk_frames, 0)["latency_ms"]
+    assert latency["window"]["p50"] == 0.0
+    assert latency["compute"]["p50"] > 0
     jaws = []
     for image in made:
         reading = engine.reader.read(image)

@@ -172,7 +172,7 @@ class _CameraRun:
         sink.send(image, now - self._started_s)
         times = frame.header.times
         self._frames += 1
-        if times.window_ms:
+        if times.of_driver:
             self._delays.append(times.queue_ms + times.window_ms + times.compute_ms + 1e3 * (now - frame.done_s))
         self._on_progress(self.progress())
 

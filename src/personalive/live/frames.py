@@ -32,6 +32,11 @@ class StageTimes:
     compute_ms: float  # of that call
     pace_ms: float  # from its end until the frame is sent
 
+    @property
+    def of_driver(self) -> bool:
+        """False for the ease-in, which comes from no driving frame. (The window is 0 where one frame is a chunk.)"""
+        return self.queue_ms > 0
+
 
 @dataclass(frozen=True, slots=True)
 class FinishedHeader:

@@ -64,7 +64,7 @@ class SessionMetrics:
         """Record a chunk."""
         with self._lock:
             self._finished.add(frames[-1].done_s, len(frames))
-            self._samples.extend(frame.header.times for frame in frames if frame.header.times.window_ms)
+            self._samples.extend(frame.header.times for frame in frames if frame.header.times.of_driver)
 
     def to_dict(self, now: float, chunk_frames: int, warmup_frames: int) -> dict[str, Any]:
         """Return the metrics as JSON (docs/protocol.md)."""
