@@ -24,7 +24,7 @@ LEVELS = {
     "runtime": 3,
     **dict.fromkeys(("engine", "checkpoints"), 4),
     **dict.fromkeys(("models", "vision", "media", "synthetic"), 5),
-    **dict.fromkeys(("config", "device", "errors", "progress"), 6),
+    **dict.fromkeys(("certificates", "config", "device", "errors", "progress"), 6),
 }
 QUESTION_WORDS = {"What", "Whether", "How", "Who", "Whom", "Whose", "Where", "When", "Why"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_WITH_SIGNATURE_LINES = 400, 60, 80

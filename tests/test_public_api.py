@@ -87,6 +87,8 @@ def test_options_of_animate_are_these():
         "framing",
         "no_face",
         "center_fallback",
+        "credentials",
+        "visible_mark",
         "start_s",
         "end_s",
         "size_px",

@@ -20,6 +20,7 @@ from personalive.errors import CheckpointError
 BACKEND_ENV = "PERSONALIVE_BACKEND"  # environment variable that sets what "auto" means
 FP16_SUMS_ENV = "PERSONALIVE_FP16_SUMS"  # environment variable that, where 1, lets CUDA sum products in float16
 CACHE_ENV = "PERSONALIVE_CACHE"  # environment variable that names the folder of prepared programs
+SIGNER_ENV = "PERSONALIVE_SIGNER"  # environment variable that names the folder of certificate.pem and key.pem
 TINY = "tiny"  # the name of the bundled diffusion model wherever a weights folder is asked for
 PHOTO = "photo"  # and of the bundled model for photographs
 OWN_DECODER = "own"  # the model's own, wherever a decoder's folder is asked for
@@ -271,3 +272,10 @@ def default_decoder_folder() -> Path:
 def default_metrics_folder() -> Path:
     """Folder of the networks of LPIPS, ID-SIM and the like for `personalive evaluate`, by default."""
     return default_weights_folder().with_name("metrics")
+
+
+def default_signer_folder() -> Path:
+    """Folder of the certificate and key that content credentials are signed with."""
+    if named := os.environ.get(SIGNER_ENV):
+        return expand_user(named)
+    return default_weights_folder().with_name("signer")

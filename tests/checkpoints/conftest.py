@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import torch
@@ -163,6 +163,17 @@ class LocalHub:
         siblings = [self._sibling(path, data) for path, data in self.files[repo].items()]
         return json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode()
 
+    def describe_for_modelscope(self, repo: str) -> bytes:
+        if self.listing is not None:
+            return self.listing
+        files = [
+            {"Name": Path(path).name, "Path": path, "Type": "blob", "Size": len(data), "Revision": COMMIT}
+            | ({} if self.omit_hashes else {"Sha256": hashlib.sha256(data).hexdigest()})
+            for path, data in self.files[repo].items()
+        ]
+        folder = {"Name": "deep", "Path": "deep", "Type": "tree", "Size": 0, "Sha256": ""}
+        return json.dumps({"Code": 200, "Data": {"Files": [folder, *files]}}).encode()
+
     def _sibling(self, path: str, data: bytes) -> dict[str, Any]:
         entry: dict[str, Any] = {"rfilename": path, "size": len(data)}
         if self.omit_hashes:
@@ -184,6 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         refused = next((answer for part, answer in self.hub.refuse.items() if part in path), None)
         if refused is not None:
             return self._reply(refused[0], b"{}", {"X-Error-Code": refused[1]})
+        if path.startswith("/api/v1/models/"):
+            return self._modelscope(path.removeprefix("/api/v1/models/"))
         if path.startswith("/api/models/"):
             repo = path.removeprefix("/api/models/").partition("/revision/")[0]
             if repo not in self.hub.files:
@@ -193,6 +206,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(302, b"", {"Location": "/cdn" + path})
         repo, _, name = path.removeprefix("/cdn/").partition(f"/resolve/{COMMIT}/")
         return self._content(name, self.hub.files[repo][name])
+
+    def _modelscope(self, path: str) -> None:
+        repo, query = path.partition("/repo")[0], parse_qs(urlsplit(self.path).query)
+        if repo not in self.hub.files:
+            return self._reply(404, b'{"Code": 10010205001, "Success": false}', {})
+        if path.endswith("/repo"):
+            assert query["Revision"] == [COMMIT]
+            (name,) = query["FilePath"]
+            return self._content(name, self.hub.files[repo][name])
+        assert query == {"Revision": ["master"], "Recursive": ["true"]}
+        return self._reply(200, self.hub.describe_for_modelscope(repo), {})
 
     def _content(self, name: str, data: bytes) -> None:
         if name in self.hub.corrupt:

@@ -18,7 +18,7 @@ import pytest
 
 from personalive.checkpoints import download as download_module
 from personalive.checkpoints.config import DownloadConfig
-from personalive.checkpoints.download import download_weights
+from personalive.checkpoints.download import download_weights, missing_sources
 from personalive.checkpoints.layout import CONFIGS, MODEL_CONFIG, missing_files
 from personalive.checkpoints.sources import RELEASED, Source
 from personalive.errors import DownloadError
@@ -247,6 +247,46 @@ def test_an_endpoint_that_is_no_address_is_named(hub: Any, tmp_path: Path, endpo
 def test_something_that_is_no_hub_is_named(hub: Any, tmp_path: Path, listing: bytes) -> None:
     hub.listing = listing
     assert "--endpoint" in refusal(hub, tmp_path)
+
+
+# --- ModelScope ---------------------------------------------------------------------------------------------
+
+
+def test_modelscope_is_fetched_resumed_and_given_no_token(hub: Any, tmp_path: Path) -> None:
+    hub.cut_after = [3000]
+    paths = fetch(hub, tmp_path, WEIGHTS, SETTINGS, publisher="modelscope")
+    assert [path.read_bytes() for path in paths] == [CONTENT, CONFIG]
+    asked = [headers for path, headers in hub.requests if path.endswith("/repo")]
+    assert [headers.get("range", "")[:6] for headers in asked] == ["", "bytes=", ""]
+    assert not any("authorization" in headers for _, headers in hub.requests)
+
+
+def test_modelscope_is_bounded_and_checked_as_the_hub_is(hub: Any, tmp_path: Path) -> None:
+    def refused(*sources: Source) -> str:
+        return refusal(hub, tmp_path, *sources, publisher="modelscope")
+
+    assert "at most 100 expected" in refused(replace(WEIGHTS, max_bytes=100))
+    assert "not the expected version" in refused(pinned("0" * 64))
+    assert not [path for path, _ in hub.requests if path.endswith("/repo")]
+    hub.corrupt = set(WEIGHTS.paths)
+    assert "does not match its published hash" in refused()
+    hub.corrupt, hub.omit_hashes = set(), True
+    assert "publishes no hash" in refused()
+    for listing in (b"<html>", b"[]", b'{"Data": null}', b'{"Data": {"Files": [{"Type": "blob", "Path": 3}]}}'):
+        hub.listing = listing
+        assert "no hub answers there" in refused()
+    hub.listing = b" " * (QUICK.max_listing_bytes + 1)
+    assert "lists more files" in refused()
+    hub.files.clear()
+    assert "not found" in refused()
+
+
+def test_files_to_fetch_by_hand_have_an_address_at_each_publisher(hub: Any, tmp_path: Path) -> None:
+    for publisher, start in (("hub", "https://huggingface.co/"), ("modelscope", "https://www.modelscope.cn/api/v1/")):
+        missing = missing_sources(tmp_path, RELEASED, publisher)
+        assert len(missing) == len(RELEASED)
+        assert all(address.startswith(start) for address, _ in missing)
+        assert all(path.is_relative_to(tmp_path) for _, path in missing)
 
 
 def test_offline_mode_is_respected(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,9 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
         "--no-face neutral"
     )
     turned = "--expression 0.5 --mouth 0.5 --eyes 1.5 --head-motion 1.5 --pose relative --smoothing 0.25 --mirror"
-    flags = f"{turned} --no-audio --side-by-side --contact-sheet all.png --no-keyframes"
+    flags = (
+        f"{turned} --no-audio --side-by-side --contact-sheet all.png --no-keyframes --no-credentials --visible-mark"
+    )
     done = run("animate", portrait, clip, "-o", "f.mp4", "--weights", small_weights, *options.split(), *flags.split())
     assert (done.code, done.err) == (0, "")
     made = read_film(place / "f.mp4")
@@ -72,6 +74,8 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
         "size_px": 48,
         "output_frame": "square",
         "side_by_side": True,
+        "credentials": False,
+        "visible_mark": True,
         "contact_sheet": "all.png",
     }
     assert (record["device"], record["dtype"], record["weights"]) == ("cpu", "float32", str(small_weights))

@@ -24,7 +24,7 @@ def test_the_page_is_up_to_date_on_any_terminal(monkeypatch: pytest.MonkeyPatch)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert script.render() == script.TARGET.read_text(encoding="utf-8"), "run python scripts/cli_docs.py"
-    assert script.render().count("\n## personalive") == 30
+    assert script.render().count("\n## personalive") == 31
 
 
 def commands(command: Any) -> Iterator[Any]:

@@ -84,13 +84,16 @@ def test_a_download_from_an_unreachable_endpoint(run, place):
     assert contents(place) == {}
 
 
+HUB = {"publisher": "hub", "sources": RELEASED}
+
+
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> dict:
     """Replace the download by one file with progress; return the arguments of the call."""
     call: dict = {}
 
-    def fetch(folder, *, endpoint, sources, progress):
-        call.update(folder=folder, endpoint=endpoint, sources=sources)
+    def fetch(folder, *, endpoint, publisher, sources, progress):
+        call.update(folder=folder, endpoint=endpoint, publisher=publisher, sources=sources)
         progress(Progress(1_200_000_000, 11_000_000_000, 12e6, "bytes", note="reference_unet.pth"))
         folder.mkdir(parents=True)
         (folder / "reference_unet.pth").write_bytes(bytes(2000))
@@ -105,14 +108,15 @@ def test_a_download_shows_rate_and_time_left(run, place, tmp_path, fetched, monk
     done = run("weights", "download")
     assert done.code == 0
     assert done.err == "fetching: 1.2 GB of 11.0 GB, reference_unet.pth, 12 MB per second, 13:37 left\n"
-    assert fetched == {"folder": tmp_path / "data/personalive/weights", "endpoint": None, "sources": RELEASED}
+    assert fetched == {"folder": tmp_path / "data/personalive/weights", "endpoint": None} | HUB
     assert done.out.splitlines()[0] == command.LICENCE_NOTE
     assert done.out.splitlines()[-1].endswith("personalive animate PORTRAIT DRIVING")
 
 
 def test_a_download_elsewhere_prints_how_to_use_it(run, place, fetched):
-    done = run("weights", "download", "w", "--endpoint", "https://mirror.example")
-    assert fetched == {"folder": Path("w"), "endpoint": "https://mirror.example", "sources": RELEASED}
+    done = run("weights", "download", "w", "--endpoint", "https://mirror.example", "--from", "modelscope")
+    given = {"folder": Path("w"), "endpoint": "https://mirror.example", "publisher": "modelscope"}
+    assert fetched == HUB | given
     assert done.out.splitlines()[-1].endswith("--weights w (or set PERSONALIVE_WEIGHTS)")
 
 
@@ -120,7 +124,7 @@ def test_a_download_elsewhere_prints_how_to_use_it(run, place, fetched):
 def test_a_small_decoder_is_fetched_instead(run, place, tmp_path, fetched, folder, usage):
     done = run("weights", "download", *folder, "--decoder", "taesd")
     target = Path(folder[0]) if folder else tmp_path / "data/personalive/taesd"
-    assert fetched == {"folder": target, "endpoint": None, "sources": SMALL_DECODER}
+    assert fetched == {"folder": target, "endpoint": None} | HUB | {"sources": SMALL_DECODER}
     assert command.LICENCE_NOTE not in done.out  # its licence is MIT
     first, last = done.out.splitlines()
     assert first.startswith(f"decoder  {target}, 1 files")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,8 +15,11 @@ from PIL import Image
 
 from personalive.engine.controls import Controls
 from personalive.errors import InputError, OutputError, PersonaLiveError
+from personalive.media.credentials import read_credentials
 from personalive.offline.config import ContactSheetConfig
+from personalive.offline.motion_file import engine_motion_digest
 from personalive.progress import Progress
+from support import c2pa_reader
 from support.clips import read_film, save_picture
 from support.small_model import SMALL_SIZE_PX as SIDE
 from support.studio import Noting, Studio
@@ -99,6 +103,22 @@ def test_side_by_side_shows_portrait_driver_and_result(studio: Studio):
     for place, wanted in enumerate((portrait[None], source, result)):
         panel = wide[:, :, place * SIDE : (place + 1) * SIDE]
         assert np.abs(panel - wanted).mean() < 8, place
+
+
+def test_video_and_contact_sheet_carry_credentials_and_a_label_as_asked_for(studio: Studio):
+    driving, sheet = studio.clip(4), studio.folder / "sheet.png"
+    report, marked = studio.film(driving, contact_sheet=str(sheet), visible_mark=True)
+    for path, kind in ((report.output, "trained"), (sheet, "compositeWithTrained")):
+        found = c2pa_reader.read(Path(path))
+        assert found.whole
+        (action,) = found.actions
+        assert action["digitalSourceType"].endswith(f"/{kind}AlgorithmicMedia")
+        assert action["softwareAgent"]["model"] == f"weights {engine_motion_digest(studio.engine)}"
+    report, plain = studio.film(driving, credentials=False)
+    assert "no content credentials: they are turned off" in report.warnings
+    assert read_credentials(Path(report.output)) is None
+    differs = np.abs(marked.images.astype(int) - plain.images).mean(axis=(0, 3))
+    assert differs[SIDE // 2 :].mean() > 10 * differs[: SIDE // 2].mean()
 
 
 def test_the_whole_photograph_has_its_own_size_and_its_own_pixels_around_the_square(studio: Studio):

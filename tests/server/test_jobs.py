@@ -12,6 +12,7 @@ import pytest
 
 from personalive import animate
 from personalive.engine.engine import Engine
+from support import c2pa_reader
 from support.clips import read_film, write_clip
 from support.live_server import LiveServer, png
 from support.waiting import wait_until
@@ -66,6 +67,7 @@ def test_a_job_makes_the_video_that_animate_makes(
     (tmp_path / "portrait.png").write_bytes(png(pictures[0]))
     options = {"seed": 3, "side_by_side": True, "steps": 2, "center_fallback": True}
     animate(tmp_path / "portrait.png", clip, tmp_path / "own.mp4", engine=engine, **options)
+    assert c2pa_reader.read(tmp_path / "made.mp4").whole
     made, own = read_film(tmp_path / "made.mp4"), read_film(tmp_path / "own.mp4")
     assert made.times == own.times
     assert made.audio_s == own.audio_s > 0.5
@@ -86,6 +88,28 @@ def test_a_job_gives_the_whole_photograph(server: LiveServer, pictures: np.ndarr
         refused = server.http.post("/api/jobs", json=options)
         assert refused.status_code == 400
         assert refused.json()["error"]["message"].startswith("options: output frame")
+
+
+def test_recordings_and_snapshots_come_back_signed(
+    server: LiveServer, pictures: np.ndarray, clip: Path, tmp_path: Path
+):
+    for kind, name, body in (
+        ("video/mp4", "clip.mp4", clip.read_bytes()),
+        ("video/webm", "clip.webm", b"\x1aE\xdf\xa3"),
+    ):
+        answer = server.http.put("/api/credentials", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 200, answer.text
+        (tmp_path / name).write_bytes(body)
+        inside = answer.headers["content-type"] == kind
+        assert inside == (kind == "video/mp4")
+        (tmp_path / (name if inside else "clip.c2pa")).write_bytes(answer.content)
+        assert c2pa_reader.read(tmp_path / name).whole
+    refused = {("image/gif", 400): png(pictures[0]), ("image/png", 422): b"no image", ("video/mp4", 400): b""}
+    for (kind, status), body in refused.items():
+        answer = server.http.put("/api/credentials", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status, answer.text
+        assert str(server.app.state.sessions.folder) not in answer.text
+    assert not [path for path in server.app.state.sessions.folder.iterdir() if path.name.startswith("tmp")]
 
 
 def test_a_job_and_a_live_session_share_the_worker(server: LiveServer, pictures: np.ndarray, clip: Path):

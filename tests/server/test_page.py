@@ -12,9 +12,10 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Download
 
 from personalive.live.config import LiveConfig
+from personalive.media.credentials import read_credentials
 from personalive.server.config import ServerConfig
 from support.browser import Person, chromium, see_different, write_camera
 from support.head_films import heads
@@ -180,10 +181,17 @@ def test_a_recording_plays_and_has_sound(live: Person, tmp_path: Path):
     assert live.live_tracks() == 2
     live.find("record").click()
     live.wait(lambda: recorded_s(live) > sound_delay_s(live) + BEEP_S)
-    with live.page.expect_download() as download:
-        live.find("record").click()
-    path = tmp_path / download.value.suggested_filename
-    download.value.save_as(path)
+    files: list[Download] = []
+    live.page.on("download", lambda file: files.append(file))  # noqa: PLW0108 (it marks the function)
+    live.find("record").click()
+    # WebM cannot hold credentials: they come as a file of their own.
+    live.wait(lambda: [file.suggested_filename for file in files if not file.suggested_filename.endswith(".webm")])
+    for file in files:
+        file.save_as(tmp_path / file.suggested_filename)
+    path = tmp_path / files[0].suggested_filename
+    credentials = read_credentials(path)
+    assert credentials is not None
+    assert credentials.intact
     with av.open(str(path)) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     with av.open(str(path)) as video:
@@ -199,6 +207,9 @@ def test_a_snapshot_is_the_current_frame(live: Person, tmp_path: Path):
     with live.page.expect_download() as download:
         live.find("snapshot").click()
     download.value.save_as(tmp_path / "snapshot.png")
+    credentials = read_credentials(tmp_path / "snapshot.png")
+    assert credentials is not None
+    assert credentials.intact
     with Image.open(tmp_path / "snapshot.png") as image:
         assert image.size == (SMALL_SIZE_PX, SMALL_SIZE_PX)
         assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]

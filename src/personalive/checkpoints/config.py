@@ -18,10 +18,11 @@ class WeightFilesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
-    """Fetching weights from the Hugging Face hub or a mirror of it."""
+    """Fetching weights from the Hugging Face hub, a mirror of it, or ModelScope."""
 
     endpoint: str = "https://huggingface.co"
     chunk_bytes: int = 1 << 20
+    max_listing_bytes: int = 8 << 20  # of a repository at ModelScope
     timeout_s: float = 30.0  # without a single byte, or for one reply about a repository
     retries: int = 5  # reconnections in a row that brought nothing before giving up
     retry_pause_s: float = 2.0

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from personalive.checkpoints.config import DownloadConfig
 from personalive.checkpoints.hub import AGAIN, ConnectionLostError, Hub, RemoteFile
+from personalive.checkpoints.modelscope import ModelScope
 from personalive.checkpoints.sources import RELEASED, Source
 from personalive.errors import DownloadError
 from personalive.progress import Meter, Progress
@@ -25,6 +26,7 @@ from personalive.progress import Meter, Progress
 _DEFAULTS = DownloadConfig()
 
 
+Publisher = Literal["hub", "modelscope"]
 ProgressCallback = Callable[[Progress], None]  # bytes over all files; those on disk already count as done
 
 
@@ -55,6 +57,7 @@ def download_weights(
     *,
     endpoint: str | None = None,
     token: str | None = None,
+    publisher: Publisher = "hub",
     sources: Sequence[Source] = RELEASED,
     progress: ProgressCallback | None = None,
     settings: DownloadConfig = _DEFAULTS,
@@ -62,7 +65,7 @@ def download_weights(
     """Download all ``sources`` into ``folder``; complete files are kept, partial ones resumed.
 
     ``endpoint``: a hub mirror; else the environment's HF_ENDPOINT; else the official hub. ``token``: for the
-    endpoint; without it the user's saved one is used, for the official hub only.
+    endpoint; without it the user's saved one is used, for the official hub only. ``publisher``: where from.
 
     Returns:
         The files, in the order of ``sources``.
@@ -70,7 +73,7 @@ def download_weights(
     Raises:
         DownloadError: one line with the next step: unreachable, absent, gated, too large, wrong hash, disk full.
     """
-    hub = Hub(endpoint, token, settings)
+    hub = _open(publisher, endpoint, token, settings)
     listing = cache(hub.files)  # one request per repository, all of them before the first byte of content
     files = [_choose(source, listing(source.repo, source.revision), folder, hub.endpoint) for source in sources]
     with _disk_errors(folder):
@@ -84,13 +87,17 @@ def download_weights(
     return [path for _, path in files]
 
 
-def missing_sources(folder: Path, sources: Sequence[Source] = RELEASED) -> list[tuple[str, Path]]:
-    """Address at the official hub, and place in ``folder``, of every file that is not there yet, to fetch by hand."""
+def _open(publisher: Publisher, endpoint: str | None, token: str | None, settings: DownloadConfig) -> Hub:
+    return ModelScope(endpoint, settings) if publisher == "modelscope" else Hub(endpoint, token, settings)
+
+
+def missing_sources(
+    folder: Path, sources: Sequence[Source] = RELEASED, publisher: Publisher = "hub"
+) -> list[tuple[str, Path]]:
+    """Address at the publisher, and place in ``folder``, of every file that is not there yet, to fetch by hand."""
+    hub = _open(publisher, _DEFAULTS.endpoint if publisher == "hub" else None, None, _DEFAULTS)
     return [
-        (
-            f"{_DEFAULTS.endpoint}/{source.repo}/resolve/{source.revision}/{source.paths[-1]}",
-            folder / source.destinations[-1],
-        )
+        (hub.address(source.repo, source.paths[-1], source.revision), folder / source.destinations[-1])
         for source in sources
         if not any((folder / name).exists() for name in source.destinations)
     ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from personalive.checkpoints.config import DownloadConfig
 from personalive.errors import DownloadError
@@ -66,6 +66,8 @@ class RemoteFile:
 class Hub:
     """A hub endpoint. The user's saved token goes to the official one only; a mirror gets ``token`` or none."""
 
+    hint = f"run `hf auth login`, then {AGAIN}"  # what to do where access is refused
+
     def __init__(self, endpoint: str | None, token: str | None, settings: DownloadConfig) -> None:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or settings.endpoint).rstrip("/")
         if urlsplit(self.endpoint).scheme not in ("http", "https") or not urlsplit(self.endpoint).netloc:
@@ -79,14 +81,9 @@ class Hub:
         Raises:
             DownloadError: unreachable, absent, gated, or a reply that makes no sense.
         """
-        from huggingface_hub import HfApi  # noqa: PLC0415 (takes a second)
-
         try:
             with self._errors(repo):
-                info = HfApi(endpoint=self.endpoint, token=self._token).model_info(
-                    repo, revision=revision, files_metadata=True, timeout=self._settings.timeout_s
-                )
-            return {s.rfilename: _remote_file(repo, info.sha or revision, s) for s in info.siblings or []}
+                return self._listed(repo, revision)
         except ConnectionLostError as error:
             raise DownloadError(
                 f"{self.endpoint}: cannot be reached ({error}): check the network, or name a mirror with "
@@ -97,6 +94,18 @@ class Hub:
                 f"{self.endpoint}: no hub answers there ({type(error).__name__}): check --endpoint"
             ) from error
 
+    def _listed(self, repo: str, revision: str) -> dict[str, RemoteFile]:
+        from huggingface_hub import HfApi  # noqa: PLC0415 (takes a second)
+
+        info = HfApi(endpoint=self.endpoint, token=self._token).model_info(
+            repo, revision=revision, files_metadata=True, timeout=self._settings.timeout_s
+        )
+        return {s.rfilename: _remote_file(repo, info.sha or revision, s) for s in info.siblings or []}
+
+    def address(self, repo: str, path: str, revision: str) -> str:
+        """Address of the content of a file, also for a browser."""
+        return f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
     @contextmanager
     def stream(self, file: RemoteFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
         """Open a file at ``offset`` bytes; yield the true offset (0 if the server serves no ranges) and the chunks.
@@ -105,21 +114,24 @@ class Hub:
             ConnectionLostError: the connection could not be made or broke.
             DownloadError: the server refuses.
         """
-        from huggingface_hub import hf_hub_url  # noqa: PLC0415
+        url = self.address(file.repo, file.path, file.commit)
+        with self._errors(str(file)), self._response(url, offset) as response:
+            start = offset if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
+            yield start, response.iter_bytes(self._settings.chunk_bytes)
+
+    @contextmanager
+    def _response(self, url: str, offset: int = 0) -> Iterator[Any]:
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # noqa: PLC0415
 
-        url = hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=self.endpoint)
         headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        with self._errors(str(file)):
-            request: Any = get_session().stream(
-                "GET", url, headers=headers, follow_redirects=True, timeout=self._settings.timeout_s
-            )
-            with request as response:
-                hf_raise_for_status(response)
-                start = offset if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
-                yield start, response.iter_bytes(self._settings.chunk_bytes)
+        request: Any = get_session().stream(
+            "GET", url, headers=headers, follow_redirects=True, timeout=self._settings.timeout_s
+        )
+        with request as response:
+            hf_raise_for_status(response)
+            yield response
 
     @contextmanager
     def _errors(self, subject: str) -> Iterator[None]:
@@ -134,7 +146,7 @@ class Hub:
         except errors.HfHubHTTPError as error:
             gated = isinstance(error, errors.GatedRepoError)
             status = HTTPStatus.FORBIDDEN if gated else error.response.status_code
-            raise _refusal(subject, self.endpoint, status) from error
+            raise _refusal(subject, self.endpoint, status, self.hint) from error
         except errors.OfflineModeIsEnabled as error:
             raise DownloadError(f"{subject}: offline mode is on: unset HF_HUB_OFFLINE and {AGAIN}") from error
         except errors.HFValidationError as error:
@@ -157,10 +169,9 @@ def _remote_file(repo: str, commit: str, sibling: RepoSibling) -> RemoteFile:
     )
 
 
-def _refusal(subject: str, endpoint: str, status: int) -> Exception:
+def _refusal(subject: str, endpoint: str, status: int, login: str) -> Exception:
     if status >= 500 or status in (408, 429):
         return ConnectionLostError(f"{endpoint} answered {status}")
-    login = f"run `hf auth login`, then {AGAIN}"
     reasons: dict[int, str] = {
         HTTPStatus.FORBIDDEN: f"access is restricted: accept its terms at {endpoint}, {login}",
         HTTPStatus.UNAUTHORIZED: f"{endpoint} wants a login (or has no such repository): {login}",

@@ -23,10 +23,12 @@ from personalive.cli.options import (
     WEIGHTS_METAVAR,
     ClipOptions,
     ControlOptions,
+    CredentialsOption,
     Framing,
     ModelOptions,
     SeedOption,
     StepsOption,
+    VisibleMarkOption,
     with_groups,
 )
 from personalive.config import PHOTO, KeyframeConfig
@@ -162,6 +164,9 @@ class ResultOptions:
         ),
     ] = None
 
+    credentials: CredentialsOption = True
+    visible_mark: VisibleMarkOption = False
+
     def to_dict(self, *, side_by_side: bool = False) -> dict[str, Any]:
         """Return the options of ``animate``.
 
@@ -175,6 +180,8 @@ class ResultOptions:
         return {
             "audio": self.audio,
             "output_frame": self.output_frame.value,
+            "credentials": self.credentials,
+            "visible_mark": self.visible_mark,
             "side_by_side": panels if self.side_by_side is None else self.side_by_side,
             **({} if threshold is None else {"keyframe_threshold": threshold}),
         }

@@ -12,9 +12,11 @@ from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import (
     PORTRAIT_HELP,
     ControlOptions,
+    CredentialsOption,
     LiveStepsOption,
     MirrorOption,
     ModelOptions,
+    VisibleMarkOption,
     with_groups,
 )
 from personalive.offline.config import FilmSizeConfig
@@ -67,6 +69,8 @@ def camera(
     ] = None,
     steps: LiveStepsOption = None,
     mirror: MirrorOption = True,
+    credentials: CredentialsOption = True,
+    visible_mark: VisibleMarkOption = False,
     controls: ControlOptions = ControlOptions(),
 ) -> None:
     """Let a camera drive PORTRAIT, live, into a virtual camera, a stream or a video."""
@@ -82,7 +86,8 @@ def camera(
         target=target,
         size_px=size,
         seconds=seconds,
-        controls=LiveControls(mirror=mirror, steps=steps, **asdict(controls)),
+        controls=LiveControls(mirror=mirror, visible_mark=visible_mark, steps=steps, **asdict(controls)),
+        credentials=credentials,
     )
     with progress("live") as display:
         sent = run_camera(

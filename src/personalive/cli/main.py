@@ -27,6 +27,7 @@ from personalive.cli import (
     motion,
     serve,
     train,
+    verify,
     weights,
 )
 from personalive.cli.config import CliConfig
@@ -75,6 +76,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(export.app, name="export")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.command(name="verify", epilog=verify.EPILOG)(verify.verify)
 app.command(name="benchmark", epilog=benchmark.EPILOG)(benchmark.benchmark)
 app.command(name="doctor", epilog=doctor.EPILOG)(doctor.doctor)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
-from personalive.config import OWN_DECODER, TAESD, TINY, WEIGHTS_ENV
+from personalive.config import OWN_DECODER, SIGNER_ENV, TAESD, TINY, WEIGHTS_ENV
 from personalive.engine.controls import ControlLimits, Controls
 
 if TYPE_CHECKING:
@@ -189,6 +189,21 @@ def _steps_option(default: str) -> Any:
 StepsOption = Annotated[int | None, _steps_option("the model's own, 4")]
 LiveStepsOption = Annotated[
     int | None, _steps_option("on a CPU the fewest without a visible loss, by measurement; else the model's own, 4")
+]
+
+# --- provenance -----------------------------------------------------------------------------------------------------
+
+CredentialsOption = Annotated[
+    bool,
+    typer.Option(
+        "--credentials/--no-credentials",
+        help="Sign what is written, so that readers of C2PA content credentials see that a model made it and whether "
+        f"it was changed since; with the certificate.pem and key.pem in the folder that {SIGNER_ENV} names, else "
+        "with a certificate made on this machine.",
+    ),
+]
+VisibleMarkOption = Annotated[
+    bool, typer.Option("--visible-mark/--no-visible-mark", help="Put a small label on every frame: AI-generated.")
 ]
 
 # --- the clip -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from personalive.cli.console import show_rows
-from personalive.cli.options import LiveStepsOption, ModelOptions, with_groups
+from personalive.cli.options import CredentialsOption, LiveStepsOption, ModelOptions, with_groups
 from personalive.live.config import LiveConfig
 from personalive.server.config import ServerConfig
 
@@ -88,6 +88,7 @@ def serve(
             help="Most sessions at once; fewer where the device could not give each --min-fps frames per second.",
         ),
     ] = ServerConfig.max_sessions,
+    credentials: CredentialsOption = True,
     min_fps: Annotated[
         float,
         typer.Option(min=0.1, help="Frames per second that each session must still get for another to be admitted."),
@@ -109,6 +110,7 @@ def serve(
         self_signed=access.self_signed,
         max_sessions=max_sessions,
         min_session_fps=min_fps,
+        credentials=credentials,
         idle_s=idle,
         ice_servers=tuple(ice_server or ()),
     )

@@ -27,6 +27,7 @@ app = typer.Typer(
 Examples:
   personalive weights download                    to the default folder, where every command finds them
   personalive weights download ~/weights --endpoint https://hf-mirror.example
+  personalive weights download --from modelscope
   personalive weights download --decoder taesd    a small decoder beside them, 10 MB
   personalive weights check ~/weights
   personalive weights convert ~/weights ~/weights-half
@@ -39,6 +40,13 @@ class SmallDecoder(StrEnum):
     """Decoders that can be fetched."""
 
     TAESD = TAESD
+
+
+class Publisher(StrEnum):
+    """Publishers of the weights."""
+
+    HUB = "hub"
+    MODELSCOPE = "modelscope"
 
 
 class StoredDtype(StrEnum):
@@ -73,11 +81,12 @@ def download(
             show_default="none",
         ),
     ] = None,
+    publisher: Annotated[
+        Publisher, typer.Option("--from", help="The Hugging Face hub, or ModelScope where that is nearer.")
+    ] = Publisher.HUB,
     endpoint: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="A mirror of the Hugging Face hub.", show_default="HF_ENDPOINT, else the hub itself"
-        ),
+        typer.Option(metavar="URL", help="A mirror of it.", show_default="HF_ENDPOINT, else the publisher's own"),
     ] = None,
 ) -> None:
     """Download the released weights (12 GB), or a small decoder. Run it again to resume.
@@ -93,11 +102,13 @@ def download(
     sources = SMALL_DECODER if decoder else RELEASED
     try:
         with progress("fetching") as display:
-            files = download_weights(target, endpoint=endpoint, sources=sources, progress=display.show)
+            files = download_weights(
+                target, endpoint=endpoint, publisher=publisher.value, sources=sources, progress=display.show
+            )
     except (KeyboardInterrupt, DownloadError) as stop:
         if isinstance(stop, KeyboardInterrupt):
             stop.add_note(f"what was fetched is kept in {target}; the same command resumes")
-        if missing := missing_sources(target, sources):
+        if missing := missing_sources(target, sources, publisher.value):
             show_rows([("by hand", f"{address} -> {path}") for address, path in missing])
             stop.add_note("files that are fetched by hand, as listed, need not be downloaded")
         raise

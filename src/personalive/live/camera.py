@@ -24,7 +24,9 @@ from personalive.live.sinks import Sink, open_sink
 from personalive.live.sources import LiveSource, is_camera
 from personalive.live.worker import Worker
 from personalive.media import load_still
+from personalive.media.credentials import check_signer
 from personalive.offline.motion_file import is_motion_file, load_motion_file
+from personalive.offline.provenance import origin_of
 from personalive.vision.resize import Square, crop_and_resize
 
 _POLL_S = 0.2
@@ -41,6 +43,7 @@ class CameraOptions:
     size_px: int | None = None  # side of the images that are sent; None: the model's
     seconds: float | None = None  # duration; None: until interrupted
     controls: LiveControls = field(default_factory=LiveControls)
+    credentials: bool = True  # sign a video file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ def run_camera(
     Raises:
         PersonaLiveError: unusable inputs, a sink that is gone, a model that does not load.
     """
+    if options.credentials:
+        check_signer()
     run = _CameraRun(worker, options, load_still(options.portrait), on_progress, on_loading)
     with suppress(KeyboardInterrupt):  # the usual end
         asyncio.run(run.run())
@@ -124,7 +129,8 @@ class _CameraRun:
         await session.run_on_worker(lambda stream: stream.set_portrait(self._portrait, session.controls))
         source = await self._open_source(session)
         size_px = self._options.size_px or engine.image_size
-        sink = open_sink(self._options.target, size_px)
+        origin = await asyncio.to_thread(origin_of, engine) if self._options.credentials else None
+        sink = open_sink(self._options.target, size_px, origin=origin)
         try:
             source.start()
             await self._send_frames(session, source, sink, size_px)

@@ -25,6 +25,7 @@ class LiveControls(Controls):
 
     seed: int = 0  # of the noise of frames that enter from now on
     mirror: bool = False  # the driver's left and right exchanged
+    visible_mark: bool = False  # a small label on every frame
     driving_fps: float | None = None  # frames generated per second; None: as many as help
     keyframes: bool = True
     keyframe_threshold: float = KeyframeConfig.threshold
@@ -42,7 +43,7 @@ class LiveControls(Controls):
             raise InputError(f"seed {self.seed!r}: give a whole number from 0 to {_SEEDS - 1}")
         if self.steps is not None:
             check_steps(self.steps)
-        for name in ("mirror", "keyframes"):
+        for name in ("mirror", "visible_mark", "keyframes"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} {getattr(self, name)!r}: give true or false")
 

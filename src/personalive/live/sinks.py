@@ -13,7 +13,8 @@ from av.error import FFmpegError
 
 from personalive.errors import DeviceError, OutputError
 from personalive.live.config import SinkConfig
-from personalive.media import VideoWriter, check_output
+from personalive.media import VideoWriter
+from personalive.media.credentials import Origin
 from personalive.media.paths import reason
 
 VIRTUAL = "virtual"
@@ -37,8 +38,11 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(target: str, size_px: int, config: SinkConfig | None = None) -> Sink:
+def open_sink(target: str, size_px: int, config: SinkConfig | None = None, *, origin: Origin | None = None) -> Sink:
     """Open the sink that ``target`` names: "virtual", an address such as rtmp://host/key, or a file ending in .mp4.
+
+    Args:
+        origin: what the content credentials of a file tell; None for a file without any.
 
     Raises:
         OutputError: it cannot be opened.
@@ -52,7 +56,7 @@ def open_sink(target: str, size_px: int, config: SinkConfig | None = None) -> Si
         return _NetworkStream(target, FORMATS[scheme], size_px, config)
     if "://" in target:
         raise OutputError(f"{target}: send to {', '.join(f'{name}://' for name in FORMATS)}, a file, or {VIRTUAL}")
-    return _VideoFile(Path(target), size_px, config)
+    return _VideoFile(Path(target), size_px, config, origin)
 
 
 class _VirtualCamera:
@@ -128,10 +132,14 @@ class _NetworkStream:
 class _VideoFile:
     """MP4 that appears when it is complete."""
 
-    def __init__(self, path: Path, size_px: int, config: SinkConfig) -> None:
-        target = check_output(path)
+    def __init__(self, path: Path, size_px: int, config: SinkConfig, origin: Origin | None) -> None:
         self._writer = VideoWriter(
-            target, size_px, size_px, time_base=Fraction(1, _TICKS_PER_S), fps=Fraction(config.nominal_fps)
+            path,
+            size_px,
+            size_px,
+            time_base=Fraction(1, _TICKS_PER_S),
+            fps=Fraction(config.nominal_fps),
+            origin=origin,
         )
         self._pending: tuple[np.ndarray, int] | None = None  # its duration is known when the next one comes
 
@@ -147,8 +155,8 @@ class _VideoFile:
         if self._pending is None:
             self._writer.close_partial()  # which leaves no file without frames
             return
-        self._write(*self._pending, _TICKS_PER_S // SinkConfig.nominal_fps)
-        self._writer.close()
+        with self._writer:
+            self._write(*self._pending, _TICKS_PER_S // SinkConfig.nominal_fps)
 
     def _write(self, image: np.ndarray, start: int, duration: int) -> None:
         self._writer.write(image, Fraction(start, _TICKS_PER_S), Fraction(duration, _TICKS_PER_S))

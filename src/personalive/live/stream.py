@@ -26,6 +26,7 @@ from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector, find_detector
 from personalive.vision.framing import DrivingFramer, frame_portrait
 from personalive.vision.resize import resize_portrait
+from personalive.vision.visible_mark import draw_visible_mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class LiveStream:
         self._in_flight.extend(origins)
         done = self._clock()
         return [
-            self._finish(image, self._in_flight.popleft(), started, done, show_at, controls.delay_ms)
+            self._finish(image, self._in_flight.popleft(), started, done, show_at, controls)
             for image, show_at in zip(images.numpy(), self._pacer.times(started, done), strict=True)
         ]
 
@@ -256,7 +257,13 @@ class LiveStream:
     # --- frames out ---------------------------------------------------------------------------------------
 
     def _finish(
-        self, image: np.ndarray, origin: _Origin | None, started: float, done: float, show_at: float, delay_ms: float
+        self,
+        image: np.ndarray,
+        origin: _Origin | None,
+        started: float,
+        done: float,
+        show_at: float,
+        controls: LiveControls,
     ) -> FinishedFrame:
         queue = window = 0.0
         sequence = capture_us = 0  # of the ease-in, which comes from no driving frame
@@ -264,10 +271,11 @@ class LiveStream:
             sequence = origin.sequence
             capture_us = origin.capture_us if sequence else 0  # of clips: not the client's clock
             queue, window = origin.entered_s - origin.received_s, started - origin.entered_s
-            show_at = max(show_at, origin.received_s + delay_ms / 1e3)
+            show_at = max(show_at, origin.received_s + controls.delay_ms / 1e3)
         times = StageTimes(*(1e3 * seconds for seconds in (queue, window, done - started, show_at - done)))
         header = FinishedHeader(sequence, capture_us, self.generation, self.index, times)
         self.index += 1
+        image = draw_visible_mark(image) if controls.visible_mark else image
         return FinishedFrame(header, image, done, show_at)
 
 

@@ -6,25 +6,31 @@ that both processes map. Where the operating system is not POSIX, files are deco
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from personalive.errors import InputError
+from personalive.config import SIGNER_ENV
+from personalive.errors import InputError, OutputError
 from personalive.media.audio import AudioCut
 from personalive.media.config import MediaConfig
-from personalive.media.paths import check_input
+from personalive.media.credentials import SIDECAR, WEBM, Origin, sidecar, sign_file
+from personalive.media.paths import check_input, reason
 from personalive.media.reader import Frame, VideoInfo, VideoReader, check_times
+from personalive.media.signer import signer_files
 from personalive.media.still import check_size, load_still
 from personalive.media.worker import NEXT, REWIND, Link, RewindError, Worker
 
 _SLOTS = 3  # frames decoded ahead of the reader
+_CREDENTIALS_BYTES = 1_000_000  # more than those of one file take
 _POSIX = os.name == "posix"
 
 
@@ -59,6 +65,36 @@ def load_isolated_still(path: str | os.PathLike[str], config: MediaConfig | None
         worker.send(NEXT)
         worker.receive()
         return shared.copy(0)
+
+
+def sign_isolated(path: Path, media_type: str, origin: Origin, config: MediaConfig | None = None) -> Path:
+    """Put content credentials into a file of others, or beside it where its kind cannot hold any.
+
+    Returns:
+        The file that holds them: ``path`` itself, or one with the ending ``SIDECAR``.
+
+    Raises:
+        InputError: the file is not of this kind, or reading it crashes, hangs or wants too much memory.
+    """
+    if not _POSIX:
+        return _sign(path, media_type, origin)
+    written_bytes = path.stat().st_size + _CREDENTIALS_BYTES
+    request = {"signer": str(signer_files().folder), "media_type": media_type, "origin": json.dumps(asdict(origin))}
+    config = config or MediaConfig()
+    with Worker(f"{__name__}:sign_one", path, config, None, **request, written_bytes=str(written_bytes)) as worker:
+        return Path(worker.receive()["signed"])
+
+
+def _sign(path: Path, media_type: str, origin: Origin) -> Path:
+    try:
+        if media_type != WEBM:
+            sign_file(path, media_type, origin)
+            return path
+        beside = path.with_suffix(SIDECAR)
+        beside.write_bytes(sidecar(path, media_type, origin))
+    except (OutputError, OSError) as error:
+        raise InputError(f"{path}: {reason(error)}") from None
+    return beside
 
 
 class IsolatedVideoReader(VideoReader):
@@ -261,3 +297,10 @@ def send_still(link: Link) -> None:
     shared = mmap.mmap(link.request["descriptor"], 0)
     np.frombuffer(shared, np.uint8).reshape(image.shape)[:] = image
     link.send({})
+
+
+def sign_one(link: Link) -> None:
+    link.on_progress()
+    os.environ[SIGNER_ENV] = link.request["signer"]
+    signed = _sign(link.path, link.request["media_type"], Origin(**json.loads(link.request["origin"])))
+    link.send({"signed": str(signed)})

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageErro
 
 from personalive.errors import InputError
 from personalive.media.config import MediaConfig
+from personalive.media.credentials import PNG, Origin, sign_bytes
 from personalive.media.paths import check_input, check_output, reason, write_whole
 
 # Named one by one: Pillow can also run Ghostscript and read things that are not photographs.
@@ -236,9 +237,16 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 def save_png(
-    path: str | os.PathLike[str], image: np.ndarray, inputs: tuple[str | os.PathLike[str], ...] = ()
+    path: str | os.PathLike[str],
+    image: np.ndarray,
+    inputs: tuple[str | os.PathLike[str], ...] = (),
+    origin: Origin | None = None,
 ) -> Path:
     """Write ``image``, uint8 ``(H, W, 3)`` RGB, as a PNG that appears whole or not at all.
+
+    Args:
+        inputs: see ``check_output``.
+        origin: what its content credentials tell; None for an image without any.
 
     Returns:
         The file written, links followed.
@@ -249,5 +257,6 @@ def save_png(
     target = check_output(path, inputs, suffix=".png")
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(content, format="PNG")
-    write_whole(target, content.getvalue())
+    png = content.getvalue()
+    write_whole(target, png if origin is None else sign_bytes(png, PNG, origin))
     return target

@@ -180,7 +180,7 @@ def main() -> None:
     link = Link(os.fdopen(0, "rb"), answers)
     module, _, function = sys.argv[1].partition(":")
     answer = getattr(import_module(module), function)
-    _limit(link.config)
+    _limit(link.config, int(link.request.get("written_bytes", 0)))
     try:
         answer(link)
     except PersonaLiveError as error:
@@ -196,12 +196,12 @@ def main() -> None:
     os._exit(0)  # without the destructors of libraries, which a damaged heap may end in a fault
 
 
-def _limit(config: MediaConfig) -> None:
+def _limit(config: MediaConfig, written_bytes: int) -> None:
     import resource  # noqa: PLC0415 (POSIX only)
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    for kind, limit in (("DATA", config.decoder_memory_bytes), ("CORE", 0), ("FSIZE", 0)):
+    for kind, limit in (("DATA", config.decoder_memory_bytes), ("CORE", 0), ("FSIZE", written_bytes)):
         _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{kind}"))
         most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (most, most))

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from personalive.errors import OutputError
 from personalive.media.audio import AudioCut
 from personalive.media.config import MediaConfig
+from personalive.media.credentials import MP4, Origin, sign_file
 from personalive.media.feed import AudioFeed
 from personalive.media.paths import check_output, partial_beside, reason, remove, temporary_beside
 from personalive.media.source import ticks
@@ -60,6 +61,7 @@ class VideoWriter:
         audio_from: AudioCut | None = None,
         inputs: Iterable[str | os.PathLike[str]] = (),
         crf: int | None = None,
+        origin: Origin | None = None,
         config: MediaConfig | None = None,
     ) -> None:
         """
@@ -71,6 +73,7 @@ class VideoWriter:
             audio_from: the sound (``reader.audio``).
             inputs: files that ``path`` must not be.
             crf: x264 quality, lower is better; ``MediaConfig.video_crf`` by default.
+            origin: what its content credentials tell; None for a video without any.
 
         Raises:
             OutputError: the video cannot be written there, or the size is odd. Nothing is created before the
@@ -82,7 +85,7 @@ class VideoWriter:
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise OutputError(f"{path}: a video of {width} x {height} cannot be made; both sides must be even")
         self._temporary = temporary_beside(self.path)
-        self._size = (width, height)
+        self._size, self._origin = (width, height), origin
         self._time_base = Fraction(1, (time_base or Fraction(1, config.default_ticks_per_s)).denominator)
         self._fps = fps or Fraction(config.default_fps)
         self._last_pts: int | None = None
@@ -185,7 +188,8 @@ class VideoWriter:
         """Finish the video, sound included, and give it its name. Returns ``path``.
 
         Raises:
-            OutputError: no frame was written, or the disk is full; nothing is left then.
+            OutputError: no frame was written, or the disk is full; nothing is left then. Or it could not be signed,
+                and can still be closed as a partial video, unsigned.
         """
         if self._closed:
             return self.path
@@ -217,6 +221,8 @@ class VideoWriter:
             partial = partial_beside(self.path)
             self._finish(partial)
             self.partial_path = partial
+        except OutputError:  # an unsigned one is better than none
+            return self.close_partial()
         except _WRITE_ERRORS:
             self._discard()
         return self.partial_path
@@ -225,6 +231,12 @@ class VideoWriter:
         with suppress(AVEOFError):  # the encoder was drained before an interruption
             self._mux(None)
         self._container.close()
+        if (origin := self._origin) is not None:
+            self._origin = None  # tried once
+            try:
+                sign_file(self._temporary, MP4, origin)
+            except OutputError as error:
+                raise OutputError(f"{target}: {error}; free some space, or use --no-credentials") from error
         self._temporary.replace(target)
         self._release()
 

@@ -32,12 +32,14 @@ from personalive.media import (
     open_isolated_video,
     save_png,
 )
+from personalive.media.credentials import NO_CREDENTIALS, check_signer
 from personalive.media.paths import write_whole
-from personalive.offline.composition import Composition, OutputFrame, Panels, WholePhotograph
+from personalive.offline.composition import Composition, Marked, OutputFrame, Panels, WholePhotograph
 from personalive.offline.config import FilmSizeConfig
 from personalive.offline.contact_sheet import ContactSheet
 from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
 from personalive.offline.motion_file import MotionClip, fit_motion_clip, is_motion_file, load_motion_file
+from personalive.offline.provenance import origin_of
 from personalive.progress import Meter, Progress
 from personalive.runtime.load import AUTO, load_engine
 from personalive.runtime.memory import engine_oom_errors
@@ -47,6 +49,7 @@ from personalive.vision.faces import FaceDetector, find_detector
 from personalive.vision.framing import DrivingFramer, FramingMode, NoFace, frame_portrait
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import resize_portrait
+from personalive.vision.visible_mark import draw_visible_mark
 
 _PLAIN = Controls()
 
@@ -72,6 +75,8 @@ class AnimateOptions:
     size_px: int | None = None  # side of each panel in the video, even; None means the model's own
     side_by_side: bool = False  # portrait, driver and result beside each other; of a motion file no driver
     contact_sheet: str | None = None  # a PNG that shows the whole video at a glance
+    credentials: bool = True  # sign video and contact sheet: see ``media.credentials``
+    visible_mark: bool = False  # a small label on every frame
     mirror: bool = False  # exchange the driver's left and right before anything reads it
     expression: float = _PLAIN.expression  # this and the next five: see ``Controls``
     mouth: float = _PLAIN.mouth
@@ -181,6 +186,8 @@ def animate(
     report_path = _report_path(target, [portrait, driving])
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
+    if chosen.credentials:
+        check_signer()
     image = load_isolated_still(portrait)
     with _opened(driving, chosen) as source:
         engine = engine or load_engine(
@@ -259,7 +266,10 @@ class _Video:
         )
         self.portrait = resize_portrait(self.framed.image, config.image_size_px)
         self.portrait_notes = [self.framed.note]
-        self.composition = self._composition(image, has_driver=isinstance(source, VideoReader))
+        composition = self._composition(image, has_driver=isinstance(source, VideoReader))
+        self.composition = Marked(composition) if options.visible_mark else composition
+        composite = options.side_by_side or options.output_frame == "portrait"
+        self.origin = origin_of(engine, composite=composite) if options.credentials else None
         self.driving = self._open_driving(source, detector, framing)
         self.keyframes, self.notes = 0, list[str]()
         self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
@@ -303,6 +313,7 @@ class _Video:
             fps=driving.fps,
             audio_from=driving.audio if self.options.audio else None,
             inputs=inputs,
+            origin=self.origin,
         ) as writer:
             for driver, result in self._results():
                 writer.write(composition.compose(driver.image, result), *driver.time)
@@ -314,7 +325,8 @@ class _Video:
         if progress is not None:
             progress(replace(meter.at(done), total=done))
         sheet = self._save_sheet(inputs)
-        return self._report(target, done, float(end), meter.seconds, sheet, [*driving.warnings(), *writer.warnings])
+        warnings = [*driving.warnings(), *writer.warnings, *([] if self.origin else [NO_CREDENTIALS])]
+        return self._report(target, done, float(end), meter.seconds, sheet, warnings)
 
     def _results(self) -> Iterator[tuple[DrivingFrame, np.ndarray]]:
         """Every driving frame with the finished (S, S, 3) frame that it made, in order; padding is left out."""
@@ -344,7 +356,8 @@ class _Video:
     def _save_sheet(self, inputs: list[str | os.PathLike[str]]) -> str | None:
         if self.sheet is None or self.options.contact_sheet is None:
             return None
-        return str(save_png(self.options.contact_sheet, self.sheet.image(), tuple(inputs)))
+        sheet = draw_visible_mark(self.sheet.image()) if self.options.visible_mark else self.sheet.image()
+        return str(save_png(self.options.contact_sheet, sheet, tuple(inputs), self.origin and self.origin.composed()))
 
     def _report(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import Square, crop_and_resize
+from personalive.vision.visible_mark import draw_visible_mark
 
 OutputFrame = Literal["square", "portrait"]
 
@@ -65,3 +66,15 @@ class WholePhotograph:
     def compose(self, driver: np.ndarray | None, result: np.ndarray) -> np.ndarray:
         """See ``Composition``."""
         return self._paste_back.put_back(result)
+
+
+class Marked:
+    """Another composition with a visible label."""
+
+    def __init__(self, composition: Composition) -> None:
+        self._composition = composition
+        self.width, self.height = composition.width, composition.height
+
+    def compose(self, driver: np.ndarray | None, result: np.ndarray) -> np.ndarray:
+        """See ``Composition``."""
+        return draw_visible_mark(self._composition.compose(driver, result))

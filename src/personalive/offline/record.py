@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -102,21 +103,37 @@ def record(
             progress=loading,
             preparing=preparing,
         )
-        meter = Meter(reader.info.estimated_frames)
-        with engine_oom_errors(engine):
-            clip = _framed(reader, engine, chosen)
-            motion = _encode(clip, engine, str(driving), meter, progress)
+        started_s = time.monotonic()
+        motion, warnings = read_motion(reader, engine, chosen, str(driving), progress)
+        seconds = time.monotonic() - started_s
     save_motion_file(target, motion, [driving])
     return RecordReport(
         output=str(target),
         motion=motion,
-        seconds=round(meter.seconds, 2),
+        seconds=round(seconds, 2),
         weights=engine.name,
         device=str(engine.device),
         dtype=engine.facts["dtype"],
         backend=engine.facts["backend"],
-        warnings=clip.warnings(),
+        warnings=warnings,
     )
+
+
+def read_motion(
+    reader: VideoReader,
+    engine: BaseEngine,
+    options: RecordOptions,
+    name: str,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[MotionClip, list[str]]:
+    """Motion of an open clip, which errors call ``name``, and warnings of one line each.
+
+    Raises:
+        PersonaLiveError: as ``record``.
+    """
+    with engine_oom_errors(engine):
+        clip = _framed(reader, engine, options)
+        return _encode(clip, engine, name, Meter(clip.expected), progress), clip.warnings()
 
 
 def _framed(reader: VideoReader, engine: BaseEngine, options: RecordOptions) -> ClipDriving:

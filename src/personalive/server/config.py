@@ -22,6 +22,9 @@ class ServerConfig(WorkerConfig):
     portrait_pixels: int = 50_000_000
     clip_bytes: int = 200_000_000
     template_bytes: int = MotionFileConfig.max_bytes
+    recording_bytes: int = 1_000_000_000  # that is sent to be signed: 20 minutes of the page's
+    signed_at_once: int = 2  # recordings, each twice on the disk
+    credentials: bool = True  # sign videos, recordings and snapshots
     frame_bytes: int = 2_000_000
     frame_pixels: int = 4_000_000
     message_bytes: int = 4_096  # of a text message, or a JSON body

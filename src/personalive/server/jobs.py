@@ -31,7 +31,7 @@ from personalive.server.uploads import renamed
 _LOG = logging.getLogger(__name__)
 JobState = Literal["open", "waiting", "running", "done", "failed", "cancelled"]
 _CHECK_S = 1.0
-SERVER_OPTIONS = ("contact_sheet", "center_fallback")  # of ``AnimateOptions``, not for clients to set
+SERVER_OPTIONS = ("contact_sheet", "center_fallback", "credentials")  # of ``AnimateOptions``, not for clients to set
 
 
 class WorkerEngine(BaseEngine):
@@ -147,7 +147,8 @@ class JobQueue:
             RefusedError: unusable options, or too many jobs.
         """
         _check_options(options)
-        options = {"steps": self._config.steps, **options, "center_fallback": self._worker.center_fallback}
+        own = {"center_fallback": self._worker.center_fallback, "credentials": self._config.credentials}
+        options = {"steps": self._config.steps, **options, **own}
         if sum(job.ended_s is None for job in self._jobs.values()) > self._config.waiting_jobs:
             raise RefusedError("server_full", "too many videos are waiting: try again later", retry_after_s=30.0)
         folder = self._folder / secrets.token_hex(8)

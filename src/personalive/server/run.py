@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from personalive.errors import InputError
 from personalive.live.config import LiveConfig
 from personalive.live.worker import make_worker
+from personalive.media.credentials import NO_CREDENTIALS, check_signer
 from personalive.runtime.load import AUTO, EngineOptions
 from personalive.server.app import create_app
 from personalive.server.auth import LOCAL_NAMES, Auth
@@ -44,6 +45,7 @@ class ServeOptions:
     idle_s: float = LiveConfig.idle_s
     min_session_fps: float = ServerConfig.min_session_fps
     steps: int | None = None  # see ``ServerConfig``
+    credentials: bool = ServerConfig.credentials
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,17 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     for url in options.ice_servers:
         read_ice_server(url)
     _check_port(options.host, options.port)
+    if options.credentials:
+        check_signer()
+    else:
+        notes = [*notes, f"videos, recordings and snapshots have {NO_CREDENTIALS}"]
     settings = replace(
         ServerConfig(),
         max_sessions=options.max_sessions,
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
         steps=options.steps,
+        credentials=options.credentials,
     )
     app = create_app(
         make_worker(options.weights, options.model, steps=options.steps, limits=settings),

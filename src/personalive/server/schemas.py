@@ -69,6 +69,7 @@ class Limits(Answer):
     portrait_pixels: int
     clip_bytes: int
     template_bytes: int
+    recording_bytes: int
     frame_bytes: int
     frame_pixels: int
 
@@ -102,6 +103,7 @@ class Status(Answer):
     limits: Limits
     controls: dict[str, ControlRange]
     webrtc: bool
+    credentials: bool
     ice_servers: list[str]
 
 
@@ -153,6 +155,7 @@ class Controls(Answer):
     smoothing: Number
     seed: int
     mirror: bool
+    visible_mark: bool
     driving_fps: Number | None
     keyframes: bool
     keyframe_threshold: Number

@@ -37,8 +37,9 @@ class SessionRegistry:
         Args:
             folder: for uploads; each session has a folder of its own there.
         """
-        self.worker, self._folder, self._clock = worker, folder, clock
+        self.worker, self.folder, self._clock = worker, folder, clock
         self.live, self.server = live or LiveConfig(), server or ServerConfig()
+        self.signing = asyncio.Semaphore(self.server.signed_at_once)
         self._sessions: dict[str, Session] = {}
         self._tickets: dict[str, float] = {}  # in order of arrival, with the time of the last request
 
@@ -73,7 +74,7 @@ class SessionRegistry:
             raise self._queued(ticket, ahead)
         if ticket is not None:
             self._tickets.pop(ticket, None)
-        folder = self._folder / secrets.token_hex(8)
+        folder = self.folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         session = Session(
             folder=folder,

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import tempfile
 from importlib import resources
 from pathlib import Path
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from personalive.live.errors import RefusedError
 from personalive.live.players import ClipPlayer, MotionPlayer
 from personalive.live.session import Session
+from personalive.media.credentials import MP4, NO_CREDENTIALS, PNG, WEBM
+from personalive.media.isolated import sign_isolated
 from personalive.offline.motion_file import motion_clip_from_bytes, motion_file_bytes
-from personalive.server.dependencies import AppSessions, OwnSession
+from personalive.offline.provenance import origin_of
+from personalive.server.dependencies import AppSessions, OwnSession, require_token
 from personalive.server.schemas import ChangeRecording, DriverAnswer, GalleryItem, PortraitAnswer, SessionState
 from personalive.server.uploads import binary_body, read_image, receive, run_named
 
@@ -42,6 +47,8 @@ _GENERATED = {  # people who do not exist, for all others
 }
 _GALLERY = _DRAWN | _GENERATED
 _MOTION_FILE = "application/octet-stream"
+_CREDENTIALS = "application/c2pa"
+_SIGNED = (PNG, MP4, WEBM)
 
 router = APIRouter(prefix="/api")
 
@@ -57,6 +64,46 @@ async def gallery(sessions: AppSessions) -> list[GalleryItem]:
 async def gallery_file(name: str) -> FileResponse:
     """Return one of them."""
     return FileResponse(_find_bundled(name)[1])
+
+
+class _LastResponse(FileResponse):
+    """A file whose folder is removed after it was sent, as far as the client read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            shutil.rmtree(Path(self.path).parent, ignore_errors=True)
+
+
+@router.put(
+    "/credentials",
+    tags=["Media"],
+    dependencies=[Depends(require_token)],
+    openapi_extra=binary_body(*_SIGNED),
+    response_class=FileResponse,
+    responses={200: {"content": {name: {} for name in (PNG, MP4, _CREDENTIALS)}}},
+)
+async def put_credentials(request: Request, sessions: AppSessions) -> FileResponse:
+    """Return the body, a recording or snapshot, with content credentials; for WebM the credentials alone."""
+    media_type, engine = request.headers.get("content-type", "").partition(";")[0], sessions.worker.engine
+    if media_type not in _SIGNED:
+        raise RefusedError("bad_request", f"Content-Type {media_type!r}: send {', '.join(_SIGNED)}")
+    if not sessions.server.credentials:
+        raise RefusedError("bad_request", f"this server gives {NO_CREDENTIALS}")
+    if engine is None:
+        raise RefusedError("not_ready", sessions.worker.message)
+    folder = Path(tempfile.mkdtemp(dir=sessions.folder))
+    try:
+        async with sessions.signing:
+            path = await receive(request, folder, sessions.server.recording_bytes, "recording")
+            origin = await asyncio.to_thread(origin_of, engine)
+            signed = await run_named(path, "the recording", lambda: sign_isolated(path, media_type, origin))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    media_type = media_type if signed == path else _CREDENTIALS
+    return _LastResponse(signed, media_type=media_type)
 
 
 @router.put("/sessions/{ident}/portrait", tags=["Media"], openapi_extra=binary_body("image/*"))

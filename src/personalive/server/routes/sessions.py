@@ -63,6 +63,7 @@ async def status(sessions: AppSessions) -> Status:
             name: ControlRange(**found) for name, found in control_ranges(engine.max_steps if engine else 0).items()
         },
         webrtc=True,
+        credentials=config.credentials,
         ice_servers=[url for url in config.ice_servers if "@" not in url],  # none with a password
     )
 

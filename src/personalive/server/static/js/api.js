@@ -21,6 +21,7 @@ import { sleep } from "./dom.js";
  * @property {Record<string, number>} limits of uploads
  * @property {Record<string, ControlRange>} controls
  * @property {boolean} webrtc
+ * @property {boolean} credentials whether the server signs recordings and snapshots
  * @property {string[]} ice_servers
  */
 
@@ -101,6 +102,14 @@ export class Api {
   /** @param {string} method @param {string} path @param {RequestOptions} [options] */
   async json(method, path, options) {
     return (await this.request(method, path, options)).json();
+  }
+
+  /**
+   * A recording or snapshot with content credentials; of WebM, which cannot hold any, the credentials alone.
+   * @param {Blob} blob
+   */
+  async sign(blob) {
+    return (await this.request("PUT", "/api/credentials", { body: blob, type: blob.type })).blob();
   }
 
   /** @param {string} path */

@@ -48,8 +48,8 @@ export class App {
     this.notices = notices;
     this.painter = painter;
     this.events = events;
-    /** @type {Pick<Status, "webrtc"|"ice_servers"|"limits">} */
-    this.server = { webrtc: false, ice_servers: [], limits: {} };
+    /** @type {Pick<Status, "webrtc"|"ice_servers"|"limits"|"credentials">} */
+    this.server = { webrtc: false, ice_servers: [], limits: {}, credentials: false };
     /** @type {Portrait|null} */ this.portrait = null; // the one chosen
     /** @type {Portrait|null} */ this.accepted = null; // the last one that the server could use
     /** @type {Session|null} */ this.session = null;

@@ -71,9 +71,9 @@ export function icon(name) {
  * @param {Blob} blob
  * @param {string} extension
  * @param {string} [prefix]
+ * @param {Date} [now]
  */
-export function download(blob, extension, prefix = "personalive") {
-  const now = new Date();
+export function download(blob, extension, prefix = "personalive", now = new Date()) {
   const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000);
   const time = local.toISOString().slice(0, 19).replace(/[T:]/g, "-");
   const url = URL.createObjectURL(blob);

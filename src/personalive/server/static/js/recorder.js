@@ -1,6 +1,4 @@
 // Recording the result: the canvas, and the microphone delayed to match.
-import { download } from "./dom.js";
-
 const TYPES = [
   "video/mp4;codecs=avc1.42E01F,mp4a.40.2",
   "video/webm;codecs=vp9,opus",
@@ -45,10 +43,10 @@ export class Sound {
   }
 }
 
-/** A running recording of a canvas, downloaded at its end. */
+/** A running recording of a canvas. */
 export class Recording {
-  /** @param {HTMLCanvasElement} canvas @param {Sound|null} sound */
-  constructor(canvas, sound) {
+  /** @param {HTMLCanvasElement} canvas @param {Sound|null} sound @param {(video: Blob) => void} onend */
+  constructor(canvas, sound, onend) {
     const stream = canvas.captureStream();
     for (const track of sound?.output.stream.getAudioTracks() ?? []) stream.addTrack(track);
     this.recorder = new MediaRecorder(stream, {
@@ -57,8 +55,7 @@ export class Recording {
     /** @type {Blob[]} */ const slices = [];
     this.recorder.ondataavailable = ({ data }) => slices.push(data);
     this.recorder.onstop = () => {
-      const type = this.recorder.mimeType.split(";")[0];
-      download(new Blob(slices, { type }), type.split("/")[1]);
+      onend(new Blob(slices, { type: this.recorder.mimeType.split(";")[0] }));
     };
     this.startedMs = performance.now();
     this.recorder.start(SLICE_MS);

@@ -1,4 +1,5 @@
 // Recordings with sound, snapshots, recorded motion, and the link to the clean view.
+import { ApiError } from "./api.js";
 import { buttonById, byId, download, inputById, onClick, setLabel } from "./dom.js";
 import { Recording, Sound } from "./recorder.js";
 import { loadViewKey, renewViewKey } from "./store.js";
@@ -46,7 +47,7 @@ export class SharePanel {
 
   toggleRecording() {
     if (this.recording) this.stopRecording();
-    else this.recording = new Recording(this.canvas, this.sound);
+    else this.recording = new Recording(this.canvas, this.sound, (video) => this.save(video, "recording"));
     this.showRecording();
   }
 
@@ -72,7 +73,26 @@ export class SharePanel {
   }
 
   snapshot() {
-    if (this.running) this.canvas.toBlob((png) => { if (png) download(png, "png"); });
+    if (this.running) this.canvas.toBlob((png) => { if (png) this.save(png, "snapshot"); });
+  }
+
+  /**
+   * Downloads what the canvas showed, with content credentials of the server; without them where it cannot give any.
+   * @param {Blob} blob @param {string} what
+   */
+  async save(blob, what) {
+    const { api, notices, server } = this.app;
+    const now = new Date();
+    const extension = blob.type.split("/")[1];
+    notices.clear("credentials");
+    const signed = server.credentials ? await api.sign(blob).catch((error) => {
+      if (!(error instanceof ApiError)) throw error;
+      notices.show("credentials", `The ${what} has no content credentials: ${error.message}`, { kind: "problem" });
+      return null;
+    }) : null;
+    const inside = signed?.type === blob.type;
+    download(inside ? signed : blob, extension, undefined, now);
+    if (signed && !inside) download(signed, "c2pa", undefined, now);
   }
 
   async toggleMotion() {
