@@ -35,7 +35,7 @@ from personalive.offline.config import FilmSizeConfig
 from personalive.vision.config import PasteBackConfig
 
 if TYPE_CHECKING:
-    from personalive.offline.animate import AnimateReport
+    from personalive.offline.options import AnimateReport
 
 EPILOG = """
 \b
@@ -50,7 +50,8 @@ Examples:
   personalive animate me.jpg take.safetensors             replays a motion file
 
 The video has one frame per frame of the clip, at the same times, and the clip's sound. Ctrl-C leaves what is
-finished as a playable video whose name ends in .partial.mp4. A .json file beside each video records all settings.
+finished as a playable video whose name ends in .partial.mp4; after any kind of end the same command goes on from
+the last finished part. A .json file beside each video records all settings.
 """
 
 

@@ -6,138 +6,37 @@ S is the side of the model's images.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from personalive.checkpoints.networks import LoadProgress
-from personalive.config import KeyframeConfig
 from personalive.engine.base import BaseEngine
-from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode, check_steps
 from personalive.engine.state import Window
 from personalive.errors import InputError, OutputError
-from personalive.media import (
-    VideoReader,
-    VideoWriter,
-    check_output,
-    load_isolated_still,
-    open_isolated_video,
-    save_png,
-)
-from personalive.media.paths import write_whole
-from personalive.offline.composition import Composition, OutputFrame, Panels, WholePhotograph
-from personalive.offline.config import FilmSizeConfig
+from personalive.media import VideoReader, check_output, load_isolated_still, open_isolated_video, save_png
+from personalive.offline.composition import Composition, Panels, WholePhotograph
+from personalive.offline.config import PartsConfig
 from personalive.offline.contact_sheet import ContactSheet
 from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
 from personalive.offline.motion_file import MotionClip, fit_motion_clip, is_motion_file, load_motion_file
+from personalive.offline.options import AnimateOptions, AnimateReport
+from personalive.offline.parts import PartedWriter, Reached, UnfinishedVideo, render_identity, unfinished_video
 from personalive.progress import Meter, Progress
 from personalive.runtime.load import AUTO, load_engine
 from personalive.runtime.memory import engine_oom_errors
 from personalive.runtime.registry import PrepareProgress
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector, find_detector
-from personalive.vision.framing import DrivingFramer, FramingMode, NoFace, frame_portrait
+from personalive.vision.framing import DrivingFramer, frame_portrait
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import resize_portrait
-
-_PLAIN = Controls()
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnimateOptions:
-    """Everything that decides a video, beside its two inputs and the model.
-
-    Raises:
-        InputError: a size, seed, threshold, number of steps or control that no video can be made with.
-    """
-
-    seed: int = 0
-    keyframe_threshold: float = KeyframeConfig.threshold  # infinity turns keyframes off
-    steps: int | None = None  # of denoising, 1 up to the model's own number, which None is
-    framing: FramingMode = "auto"
-    no_face: NoFace = "hold"
-    center_fallback: bool = False  # framing auto without a face: take the centre and say so
-    start_s: float | None = None  # of the driving clip
-    end_s: float | None = None
-    audio: bool = True
-    output_frame: OutputFrame = "square"  # of the model's, or the whole photograph of the "portrait", at its own size
-    size_px: int | None = None  # side of each panel in the video, even; None means the model's own
-    side_by_side: bool = False  # portrait, driver and result beside each other; of a motion file no driver
-    contact_sheet: str | None = None  # a PNG that shows the whole video at a glance
-    mirror: bool = False  # exchange the driver's left and right before anything reads it
-    expression: float = _PLAIN.expression  # this and the next five: see ``Controls``
-    mouth: float = _PLAIN.mouth
-    eyes: float = _PLAIN.eyes
-    head_motion: float = _PLAIN.head_motion
-    pose: PoseMode = _PLAIN.pose
-    smoothing: float = _PLAIN.smoothing
-
-    @property
-    def controls(self) -> Controls:
-        """Controls of the whole video."""
-        return Controls(**{name: getattr(self, name) for name in CONTROL_NAMES})
-
-    def __post_init__(self) -> None:
-        limits = FilmSizeConfig()
-        low, high = limits.min_side_px, limits.max_side_px
-        if self.size_px is not None and (self.size_px % 2 or not low <= self.size_px <= high):
-            raise InputError(f"size {self.size_px}: give an even number of pixels from {low} to {high}")
-        if self.output_frame not in get_args(OutputFrame):
-            raise InputError(f"output frame {self.output_frame}: use {' or '.join(get_args(OutputFrame))}")
-        if self.output_frame == "portrait" and self.side_by_side:
-            raise InputError("output frame portrait has no panels side by side: leave one of the two out")
-        if self.output_frame == "portrait" and self.size_px is not None:
-            raise InputError(
-                f"output frame portrait has the photograph's own size, not {self.size_px}: leave the size out, or "
-                "shrink the photograph"
-            )
-        if self.seed < 0:
-            raise InputError(f"seed {self.seed}: give a whole number from 0 up")
-        if not self.keyframe_threshold >= 0:  # nor not-a-number
-            raise InputError(
-                f"keyframe threshold {self.keyframe_threshold}: give a number from 0 up, or infinity for no keyframes"
-            )
-        if self.steps is not None:
-            check_steps(self.steps)
-        _ = self.controls  # refuses what is out of range
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnimateReport:
-    """Summary of a video: inputs, options, model, speed, warnings."""
-
-    output: str
-    frames: int
-    duration_s: float
-    fps: float  # finished frames per second of work
-    seconds: float  # of work, model loading not counted
-    image_size_px: int
-    keyframes: int
-    weights: str
-    device: str
-    dtype: str
-    backend: str
-    vram: str  # GB, the memory preset
-    decoder: str  # kind of network that decoded the frames
-    inputs: dict[str, str]
-    options: dict[str, Any]
-    framing: dict[str, Any]
-    contact_sheet: str | None = None
-    warnings: list[str] = field(default_factory=list)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON beside the video."""
-        options = options_to_json(self.options)
-        text = json.dumps(asdict(replace(self, options=options)), indent=2, allow_nan=False)
-        write_whole(path, text + "\n")
 
 
 def animate(
@@ -155,12 +54,14 @@ def animate(
     progress: Callable[[Progress], None] | None = None,
     loading: LoadProgress | None = None,
     preparing: PrepareProgress | None = None,
+    parts: PartsConfig | None = None,
     **options: Any,
 ) -> AnimateReport:
     """Make the video of ``portrait`` performing ``driving``.
 
     One frame leaves per driving frame, at the same time stamp. The video appears at ``output`` when it is whole;
-    an interruption leaves ``OUTPUT.partial.mp4``, playable. The resolved run is saved as ``OUTPUT.json``.
+    an interruption leaves ``OUTPUT.partial.mp4``, playable. The resolved run is saved as ``OUTPUT.json``. After an
+    interruption of any kind the same call goes on from the last finished part of the video, see ``offline.parts``.
 
     Args:
         portrait: any common still.
@@ -171,6 +72,7 @@ def animate(
         engine: a loaded model, to make several videos with one.
         progress: called after every finished chunk.
         loading, preparing: called while the model is loaded and prepared, see ``load_engine``.
+        parts: length of a part.
         **options: fields of ``AnimateOptions``.
 
     Raises:
@@ -196,8 +98,13 @@ def animate(
         )
         with engine_oom_errors(engine):
             fit = fit_motion_clip(source, engine, str(driving)) if isinstance(source, MotionClip) else source
-            report = _Video(engine, image, fit, chosen).make(target, [portrait, driving], progress)
-    report = replace(report, inputs={"portrait": str(portrait), "driving": str(driving)})
+            inputs = {"portrait": portrait, "driving": driving}
+            part_s = (parts or PartsConfig()).seconds(engine.device.type)
+            identity = render_identity(engine, chosen, inputs, part_s)
+            with unfinished_video(target, identity) as unfinished:
+                video = _Video(engine, image, fit, chosen)
+                report = video.make(unfinished, part_s, list(inputs.values()), progress)
+    report = replace(report, inputs={name: str(path) for name, path in inputs.items()})
     report.save(report_path)
     return report
 
@@ -261,7 +168,7 @@ class _Video:
         self.portrait_notes = [self.framed.note]
         self.composition = self._composition(image, has_driver=isinstance(source, VideoReader))
         self.driving = self._open_driving(source, detector, framing)
-        self.keyframes, self.notes = 0, list[str]()
+        self.state: Any = None  # of the stream
         self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
 
     def _composition(self, image: np.ndarray, *, has_driver: bool) -> Composition:
@@ -290,56 +197,88 @@ class _Video:
         return ClipDriving(source, framer, engine.chunk_frames, neutral=self.portrait, mirror=options.mirror)
 
     def make(
-        self, target: Path, inputs: list[str | os.PathLike[str]], progress: Callable[[Progress], None] | None
+        self,
+        unfinished: UnfinishedVideo,
+        part_s: float,
+        inputs: list[str | os.PathLike[str]],
+        progress: Callable[[Progress], None] | None,
     ) -> AnimateReport:
-        """Run the whole performance through the engine into the video."""
-        driving, composition = self.driving, self.composition
-        meter, done, end = Meter(driving.expected), 0, Fraction(0)
-        with VideoWriter(
-            target,
+        """Run the performance through the engine into the video, from where an earlier run has left it.
+
+        Args:
+            unfinished: the earlier run's parts, and this one's.
+            part_s: seconds of a part.
+            inputs: files to keep.
+            progress: see ``animate``.
+        """
+        engine, options, driving, composition = self.engine, self.options, self.driving, self.composition
+        start = engine.start(
+            self.framed.image, seed=options.seed, keyframe_threshold=options.keyframe_threshold, steps=options.steps
+        )
+        begun = start, None  # as ``_reached`` gives it
+        reached = unfinished.resume(begun, engine.device) or Reached(0, 0.0, begun)
+        self.state, sheet = reached.state
+        if self.sheet is not None and sheet is not None:
+            self.sheet.state = sheet
+        done, meter = reached.frames, Meter(driving.expected, found=reached.frames)
+        with PartedWriter(
+            unfinished,
             composition.width,
             composition.height,
             time_base=driving.time_base,
             fps=driving.fps,
-            audio_from=driving.audio if self.options.audio else None,
+            audio_from=driving.audio if options.audio else None,
             inputs=inputs,
         ) as writer:
-            for driver, result in self._results():
+            for driver, result in self._results(done // engine.chunk_frames):
                 writer.write(composition.compose(driver.image, result), *driver.time)
                 if self.sheet is not None:
                     self.sheet.add(driver.image, result)
-                done, end = done + 1, sum(driver.time, Fraction(0))
-                if progress is not None and done % self.engine.chunk_frames == 0:
+                done += 1
+                if done % engine.chunk_frames:
+                    continue
+                if progress is not None:
                     progress(meter.at(done))
+                if writer.part_s >= part_s and self._is_at(done):
+                    writer.finish_part(self._reached(done, reached.seconds + meter.seconds), begun)
+        seconds = reached.seconds + meter.seconds
         if progress is not None:
             progress(replace(meter.at(done), total=done))
-        sheet = self._save_sheet(inputs)
-        return self._report(target, done, float(end), meter.seconds, sheet, [*driving.warnings(), *writer.warnings])
+        warnings = [*driving.warnings(), *writer.warnings]
+        return self._report(unfinished.target, done, float(writer.end), seconds, self._save_sheet(inputs), warnings)
 
-    def _results(self) -> Iterator[tuple[DrivingFrame, np.ndarray]]:
-        """Every driving frame with the finished (S, S, 3) frame that it made, in order; padding is left out."""
+    def _is_at(self, frames: int) -> bool:
+        """True if the state is the one after ``frames`` finished frames: not while those in flight are flushed."""
+        state = self.state
+        return frames == state.call * self.engine.chunk_frames - state.warmup_frames
+
+    def _reached(self, frames: int, seconds: float) -> Reached:
+        return Reached(frames, seconds, (self.state, None if self.sheet is None else self.sheet.state))
+
+    def _results(self, chunks_done: int) -> Iterator[tuple[DrivingFrame, np.ndarray]]:
+        """Driving frames with the finished (S, S, 3) frames that they made, in order; padding is left out.
+
+        Args:
+            chunks_done: that an earlier run has finished, and that are left out. Its driving is read again.
+        """
         in_flight: deque[list[DrivingFrame]] = deque()
+        taken = self.state.call
 
         def windows() -> Iterator[Window]:
-            for window in self.driving.windows():
-                in_flight.append(window.frames)
-                yield window.to_engine()
+            for number, window in enumerate(self.driving.windows()):
+                if number >= chunks_done:
+                    in_flight.append(window.frames)
+                if number >= taken:
+                    yield window.to_engine()
 
-        options = self.options
-        chunks = self.engine.stream(
-            self.framed.image,
-            windows(),
-            seed=options.seed,
-            keyframe_threshold=options.keyframe_threshold,
-            steps=options.steps,
-            controls=options.controls,
-            on_step=self._note_step,
+        chunks = self.engine.stream_from(
+            self.state, windows(), controls=self.options.controls, on_step=self._note_step
         )
         for chunk in chunks:
             yield from zip(in_flight.popleft(), chunk.numpy(), strict=False)
 
     def _note_step(self, state: Any, _seconds: float) -> None:
-        self.keyframes, self.notes = state.keyframes, self.engine.notes(state)
+        self.state = state
 
     def _save_sheet(self, inputs: list[str | os.PathLike[str]]) -> str | None:
         if self.sheet is None or self.options.contact_sheet is None:
@@ -363,7 +302,7 @@ class _Video:
             fps=round(frames / seconds, 2),
             seconds=round(seconds, 2),
             image_size_px=engine.image_size,
-            keyframes=self.keyframes,
+            keyframes=self.state.keyframes,
             weights=engine.name,
             device=str(engine.device),
             **engine.facts,
@@ -371,16 +310,7 @@ class _Video:
             options=asdict(self.options),
             framing=self.driving.framing(),
             contact_sheet=sheet,
-            warnings=[f"portrait: {note}" for note in self.portrait_notes if note] + self.notes + warnings,
+            warnings=[f"portrait: {note}" for note in self.portrait_notes if note]
+            + engine.notes(self.state)
+            + warnings,
         )
-
-
-def options_to_json(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as a record holds them.
-
-    Infinity, which turns keyframes off, is text: JSON has no number for it, and ``float`` reads it back.
-    """
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in options.items()
-    }
