@@ -73,6 +73,7 @@ class OutputFrame(StrEnum):
 class Pose(StrEnum):
     """Readings of the driver's head angles."""
 
+    AUTO = "auto"
     ABSOLUTE = "absolute"
     RELATIVE = "relative"
 
@@ -120,9 +121,10 @@ class VideoControls(ControlOptions):
         typer.Option(
             help="'absolute' gives the portrait the driver's head angles; 'relative' adds how far the driver has "
             "turned since the first frame to the portrait's own: for drivers filmed from the side, and portraits "
-            "that look aside."
+            "that look aside. 'auto' is relative where the driver's first seconds are filmed from the side, and says "
+            "so."
         ),
-    ] = Pose.ABSOLUTE
+    ] = Pose.AUTO
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from personalive.engine.base import BaseEngine
 from personalive.engine.state import Window
 from personalive.errors import InputError, OutputError
 from personalive.media import VideoReader, check_output, load_isolated_still, open_isolated_video, save_png
+from personalive.offline.beginning import find_start, read_beginning
 from personalive.offline.composition import Composition, Panels, WholePhotograph
-from personalive.offline.config import PartsConfig
+from personalive.offline.config import BeginningConfig, PartsConfig
 from personalive.offline.contact_sheet import ContactSheet
 from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
 from personalive.offline.motion_file import MotionClip, fit_motion_clip, is_motion_file, load_motion_file
@@ -33,7 +34,7 @@ from personalive.runtime.load import AUTO, load_engine
 from personalive.runtime.memory import engine_oom_errors
 from personalive.runtime.registry import PrepareProgress
 from personalive.vision.config import FramingConfig
-from personalive.vision.faces import FaceDetector, find_detector
+from personalive.vision.faces import find_detector
 from personalive.vision.framing import DrivingFramer, frame_portrait
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import resize_portrait
@@ -84,7 +85,9 @@ def animate(
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
     image = load_isolated_still(portrait)
-    with _opened(driving, chosen) as source:
+    inputs = {"portrait": portrait, "driving": driving}
+    with ExitStack() as files:
+        source = files.enter_context(_opened(driving, chosen))
         engine = engine or load_engine(
             weights,
             device=device,
@@ -97,13 +100,16 @@ def animate(
             preparing=preparing,
         )
         with engine_oom_errors(engine):
+            decided, notes = _decide(driving, source, engine, chosen)
+            if decided.start_s != chosen.start_s:
+                source = files.enter_context(_opened(driving, decided))
             fit = fit_motion_clip(source, engine, str(driving)) if isinstance(source, MotionClip) else source
-            inputs = {"portrait": portrait, "driving": driving}
             part_s = (parts or PartsConfig()).seconds(engine.device.type)
             identity = render_identity(engine, chosen, inputs, part_s)
             with unfinished_video(target, identity) as unfinished:
-                video = _Video(engine, image, fit, chosen)
+                video = _Video(engine, image, fit, decided)
                 report = video.make(unfinished, part_s, list(inputs.values()), progress)
+    report = replace(report, options=asdict(chosen), warnings=[*notes, *report.warnings])
     report = replace(report, inputs={name: str(path) for name, path in inputs.items()})
     report.save(report_path)
     return report
@@ -137,15 +143,64 @@ def _options(given: dict[str, Any]) -> AnimateOptions:
         raise InputError(f"unknown option ({error}): use {known}") from None
 
 
+def _decide(
+    driving: str | os.PathLike[str], source: VideoReader | MotionClip, engine: BaseEngine, options: AnimateOptions
+) -> tuple[AnimateOptions, list[str]]:
+    """Options without "auto", and lines that tell what was decided; ``source`` is at its start again."""
+    if "auto" not in (options.start_s, options.pose):
+        return options, []
+    config, notes, begin_s = BeginningConfig(), list[str](), 0.0
+    if isinstance(source, MotionClip):
+        source = fit_motion_clip(source, engine, str(driving))
+    performance = _Settings(engine, options).open_driving(source, None)
+    if options.start_s == "auto":
+        start_s, found, told = find_start(performance, engine)
+        options, notes, begin_s = replace(options, start_s=start_s), [told], start_s or 0.0
+    else:
+        found = read_beginning(performance, engine, config.pose_s, 4 * config.pose_s / config.samples)
+    if isinstance(source, VideoReader):
+        source.rewind()
+    if options.pose == "auto":
+        pose, note = found.pose(begin_s, config)
+        options, notes = replace(options, pose=pose), [*notes, *filter(None, [note])]
+    return options, notes
+
+
+class _Settings:
+    """Framing of portrait and driver."""
+
+    def __init__(self, engine: BaseEngine, options: AnimateOptions) -> None:
+        self.engine, self.options = engine, options
+        scale = engine.config.framing_scale
+        self.framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
+        self.detector = find_detector(engine.folder) if options.framing == "auto" else None
+
+    def open_driving(self, source: VideoReader | MotionClip, neutral: np.ndarray | None) -> Driving:
+        """The performance in ``source``; ``neutral`` (S, S, 3) drives where the portrait's own pose is asked for."""
+        engine, options = self.engine, self.options
+        if isinstance(source, MotionClip):
+            return MotionDriving(source, engine.chunk_frames)
+        framer = DrivingFramer(
+            self.detector,
+            options.framing,
+            options.no_face,
+            engine.image_size,
+            allow_center_fallback=options.center_fallback,
+            config=self.framing,
+        )
+        return ClipDriving(source, framer, engine.chunk_frames, neutral=neutral, mirror=options.mirror)
+
+
 @contextmanager
 def _opened(driving: str | os.PathLike[str], options: AnimateOptions) -> Iterator[VideoReader | MotionClip]:
+    start_s = None if isinstance(options.start_s, str) else options.start_s
     if not is_motion_file(driving):
-        with open_isolated_video(driving, options.start_s, options.end_s) as reader:
+        with open_isolated_video(driving, start_s, options.end_s) as reader:
             yield reader
         return
     if options.mirror:
         raise InputError(f"{driving}: is motion without images, nothing can be mirrored: record it with --mirror")
-    yield load_motion_file(driving).part(options.start_s, options.end_s, name=str(driving))
+    yield load_motion_file(driving).part(start_s, options.end_s, name=str(driving))
 
 
 class _Video:
@@ -157,17 +212,18 @@ class _Video:
         self.engine, self.options = engine, options
         engine.check_steps(options.steps)
         engine.check(options.controls)
-        config = engine.config
-        scale = config.framing_scale
-        framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
-        detector = find_detector(engine.folder) if options.framing == "auto" else None
+        settings = _Settings(engine, options)
         self.framed = frame_portrait(
-            image, detector, options.framing, allow_center_fallback=options.center_fallback, config=framing
+            image,
+            settings.detector,
+            options.framing,
+            allow_center_fallback=options.center_fallback,
+            config=settings.framing,
         )
-        self.portrait = resize_portrait(self.framed.image, config.image_size_px)
+        self.portrait = resize_portrait(self.framed.image, engine.image_size)
         self.portrait_notes = [self.framed.note]
         self.composition = self._composition(image, has_driver=isinstance(source, VideoReader))
-        self.driving = self._open_driving(source, detector, framing)
+        self.driving = settings.open_driving(source, self.portrait)
         self.state: Any = None  # of the stream
         self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
 
@@ -179,22 +235,6 @@ class _Video:
             return WholePhotograph(paste_back)
         size_px = options.size_px or self.engine.image_size
         return Panels(self.portrait, size_px, side_by_side=options.side_by_side, has_driver=has_driver)
-
-    def _open_driving(
-        self, source: VideoReader | MotionClip, detector: FaceDetector | None, framing: FramingConfig
-    ) -> Driving:
-        engine, options = self.engine, self.options
-        if isinstance(source, MotionClip):
-            return MotionDriving(source, engine.chunk_frames)
-        framer = DrivingFramer(
-            detector,
-            options.framing,
-            options.no_face,
-            engine.image_size,
-            allow_center_fallback=options.center_fallback,
-            config=framing,
-        )
-        return ClipDriving(source, framer, engine.chunk_frames, neutral=self.portrait, mirror=options.mirror)
 
     def make(
         self,

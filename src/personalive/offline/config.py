@@ -24,6 +24,17 @@ class FilmSizeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BeginningConfig:
+    """Search in the beginning of a driver."""
+
+    start_s: float = 10.0  # in which the most neutral frame is searched
+    pose_s: float = 4.0  # from which it is seen where the camera stands
+    samples: int = 40  # of the search, and a quarter for the camera alone
+    aside_deg: float = 15.0  # usual turn or nod from which a driver counts as filmed from the side
+    steady_deg: float = 8.0  # most between the first frame and the usual one
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartsConfig:
     """Length of the parts that a video is made in: what a run that is killed loses at most."""
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from personalive.config import KeyframeConfig
 from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode, check_steps
@@ -17,6 +17,7 @@ from personalive.offline.composition import OutputFrame
 from personalive.offline.config import FilmSizeConfig
 from personalive.vision.framing import FramingMode, NoFace
 
+AUTO: Literal["auto"] = "auto"
 _PLAIN = Controls()
 
 
@@ -34,7 +35,7 @@ class AnimateOptions:
     framing: FramingMode = "auto"
     no_face: NoFace = "hold"
     center_fallback: bool = False  # framing auto without a face: take the centre and say so
-    start_s: float | None = None  # of the driving clip
+    start_s: float | Literal["auto"] | None = None  # of the driving clip; "auto": at its most neutral frame
     end_s: float | None = None
     audio: bool = True
     output_frame: OutputFrame = "square"  # of the model's, or the whole photograph of the "portrait", at its own size
@@ -46,13 +47,16 @@ class AnimateOptions:
     mouth: float = _PLAIN.mouth
     eyes: float = _PLAIN.eyes
     head_motion: float = _PLAIN.head_motion
-    pose: PoseMode = _PLAIN.pose
+    pose: PoseMode | Literal["auto"] = AUTO  # relative for a driver filmed from the side
     smoothing: float = _PLAIN.smoothing
 
     @property
     def controls(self) -> Controls:
-        """Controls of the whole video."""
-        return Controls(**{name: getattr(self, name) for name in CONTROL_NAMES})
+        """Controls of the whole video; "auto" is not decided yet, and absolute here."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in CONTROL_NAMES}
+        if self.pose == AUTO:
+            given["pose"] = _PLAIN.pose
+        return Controls(**given)
 
     def __post_init__(self) -> None:
         limits = FilmSizeConfig()
@@ -68,6 +72,8 @@ class AnimateOptions:
                 f"output frame portrait has the photograph's own size, not {self.size_px}: leave the size out, or "
                 "shrink the photograph"
             )
+        if isinstance(self.start_s, str) and self.start_s != AUTO:
+            raise InputError(f"start {self.start_s!r}: give seconds, or {AUTO} for the most neutral frame")
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: give a whole number from 0 up")
         if not self.keyframe_threshold >= 0:  # nor not-a-number
