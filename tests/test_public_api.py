@@ -74,6 +74,7 @@ def test_animate_takes_files_by_position_and_all_else_by_name():
         "progress",
         "loading",
         "preparing",
+        "parts",
         "options",
     }
     assert set(later.values()) == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
@@ -115,7 +116,18 @@ def test_load_engine_takes_the_weights_by_position():
 
 def test_the_stream_is_driven_by_these_methods():
     methods = {name for name in dir(personalive.Engine) if callable(getattr(personalive.Engine, name))}
-    of_any = {"start", "encode_motion", "step", "flush", "stream", "check", "notes", "check_steps", "warm_up"}
+    of_any = {
+        "start",
+        "encode_motion",
+        "step",
+        "flush",
+        "stream",
+        "stream_from",
+        "check",
+        "notes",
+        "check_steps",
+        "warm_up",
+    }
     assert {name for name in methods if not name.startswith("_")} == of_any | {"advance", "decode", "decode_images"}
     of_start = ["seed", "noise", "keyframe_threshold", "steps"]
     assert list(parameters(personalive.Engine.start)) == ["self", "portrait", *of_start]

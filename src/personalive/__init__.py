@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         PersonaLiveError,
         TrainingError,
     )
-    from personalive.offline.animate import AnimateOptions, AnimateReport, animate
+    from personalive.offline.animate import animate
+    from personalive.offline.options import AnimateOptions, AnimateReport
     from personalive.progress import Progress
     from personalive.runtime.load import load_engine
 
@@ -40,8 +41,8 @@ _HOMES = {
     "OutputError": "personalive.errors",
     "PersonaLiveError": "personalive.errors",
     "TrainingError": "personalive.errors",
-    "AnimateOptions": "personalive.offline.animate",
-    "AnimateReport": "personalive.offline.animate",
+    "AnimateOptions": "personalive.offline.options",
+    "AnimateReport": "personalive.offline.options",
     "Progress": "personalive.progress",
     "animate": "personalive.offline.animate",
     "Engine": "personalive.engine.engine",

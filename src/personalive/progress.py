@@ -66,3 +66,10 @@ class Meter:
         seconds, made = self.seconds, done - self.found
         known = seconds >= _MIN_SECONDS or (self.total and made >= _MIN_SHARE * (self.total - self.found))
         return Progress(done, self.total, max(made, 0) / seconds if known else None, self._unit, self._label, note)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``0:07``, ``12:34`` or ``1:02:03``."""
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,10 +10,10 @@ import torch
 
 from personalive.config import DetailConfig
 from personalive.engine.engine import Engine
+from personalive.engine.stored_state import pack_state, unpack_state
 from personalive.models.detail import add_detail
 from personalive.models.networks import Networks
 from personalive.vision.keypoints import interpolated_start, retarget
-from support import stored_state
 from support.small_engine import key_seeded_networks
 from support.small_model import SMALL_SHAPE
 
@@ -80,13 +80,14 @@ def test_draining_repeats_the_newest_pose(detailed: Networks, pictures):
     assert sum(len(chunk) for chunk in engine.flush(state)) == WARMUP
 
 
-def test_a_stored_stream_goes_on_bit_for_bit(detailed: Networks, pictures, tmp_path):
+def test_a_stored_stream_goes_on_bit_for_bit(detailed: Networks, pictures):
     engine, frames = Engine(detailed), pictures(1 + 3 * CHUNK, 1)
     first, second, third = windows(frames)
     state, _ = engine.step(engine.step(engine.start(frames[0]), first)[0], second)
-    stored_state.save(state, tmp_path / "state.safetensors")
+    tensors: dict[str, torch.Tensor] = {}
+    packed = pack_state(state, None, tensors)
     _, chunk = engine.step(state, third)
-    _, again = engine.step(stored_state.load(tmp_path / "state.safetensors"), third)
+    _, again = engine.step(unpack_state(packed, None, tensors, engine.device), third)
     assert torch.equal(chunk, again)
 
 

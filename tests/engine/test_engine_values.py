@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState, draw_noise
-from support import stored_state
+from personalive.engine.stored_state import pack_state, unpack_state
 
 Pictures = Callable[[int, int], np.ndarray]
 CHUNK = 4
@@ -30,6 +31,12 @@ def run(engine: Engine, state: StreamState, frames: np.ndarray) -> tuple[StreamS
 
 def same(one: list[Tensor], other: list[Tensor]) -> bool:
     return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+def tensors_of(state: StreamState) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    pack_state(state, None, found)
+    return found
 
 
 def test_two_interleaved_streams_equal_two_sequential_ones(engine: Engine, pictures: Pictures):
@@ -52,32 +59,33 @@ def test_two_interleaved_streams_equal_two_sequential_ones(engine: Engine, pictu
 
 @pytest.mark.parametrize("kind", ["engine", "moving"])
 @pytest.mark.parametrize("calls", [0, 1, 11])
-def test_a_saved_state_replays_bit_for_bit(
-    request: pytest.FixtureRequest, pictures: Pictures, tmp_path: Path, calls: int, kind: str
-):
+def test_a_saved_state_replays_bit_for_bit(request: pytest.FixtureRequest, pictures: Pictures, calls: int, kind: str):
     engine: Engine = request.getfixturevalue(kind)
     frames = pictures(CHUNK * (calls + 2), 1)
-    state, _ = run(engine, engine.start(frames[0], seed=3, keyframe_threshold=0), frames[: CHUNK * calls])
-    stored_state.save(state, tmp_path / "state.safetensors")
-    restored = stored_state.load(tmp_path / "state.safetensors")
+    start = engine.start(frames[0], seed=3, keyframe_threshold=0)
+    state, _ = run(engine, start, frames[: CHUNK * calls])
+    tensors: dict[str, torch.Tensor] = {}
+    packed = json.dumps(pack_state(state, start, tensors))
+    restored = unpack_state(json.loads(packed), start, load(save(tensors)), engine.device)
+    assert (packed == '{"start": true}') == (calls == 0)
     rest = frames[CHUNK * calls :]
     after, wanted = run(engine, state, rest)
     again, found = run(engine, restored, rest)
     assert same(wanted, found)
-    for name, tensor in stored_state.tensors(after).items():
-        assert torch.equal(tensor, stored_state.tensors(again)[name]), name
+    for name, tensor in tensors_of(after).items():
+        assert torch.equal(tensor, tensors_of(again)[name]), name
 
 
 def test_a_step_leaves_the_state_it_was_given_as_it_was(engine: Engine, pictures: Pictures):
     frames = pictures(44, 1)
     state, _ = run(engine, engine.start(frames[0], keyframe_threshold=0), frames[:40])
-    before = {name: tensor.clone() for name, tensor in stored_state.tensors(state).items()}
+    before = {name: tensor.clone() for name, tensor in tensors_of(state).items()}
     following, first = engine.step(state, frames[40:])
     _, second = engine.step(state, frames[40:])
     list(engine.flush(state))
     assert following.keyframes == state.keyframes + 1
     assert torch.equal(first, second)
-    after = stored_state.tensors(state)
+    after = tensors_of(state)
     assert after.keys() == before.keys()
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]), name

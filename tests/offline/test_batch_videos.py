@@ -11,9 +11,9 @@ import pytest
 
 from personalive.engine.engine import Engine
 from personalive.errors import CheckpointError
-from personalive.offline.animate import AnimateOptions
 from personalive.offline.batch import by_portrait, is_made, run_batch
 from personalive.offline.manifest import BatchRow
+from personalive.offline.options import AnimateOptions
 from support.studio import Studio
 
 SECOND_NS = 1_000_000_000

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from personalive.errors import InputError
-from personalive.offline.animate import AnimateOptions
 from personalive.offline.config import BatchConfig
 from personalive.offline.manifest import pair_folders, read_manifest
+from personalive.offline.options import AnimateOptions
 
 
 def written(folder: Path, text: str, name: str = "videos.csv") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from personalive.checkpoints.networks import save_networks
@@ -78,3 +79,24 @@ def write_small_model(folder: Path, seed: int = 0) -> Path:
     """Write the model, with weights that depend on ``seed`` alone, to ``folder``, which must not exist yet."""
     save_networks(build_networks(SMALL_SHAPE, seed), folder)
     return folder
+
+
+def smallest_shape() -> ModelShape:
+    """Eight frames per call, which halves the calls, and one level of everything."""
+    model = SMALL_SHAPE.model
+    side_px = 32
+    return dataclasses.replace(
+        SMALL_SHAPE,
+        model=dataclasses.replace(
+            model,
+            image_size_px=side_px,
+            chunk_frames=8,
+            motion_extractor=dataclasses.replace(model.motion_extractor, input_size_px=32),
+            pose_guider=dataclasses.replace(model.pose_guider, canvas_size_px=side_px),
+        ),
+        unet=UNetConfig(
+            channels=(8,), down_attends=(True,), up_attends=(True,), layers=1, heads=2, groups=4, context_width=16,
+            motion_width=model.motion_encoder.token_width,
+        ),
+        vae=SMALL_SHAPE.vae | {"block_out_channels": [4, 4, 4, 4], "norm_num_groups": 2, "sample_size": side_px},
+    )  # fmt: skip

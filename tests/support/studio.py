@@ -14,8 +14,9 @@ from personalive.engine.conditioning import PLAIN
 from personalive.engine.controls import Controls
 from personalive.engine.engine import Engine
 from personalive.media import VideoWriter
-from personalive.offline import animate as module
-from personalive.offline.animate import AnimateReport, animate
+from personalive.offline import parts as module
+from personalive.offline.animate import animate
+from personalive.offline.options import AnimateReport
 from personalive.offline.record import RecordOptions, record
 from support.clips import Film, read_film, write_clip
 

@@ -37,7 +37,7 @@ from personalive.offline.config import FilmSizeConfig
 from personalive.vision.config import PasteBackConfig
 
 if TYPE_CHECKING:
-    from personalive.offline.animate import AnimateReport
+    from personalive.offline.options import AnimateReport
 
 EPILOG = """
 \b
@@ -52,7 +52,8 @@ Examples:
   personalive animate me.jpg take.safetensors             replays a motion file
 
 The video has one frame per frame of the clip, at the same times, and the clip's sound. Ctrl-C leaves what is
-finished as a playable video whose name ends in .partial.mp4. A .json file beside each video records all settings.
+finished as a playable video whose name ends in .partial.mp4; after any kind of end the same command goes on from
+the last finished part. A .json file beside each video records all settings.
 """
 
 
@@ -74,6 +75,7 @@ class OutputFrame(StrEnum):
 class Pose(StrEnum):
     """Readings of the driver's head angles."""
 
+    AUTO = "auto"
     ABSOLUTE = "absolute"
     RELATIVE = "relative"
 
@@ -121,9 +123,10 @@ class VideoControls(ControlOptions):
         typer.Option(
             help="'absolute' gives the portrait the driver's head angles; 'relative' adds how far the driver has "
             "turned since the first frame to the portrait's own: for drivers filmed from the side, and portraits "
-            "that look aside."
+            "that look aside. 'auto' is relative where the driver's first seconds are filmed from the side, and says "
+            "so."
         ),
-    ] = Pose.ABSOLUTE
+    ] = Pose.AUTO
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from personalive.cli.config import CliConfig
-from personalive.progress import Meter, Progress
+from personalive.progress import Meter, Progress, clock
 
 
 class _Patient:
@@ -145,13 +145,6 @@ def describe(now: Progress) -> str:
     if now.left_s is not None:
         parts.append(f"{clock(now.left_s)} left")
     return ", ".join(part for part in parts if part)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as ``0:07``, ``12:34`` or ``1:02:03``."""
-    minutes, rest = divmod(max(round(seconds), 0), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def size(count: float) -> str:

@@ -17,6 +17,7 @@ import typer
 
 from personalive.config import OWN_DECODER, SIGNER_ENV, TAESD, TINY, WEIGHTS_ENV
 from personalive.engine.controls import ControlLimits, Controls
+from personalive.offline.config import BeginningConfig
 
 if TYPE_CHECKING:
     from personalive.runtime.load import EngineOptions
@@ -217,12 +218,26 @@ MirrorOption = Annotated[
 ]
 
 
+def _start(text: str) -> float | str:
+    try:
+        return text if text == AUTO else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: give seconds, or {AUTO}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipOptions:
     """Part of the driving clip, and how it is framed."""
 
     start: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Where in the clip to begin.", show_default="its start")
+        Any,
+        typer.Option(
+            parser=_start,
+            metavar="SECONDS|auto",
+            help="Where in the clip to begin; 'auto' is where, in its first "
+            f"{BeginningConfig.start_s:g} s, the face is most neutral.",
+            show_default="its start",
+        ),
     ] = None
     end: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Where in the clip to end.", show_default="its end")

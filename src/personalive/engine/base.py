@@ -174,6 +174,23 @@ class BaseEngine(ABC):
             InputError: as ``start`` and ``step``.
         """
         state = self.start(portrait, seed=seed, keyframe_threshold=keyframe_threshold, steps=steps)
+        return self.stream_from(state, windows, controls=controls, on_step=on_step)
+
+    def stream_from(
+        self,
+        state: Any,
+        windows: Iterable[Window | np.ndarray | Motion],
+        *,
+        controls: Controls = PLAIN,
+        on_step: Callable[[Any, float], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """``stream`` from a state on: of ``start``, or of an earlier step of the same performance.
+
+        Args:
+            state: not changed.
+            windows: those that the state has not taken.
+            controls, on_step: see ``stream``.
+        """
         ease_in = state.warmup_frames // self.chunk_frames
         for given in windows:
             window = given if isinstance(given, Window) else Window(given)

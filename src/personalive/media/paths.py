@@ -1,17 +1,20 @@
-"""Checks of input and output paths, made before any work is done."""
+"""Checks of input and output paths, made before any work is done, and files that appear when they are whole."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shlex
 import stat
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from personalive.errors import InputError, OutputError
+
+_SAMPLE_BYTES = 1 << 20  # from the beginning and from the end of a file, to tell whether it has changed
 
 
 def check_input(path: str | os.PathLike[str]) -> Path:
@@ -131,6 +134,48 @@ def write_whole(path: Path, content: bytes | str) -> None:
         raise OutputError(f"{path}: could not be written ({reason(error)}); free some space") from None
     finally:
         remove(temporary)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds ``folder`` against a second command at the same time, where the system can.
+
+    Raises:
+        OutputError: another one is at work there.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 (not on Windows)
+    except ImportError:
+        yield
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be opened ({error.strerror}); choose another name") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutputError(f"{folder}: another command is at work there; wait for it or choose another name") from None
+    except OSError:
+        pass  # a file system that has no locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sample_digest(path: Path) -> str:
+    """16 hex digits of a file's size, beginning and end: quick for files of any size.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_SAMPLE_BYTES)
+        file.seek(max(size - _SAMPLE_BYTES, 0))
+        return hashlib.sha256(head + file.read(_SAMPLE_BYTES) + str(size).encode()).hexdigest()[:16]
 
 
 def convert_hint(path: Path, options: str = "") -> str:

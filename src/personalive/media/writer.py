@@ -17,6 +17,7 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from av.error import EOFError as AVEOFError
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
@@ -62,6 +63,8 @@ class VideoWriter:
         inputs: Iterable[str | os.PathLike[str]] = (),
         crf: int | None = None,
         origin: Origin | None = None,
+        like: Path | None = None,
+        work: Path | None = None,
         config: MediaConfig | None = None,
     ) -> None:
         """
@@ -74,6 +77,9 @@ class VideoWriter:
             inputs: files that ``path`` must not be.
             crf: x264 quality, lower is better; ``MediaConfig.video_crf`` by default.
             origin: what its content credentials tell; None for a video without any.
+            like: a video of such a writer, of this size and time base: this one takes no frames but those of such
+                videos, see ``append``.
+            work: folder of the unfinished file, on the disk of ``path``; beside it by default.
 
         Raises:
             OutputError: the video cannot be written there, or the size is odd. Nothing is created before the
@@ -84,7 +90,7 @@ class VideoWriter:
         self.path = check_output(path, sources)
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise OutputError(f"{path}: a video of {width} x {height} cannot be made; both sides must be even")
-        self._temporary = temporary_beside(self.path)
+        self._temporary = temporary_beside(self.path if work is None else work / self.path.name)
         self._size, self._origin = (width, height), origin
         self._time_base = Fraction(1, (time_base or Fraction(1, config.default_ticks_per_s)).denominator)
         self._fps = fps or Fraction(config.default_fps)
@@ -95,7 +101,10 @@ class VideoWriter:
         self.partial_path: Path | None = None
         self._reformatter = VideoReformatter()
         self._container = _open_mp4(self._temporary, self._time_base.denominator)
-        self._stream = self._add_video(config.video_crf if crf is None else crf)
+        self._encodes = like is None
+        self._stream = (
+            self._add_video(config.video_crf if crf is None else crf) if like is None else self._add_like(like)
+        )
         self._audio = AudioFeed(audio_from, self._container, config) if audio_from else None
 
     def _add_video(self, crf: int) -> VideoStream:
@@ -116,6 +125,13 @@ class VideoWriter:
         context.max_b_frames = 0  # mp4 keeps durations in order of decoding: reordering would blur the last one
         context.flags |= Flags.frame_duration
         return stream
+
+    def _add_like(self, path: Path) -> VideoStream:
+        try:
+            with av.open(f"file:{path}") as part:
+                return self._container.add_stream_from_template(part.streams.video[0])
+        except _WRITE_ERRORS as error:
+            raise self._failure(error) from error
 
     @property
     def warnings(self) -> list[str]:
@@ -155,6 +171,39 @@ class VideoWriter:
             self._discard()  # a container that failed once must not be written to again
             raise self._failure(error) from error
 
+    def append(self, path: Path, start: Fraction) -> None:
+        """Add the frames of a video ``like`` the given one, as they are encoded.
+
+        Args:
+            path: the video.
+            start: seconds from the start of this video to the start of that one.
+
+        Raises:
+            OutputError: it cannot be read, or as ``write``.
+        """
+        first = ticks(start, self._time_base)
+        try:
+            self._container.start_encoding()
+            with av.open(f"file:{path}") as part:
+                base = part.streams.video[0].time_base or self._time_base
+                for packet in part.demux(video=0):
+                    if packet.pts is not None:
+                        self._copy(packet, first + ticks(packet.pts * base, self._time_base), base)
+        except _WRITE_ERRORS as error:
+            self._discard()
+            raise self._failure(error) from error
+
+    def _copy(self, packet: Packet, pts: int, base: Fraction) -> None:
+        """Write an encoded frame at ``pts``; its own clock ticks in ``base``. No frame is reordered, see above."""
+        packet.pts = packet.dts = pts
+        packet.duration = max(ticks((packet.duration or 0) * base, self._time_base), 1)
+        packet.time_base, packet.stream = self._time_base, self._stream
+        self._container.mux_one(packet)
+        self._last_pts, self._end = pts, (pts + packet.duration) * self._time_base
+        self.frames_written += 1
+        if self._audio is not None:
+            self._audio.pump(self._end)
+
     def _length(self, pts: int, duration: Fraction | None) -> int:
         if duration is not None:
             return max(ticks(duration, self._time_base), 1)
@@ -184,26 +233,29 @@ class VideoWriter:
 
     # --- the end ---------------------------------------------------------------------------------------
 
-    def close(self) -> Path:
-        """Finish the video, sound included, and give it its name. Returns ``path``.
+    def close(self, path: Path | None = None) -> Path:
+        """Finish the video, sound included, and give it its name, or unsigned another one, as a part. Returns that.
 
         Raises:
             OutputError: no frame was written, or the disk is full; nothing is left then. Or it could not be signed,
                 and can still be closed as a partial video, unsigned.
         """
+        if path is not None:
+            self._origin = None
+        path = path or self.path
         if self._closed:
-            return self.path
+            return path
         if not self.frames_written:
             self._discard()
             raise OutputError(f"{self.path}: no frame was produced, so there is no video; check the clip")
         try:
             if self._audio is not None:
                 self._audio.pump(None)
-            self._finish(self.path)
+            self._finish(path)
         except _WRITE_ERRORS as error:
             self._discard()
             raise self._failure(error) from error
-        return self.path
+        return path
 
     def close_partial(self) -> Path | None:
         """Finish with the frames written so far, at ``out.partial.mp4``.
@@ -228,8 +280,9 @@ class VideoWriter:
         return self.partial_path
 
     def _finish(self, target: Path) -> None:
-        with suppress(AVEOFError):  # the encoder was drained before an interruption
-            self._mux(None)
+        if self._encodes:
+            with suppress(AVEOFError):  # the encoder was drained before an interruption
+                self._mux(None)
         self._container.close()
         if (origin := self._origin) is not None:
             self._origin = None  # tried once

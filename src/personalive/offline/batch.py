@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from personalive.engine.base import BaseEngine
 from personalive.errors import OutputError, PersonaLiveError
-from personalive.offline.animate import AnimateReport, animate, options_to_json
+from personalive.offline.animate import animate
 from personalive.offline.manifest import BatchRow
+from personalive.offline.options import AnimateReport, options_to_json
 from personalive.progress import Progress
 
 _LOG = logging.getLogger(__name__)

@@ -24,6 +24,29 @@ class FilmSizeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BeginningConfig:
+    """Search in the beginning of a driver."""
+
+    start_s: float = 10.0  # in which the most neutral frame is searched
+    pose_s: float = 4.0  # from which it is seen where the camera stands
+    samples: int = 40  # of the search, and a quarter for the camera alone
+    aside_deg: float = 15.0  # usual turn or nod from which a driver counts as filmed from the side
+    steady_deg: float = 8.0  # most between the first frame and the usual one
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsConfig:
+    """Length of the parts that a video is made in: what a run that is killed loses at most."""
+
+    part_s: float = 60.0  # of the video
+    cpu_part_s: float = 10.0  # as x264 places key frames, so that joined parts need none more
+
+    def seconds(self, device: str) -> float:
+        """Length of a part that is made on such a device."""
+        return self.cpu_part_s if device == "cpu" else self.part_s
+
+
+@dataclass(frozen=True, kw_only=True)
 class MotionFileConfig:
     """Limits of a motion file: files come from strangers too."""
 

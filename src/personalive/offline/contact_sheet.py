@@ -5,6 +5,9 @@ Where a motion file drove, there are results alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -21,8 +24,17 @@ class ContactSheet:
     def __init__(self, portrait: np.ndarray, config: ContactSheetConfig | None = None) -> None:
         self._config = config or ContactSheetConfig()
         self._portrait = portrait
-        self._pairs: list[list[np.ndarray]] = []
+        self._pairs: list[Sequence[np.ndarray]] = []
         self._stride, self._seen = 1, 0
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """Everything collected so far; may be set."""
+        return self._pairs, self._stride, self._seen
+
+    @state.setter
+    def state(self, state: tuple[Any, ...]) -> None:
+        self._pairs, self._stride, self._seen = list(state[0]), state[1], state[2]
 
     def add(self, driver: np.ndarray | None, result: np.ndarray) -> None:
         """Offer the pair of one frame, each (S, S, 3) uint8; None in all frames of a video or in none."""

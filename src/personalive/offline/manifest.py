@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from personalive.errors import InputError, PersonaLiveError
 from personalive.media import check_input
-from personalive.offline.animate import AnimateOptions
 from personalive.offline.config import BatchConfig
+from personalive.offline.options import AnimateOptions
 
 _FILES = ("portrait", "driving", "output")
 _KEYFRAMES = "keyframes"  # false is an infinite threshold, as in the command

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from personalive.engine.base import BaseEngine
 from personalive.engine.state import Motion
 from personalive.errors import InputError
 from personalive.media import VideoReader, check_output, open_isolated_video
+from personalive.offline.beginning import find_start
 from personalive.offline.config import MotionFileConfig
 from personalive.offline.driving import ClipDriving, DrivingFrame
 from personalive.offline.motion_file import SUFFIX, MotionClip, engine_motion_digest, is_motion_file, save_motion_file
@@ -37,7 +40,7 @@ class RecordOptions:
     framing: FramingMode = "auto"
     no_face: NoFace = "hold"
     center_fallback: bool = False
-    start_s: float | None = None
+    start_s: float | Literal["auto"] | None = None
     end_s: float | None = None
     mirror: bool = False
 
@@ -92,7 +95,9 @@ def record(
     target = check_output(output, [driving], suffix=SUFFIX)
     if is_motion_file(driving):
         raise InputError(f"{driving}: is a motion file or named like one: give a clip, or copy the file")
-    with open_isolated_video(driving, chosen.start_s, chosen.end_s) as reader:
+    start_s, notes = None if isinstance(chosen.start_s, str) else chosen.start_s, list[str]()
+    with ExitStack() as files:
+        reader = files.enter_context(open_isolated_video(driving, start_s, chosen.end_s))
         engine = engine or load_engine(
             weights,
             device=device,
@@ -104,6 +109,10 @@ def record(
             preparing=preparing,
         )
         started_s = time.monotonic()
+        with engine_oom_errors(engine):
+            if chosen.start_s == "auto":
+                start_s, _, told = find_start(_framed(reader, engine, chosen), engine)
+                reader, notes = files.enter_context(open_isolated_video(driving, start_s, chosen.end_s)), [told]
         motion, warnings = read_motion(reader, engine, chosen, str(driving), progress)
         seconds = time.monotonic() - started_s
     save_motion_file(target, motion, [driving])
@@ -115,7 +124,7 @@ def record(
         device=str(engine.device),
         dtype=engine.facts["dtype"],
         backend=engine.facts["backend"],
-        warnings=warnings,
+        warnings=[*notes, *warnings],
     )
 
 

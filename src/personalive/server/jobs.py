@@ -23,7 +23,8 @@ from personalive.errors import DeviceError, InputError, PersonaLiveError
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock
 from personalive.live.worker import Worker
-from personalive.offline.animate import AnimateOptions, AnimateReport, animate
+from personalive.offline.animate import animate
+from personalive.offline.options import AnimateOptions, AnimateReport
 from personalive.progress import Progress
 from personalive.server.config import ServerConfig
 from personalive.server.uploads import renamed

@@ -14,7 +14,7 @@ from personalive.live.controls import control_ranges
 from personalive.live.errors import ErrorKind
 from personalive.live.session import Driver
 from personalive.live.worker import State as WorkerState
-from personalive.offline.animate import AnimateOptions
+from personalive.offline.options import AnimateOptions
 from personalive.server.jobs import SERVER_OPTIONS, JobState
 
 Number = Annotated[int | float, WithJsonSchema({"type": "number"})]  # whole numbers stay as they were sent

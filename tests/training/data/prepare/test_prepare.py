@@ -23,10 +23,11 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 
 from personalive.errors import InputError, OutputError
+from personalive.media.paths import alone_in
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.data.prepare.clip_file import FilmWriter, disk_error, read_picture, read_tensors
 from personalive.training.data.prepare.config import PrepareConfig
-from personalive.training.data.prepare.folder import RECORDS, alone_in
+from personalive.training.data.prepare.folder import RECORDS
 from personalive.training.data.prepare.runner import Progress, prepare
 from personalive.training.data.sets import PreparedSet
 from personalive.vision.resize import Square, crop_and_resize
@@ -328,7 +329,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(one_video, tmp_
 
 def test_two_commands_do_not_work_on_one_set(one_video, tmp_path: Path):
     (tmp_path / "set").mkdir()
-    with alone_in(tmp_path / "set"), pytest.raises(OutputError, match="another command is preparing it"):
+    with alone_in(tmp_path / "set"), pytest.raises(OutputError, match="another command is at work there"):
         prepare(one_video(), tmp_path / "set", **SETTINGS)
 
 

@@ -8,13 +8,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from personalive.errors import InputError, OutputError
-from personalive.media.paths import write_whole
+from personalive.media.paths import sample_digest, write_whole
 from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX
 from personalive.training.data.prepare.config import PrepareConfig
 
@@ -22,7 +22,6 @@ FORMAT, VERSION = "personalive training set", 1
 CLIPS, RECORDS = "clips", "videos"  # folders inside the set
 SETTINGS_FILE, INDEX_FILE = "set.json", "index.jsonl"
 _TEMPORARY = ".personalive-"
-_SAMPLE_BYTES = 1 << 20  # from the beginning and from the end of a video, to tell whether it has changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +78,9 @@ def _video(path: Path, name: str) -> Video:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
             return Video(path, _text(name), key, 0, "unreadable")
-        size = status.st_size
-        with path.open("rb") as file:
-            head = file.read(_SAMPLE_BYTES)
-            file.seek(max(size - _SAMPLE_BYTES, 0))
-            sample = hashlib.sha256(head + file.read(_SAMPLE_BYTES) + str(size).encode()).hexdigest()[:16]
+        return Video(path, _text(name), key, status.st_size, sample_digest(path))
     except OSError:  # opening it as a video will say why
         return Video(path, _text(name), key, 0, "unreadable")
-    return Video(path, _text(name), key, size, sample)
 
 
 def _text(name: str) -> str:
@@ -189,32 +183,3 @@ def write_index(out: Path, settings: Settings, records: list[dict[str, Any]]) ->
     header = {"format": FORMAT, "version": VERSION, "settings": asdict(settings), "clips": len(clips)}
     lines = [json.dumps(entry) for entry in (header, *clips)]
     write_whole(out / INDEX_FILE, ("\n".join(lines) + "\n").encode())
-
-
-@contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Holds ``out`` against a second command at the same time, where the system can.
-
-    Raises:
-        OutputError: another one is at work there.
-    """
-    try:
-        import fcntl  # noqa: PLC0415 (not on Windows)
-    except ImportError:
-        yield
-        return
-    try:
-        descriptor = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be opened ({error.strerror}); choose another folder") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise OutputError(
-            f"{out}: another command is preparing it; wait for that one or choose another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)

@@ -16,12 +16,12 @@ import cv2
 
 from personalive.config import ModelConfig
 from personalive.errors import DeviceError, InputError
+from personalive.media.paths import alone_in
 from personalive.training.data.prepare.config import PrepareConfig
 from personalive.training.data.prepare.folder import (
     Settings,
     Video,
     all_records,
-    alone_in,
     find_videos,
     forget,
     open_set,
