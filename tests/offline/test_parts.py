@@ -62,7 +62,7 @@ def killed(folder: Path, frames: int, kills: int, part_s: float) -> str:
 
 
 def test_a_run_killed_without_warning_goes_on(tmp_path: Path):
-    killed(tmp_path, frames=56, kills=2, part_s=0.3)
+    killed(tmp_path, frames=40, kills=1, part_s=0.3)
 
 
 @pytest.mark.full
