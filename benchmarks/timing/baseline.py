@@ -125,7 +125,8 @@ class _TemporalAttention(nn.Module):
 
     def forward(self, x: Tensor, inputs: FrameInputs) -> Tensor:
         """(B*F, N, C) -> (B*F, N, C)."""
-        tokens = self.layers.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=inputs.frames))
+        tokens = self.layers.pos_encoder(rearrange(x, "(b f) n c -> b f n c", f=inputs.frames))
+        tokens = rearrange(tokens, "b f n c -> (b n) f c")
         return rearrange(
             attention(self.layers, tokens, tokens, inputs.attention_mask), "(b n) f c -> (b f) n c", n=x.shape[1]
         )

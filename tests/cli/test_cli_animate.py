@@ -212,7 +212,7 @@ def test_choices_are_those_of_the_library():
     assert [choice.value for choice in command.Framing] == list(get_args(FramingMode))
     assert [choice.value for choice in command.NoFace] == list(get_args(NoFace))
     assert [choice.value for choice in command.OutputFrame] == list(get_args(OutputFrame))
-    assert [choice.value for choice in command.Pose] == list(get_args(PoseMode))
+    assert [choice.value for choice in command.Pose] == ["auto", *get_args(PoseMode)]
     assert [choice.value for choice in Dtype] == ["auto", *DTYPES]
     assert [choice.value for choice in Backend] == ["auto", *BACKENDS]
     assert command.Pose.ABSOLUTE.value == Controls().pose

@@ -88,7 +88,7 @@ def wait_for_bytes(folder: Path, process: subprocess.Popen) -> None:
     """Until the video under way, of which the driver's noise is the larger part, has reached the disk."""
     end = time.monotonic() + DEADLINE_S
     while process.poll() is None and time.monotonic() < end:
-        if any(path.stat().st_size > HEADER_BYTES for path in folder.glob(".personalive-*")):
+        if any(path.is_file() and path.stat().st_size > HEADER_BYTES for path in folder.rglob(".personalive-*")):
             return
         time.sleep(0.02)
     raise AssertionError(f"nothing was written: exit code {process.poll()}")

@@ -27,6 +27,7 @@ def test_the_defaults_are_those_of_the_protocol():
         "keyframe_threshold": 17.0,
         "steps": None,
         "delay_ms": 0.0,
+        "visible_mark": False,
     }
     assert isinstance(LiveControls(), Controls)
     assert {name: control["default"] for name, control in control_ranges().items()} == asdict(LiveControls())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import shutil
@@ -19,14 +20,23 @@ from personalive.cli.main import main
 from personalive.engine.backend import Backend
 from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState
+from personalive.models.networks import Networks
 from personalive.runtime import onnx
 from personalive.runtime.cache import ProgramCache, program_key
 from personalive.runtime.load import load_engine
 from personalive.runtime.registry import ONNXRUNTIME, OPENVINO, open_backend
-from support.small_engine import noise_pictures
+from support.small_engine import key_seeded_networks, noise_pictures
+from support.small_model import SMALL_SHAPE
 
 Opener = Callable[..., Backend]
 CALLS = 14  # enough for all keyframes
+
+
+@pytest.fixture(scope="session")
+def networks() -> Networks:
+    """Two thirds of the small model's layers: making programs takes time for each of them."""
+    unet = dataclasses.replace(SMALL_SHAPE.unet, channels=(8,), down_attends=(True,), up_attends=(True,))
+    return key_seeded_networks(dataclasses.replace(SMALL_SHAPE, unet=unet))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from importlib.util import find_spec as really_find
 from pathlib import Path
@@ -16,7 +17,7 @@ from personalive.runtime import registry
 from personalive.runtime.compile import missing_for_compile
 from personalive.runtime.load import load_engine
 from personalive.runtime.registry import open_backend
-from support.small_engine import key_seeded_networks, noise_pictures
+from support.small_engine import noise_pictures
 
 CUDA = torch.device("cuda")
 
@@ -27,7 +28,7 @@ def test_compiled_blocks_make_the_stream_and_nothing_is_compiled_while_it_runs(
 ):
     """Traced and guarded as in use; kernels of torch's own compiler, which take minutes, are left to ``full``."""
     monkeypatch.setattr(module, "_COMPILER", compiler)
-    compiled, shares = key_seeded_networks(), []
+    compiled, shares = copy.deepcopy(networks), []
     backend = open_backend(
         "compile",
         compiled,

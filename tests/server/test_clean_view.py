@@ -28,7 +28,7 @@ def test_a_view_without_a_session_retries_every_few_seconds(server: LiveServer, 
         view.on("websocket", lambda socket: sockets.append(socket.url))
         view.goto(f"{server.address}/view#key=nobody-has-this-key-now")
         wait(view, lambda: sockets)  # at once
-        view.clock.pause_at(view.evaluate("Date.now()") / 1e3 + 0.01)
+        view.clock.pause_at(view.evaluate("Date.now()") / 1e3 + 1.0)
         steps = 0
         for count in (2, 3):
             steps = 0

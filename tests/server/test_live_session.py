@@ -175,7 +175,7 @@ def test_a_client_that_comes_back_with_another_clock_drives_on(client, socket, c
 
 
 def folders(server: LiveServer) -> list[Path]:
-    return list(server.app.state.sessions._folder.iterdir())
+    return list(server.app.state.sessions.folder.iterdir())
 
 
 def test_an_ended_session_says_so_and_leaves_nothing(server, pictures):
@@ -240,7 +240,7 @@ def test_a_server_that_ends_tells_its_sessions(engine, pictures, camera):
         client.put_portrait(pictures[0])
         socket = client.connect()
         socket.drive(camera, 4)
-        root = server.app.state.sessions._folder
+        root = server.app.state.sessions.folder
         server.stop()
         with pytest.raises(ConnectionClosed):
             socket.receive_until(lambda: False)

@@ -299,7 +299,7 @@ def test_clients_that_are_torn_away_leave_nothing(engine, pictures):
                 socket.receive_until(lambda s=socket: s.frames)
                 socket.tear()
             wait_until(lambda: not len(desk) and not len(server.worker._scheduler))
-            wait_until(lambda: not list(desk._folder.iterdir()))
+            wait_until(lambda: not list(desk.folder.iterdir()))
 
         cycle(6)
         gc.collect()

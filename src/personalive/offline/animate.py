@@ -37,7 +37,7 @@ from personalive.runtime.memory import engine_oom_errors
 from personalive.runtime.registry import PrepareProgress
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import find_detector
-from personalive.vision.framing import DrivingFramer, frame_portrait
+from personalive.vision.framing import DrivingFramer, Framed, frame_portrait
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import resize_portrait
 from personalive.vision.visible_mark import draw_visible_mark
@@ -87,12 +87,12 @@ def animate(
     report_path = _report_path(target, [portrait, driving])
     if chosen.contact_sheet is not None:
         check_output(chosen.contact_sheet, [portrait, driving], suffix=".png")
-    if chosen.credentials:
-        check_signer()
     image = load_isolated_still(portrait)
     inputs = {"portrait": portrait, "driving": driving}
     with ExitStack() as files:
         source = files.enter_context(_opened(driving, chosen))
+        if chosen.credentials:
+            check_signer()
         engine = engine or load_engine(
             weights,
             device=device,
@@ -105,6 +105,7 @@ def animate(
             preparing=preparing,
         )
         with engine_oom_errors(engine):
+            framed = _Settings(engine, chosen).frame_portrait(image)
             decided, notes = _decide(driving, source, engine, chosen)
             if decided.start_s != chosen.start_s:
                 source = files.enter_context(_opened(driving, decided))
@@ -112,7 +113,7 @@ def animate(
             part_s = (parts or PartsConfig()).seconds(engine.device.type)
             identity = render_identity(engine, chosen, inputs, part_s)
             with unfinished_video(target, identity) as unfinished:
-                video = _Video(engine, image, fit, decided)
+                video = _Video(engine, image, framed, fit, decided)
                 report = video.make(unfinished, part_s, list(inputs.values()), progress)
     report = replace(report, options=asdict(chosen), warnings=[*notes, *report.warnings])
     report = replace(report, inputs={name: str(path) for name, path in inputs.items()})
@@ -180,6 +181,13 @@ class _Settings:
         self.framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
         self.detector = find_detector(engine.folder) if options.framing == "auto" else None
 
+    def frame_portrait(self, image: np.ndarray) -> Framed:
+        """Square of the portrait (H, W, 3) uint8 that is animated."""
+        fallback = self.options.center_fallback
+        return frame_portrait(
+            image, self.detector, self.options.framing, allow_center_fallback=fallback, config=self.framing
+        )
+
     def open_driving(self, source: VideoReader | MotionClip, neutral: np.ndarray | None) -> Driving:
         """The performance in ``source``; ``neutral`` (S, S, 3) drives where the portrait's own pose is asked for."""
         engine, options = self.engine, self.options
@@ -212,26 +220,23 @@ class _Video:
     """One run of ``animate``: what is in flight between the windows and the writer."""
 
     def __init__(
-        self, engine: BaseEngine, image: np.ndarray, source: VideoReader | MotionClip, options: AnimateOptions
+        self,
+        engine: BaseEngine,
+        image: np.ndarray,
+        framed: Framed,
+        source: VideoReader | MotionClip,
+        options: AnimateOptions,
     ) -> None:
-        self.engine, self.options = engine, options
+        self.engine, self.options, self.framed = engine, options, framed
         engine.check_steps(options.steps)
         engine.check(options.controls)
-        settings = _Settings(engine, options)
-        self.framed = frame_portrait(
-            image,
-            settings.detector,
-            options.framing,
-            allow_center_fallback=options.center_fallback,
-            config=settings.framing,
-        )
-        self.portrait = resize_portrait(self.framed.image, engine.image_size)
-        self.portrait_notes = [self.framed.note]
+        self.portrait = resize_portrait(framed.image, engine.image_size)
+        self.portrait_notes = [framed.note]
         composition = self._composition(image, has_driver=isinstance(source, VideoReader))
         self.composition = Marked(composition) if options.visible_mark else composition
         composite = options.side_by_side or options.output_frame == "portrait"
         self.origin = origin_of(engine, composite=composite) if options.credentials else None
-        self.driving = settings.open_driving(source, self.portrait)
+        self.driving = _Settings(engine, options).open_driving(source, self.portrait)
         self.state: Any = None  # of the stream
         self.sheet = None if options.contact_sheet is None else ContactSheet(self.portrait)
 

@@ -296,7 +296,10 @@ def _behind(
 
 
 def _sampled(image: np.ndarray, field_px: np.ndarray) -> np.ndarray:
+    """Image at places in it. Beyond its sides and its bottom it is mirrored: shoulders repeated there are streaks."""
+    bottom, right = np.float32(image.shape[0] - 1), np.float32(image.shape[1] - 1)
     x, y = field_px[..., 0] - np.float32(0.5), field_px[..., 1] - np.float32(0.5)
+    x, y = right - np.abs(right - np.abs(x)), bottom - np.abs(bottom - y)
     return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
