@@ -24,7 +24,7 @@ class CodedReader:
     def __init__(self) -> None:
         self.calls = 0
 
-    def read(self, image: np.ndarray, previous: FaceReading | None = None) -> FaceReading | None:
+    def read(self, image: np.ndarray, *previous: FaceReading | None) -> FaceReading | None:
         self.calls += 1
         red, green, blue = (int(value) for value in image[0, 0])
         if red == 0:

@@ -65,3 +65,10 @@ def test_it_is_found_by_name_and_has_no_diffusion_networks(engine: FaceEngine):
     assert engine_motion_digest(found) == weights_motion_digest("photo") == engine_motion_digest(engine)
     with pytest.raises(CheckpointError, match="no diffusion networks"):
         load_diffusion_engine("photo")
+
+
+@pytest.mark.parametrize("person", [0, 1])
+def test_a_framed_face_is_found_without_a_detector(engine: FaceEngine, monkeypatch, person: int):
+    """The detector takes longer than all networks together, and clips are framed one frame at a time."""
+    monkeypatch.setattr(engine.reader, "_detected", lambda _: pytest.fail("the detector was asked"))
+    assert engine.encode_motion(cell(person, 4)[None]).tokens[0, 0, 0, -1] == 1  # there is a face

@@ -24,7 +24,7 @@ from personalive.engine.controls import Controls
 from personalive.engine.state import Motion
 from personalive.errors import InputError
 from personalive.vision.face_fit import Fit, angles_deg, fit_face, fit_pose, rotation_of
-from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, FaceReading, framed_reading
+from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, FaceReading, framed_readings
 from personalive.vision.face_model import face_model
 from personalive.vision.face_move import FaceMotion, moved_picture
 from personalive.vision.face_person import person_mask
@@ -214,7 +214,7 @@ class FaceEngine(BaseEngine):
         """
         check_square(frames, (len(frames) if isinstance(frames, np.ndarray) else 0, 3), "frames")
         # Each window is read from the same start, whatever came before it.
-        readings: list[FaceReading | None] = [self.reader.read(frames[0], framed_reading(frames.shape[1]))]
+        readings: list[FaceReading | None] = [self.reader.read(frames[0], *framed_readings(frames.shape[1]))]
         for number, frame in enumerate(frames):
             readings.append(self.reader.read(frame, readings[number]))
         readings = readings[1:]

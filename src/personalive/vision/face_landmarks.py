@@ -49,7 +49,7 @@ BLENDSHAPE_NAMES = (
     *("mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight"),
 )
 _LANDMARKS = 478
-_FRAMED_X, _FRAMED_Y, _FRAMED_SIDE = 0.5, 0.61, 0.55  # middle and side of a face in a framed square (five clips)
+_FRAMED = ((0.5, 0.61, 0.55), (0.5, 0.49, 0.47))  # middle and side of a face in a framed square (ten clips)
 _INDEX_OF = {name: index for index, name in enumerate(BLENDSHAPE_NAMES)}
 
 
@@ -100,9 +100,12 @@ class FaceReading:
         return float(self.blendshapes[_INDEX_OF[name]])
 
 
-def framed_reading(side_px: int) -> FaceReading:
-    """Reading that only gives the usual place of a face in a framed square: a start for ``FaceReader.read``."""
-    x, y, half = _FRAMED_X * side_px, _FRAMED_Y * side_px, _FRAMED_SIDE * side_px / 2
+def framed_readings(side_px: int) -> list[FaceReading]:
+    """Readings that only give the usual places of a face in a framed square: starts for ``FaceReader.read``."""
+    return [_placed_reading(x * side_px, y * side_px, side * side_px / 2) for x, y, side in _FRAMED]
+
+
+def _placed_reading(x: float, y: float, half: float) -> FaceReading:
     landmarks = np.full((_LANDMARKS, 3), (x, y, 0.0), np.float32)
     landmarks[0, :2], landmarks[1, :2] = (x - half, y - half), (x + half, y + half)
     landmarks[_EYE_CORNERS[0], 0], landmarks[_EYE_CORNERS[1], 0] = x - half / 2, x + half / 2
@@ -167,19 +170,20 @@ class FaceReader:
         self._config = config or FaceReaderConfig()
         self._device = device or torch.device("cpu")
 
-    def read(self, image: ImageArray, previous: FaceReading | None = None) -> FaceReading | None:
+    def read(self, image: ImageArray, *previous: FaceReading | None) -> FaceReading | None:
         """Read a face in an (H, W, 3) uint8 RGB image.
 
-        With the reading of the frame before, the face is looked for where it was, which needs no detector. Without
-        one, or when it is gone, the largest face that the detector finds is read. None when there is no face.
+        With the reading of the frame before, the face is looked for where it was, which needs no detector; with
+        several readings, in one place after the other. Without one, or when it is gone, the largest face that the
+        detector finds is read. None when there is no face.
 
         Raises:
             InputError: the image has another shape or dtype.
         """
         check_image(image)
         with torch.inference_mode(), _one_thread():
-            found = None if previous is None else self._again(image, previous.landmarks)
-            found = self._detected(image) if found is None else found
+            places = (self._again(image, reading.landmarks) for reading in previous if reading is not None)
+            found = next((place for place in places if place is not None), None) or self._detected(image)
             if found is None:
                 return None
             landmarks, presence = found
