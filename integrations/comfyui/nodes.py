@@ -35,6 +35,7 @@ except ImportError:  # outside ComfyUI: nothing to show, and nobody to interrupt
 
 
 ENGINE, MOTION = "PERSONALIVE_ENGINE", "PERSONALIVE_MOTION"
+_FRAMING = (["auto", "center", "none"],)
 _FACTOR = {"min": 0.0, "max": 2.0, "step": 0.05}
 
 
@@ -76,7 +77,7 @@ class MotionFromImages(_Node):
                 "engine": (ENGINE,),
                 "images": ("IMAGE",),
                 "fps": ("FLOAT", {"default": 25.0, "min": 1.0, "max": 120.0, "step": 0.01}),
-                "framing": (["auto", "center", "none"],),
+                "framing": _FRAMING,
             }
         }
 
@@ -118,7 +119,7 @@ class AnimateImages(_Node):
                 "portrait": ("IMAGE",),
                 "motion": (MOTION,),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1}),
-                "framing": (["auto", "center", "none"],),
+                "framing": _FRAMING,
                 "expression": ("FLOAT", {"default": 1.0, **_FACTOR}),
                 "head_motion": ("FLOAT", {"default": 1.0, **_FACTOR}),
                 "visible_mark": ("BOOLEAN", {"default": False}),
@@ -169,7 +170,7 @@ class LivePreview(_Node):
                 "engine": (ENGINE,),
                 "portrait": ("IMAGE",),
                 "image": ("IMAGE",),
-                "framing": (["auto", "center", "none"],),
+                "framing": _FRAMING,
                 "restart": ("BOOLEAN", {"default": False}),
             }
         }

@@ -1,4 +1,4 @@
-"""Where a driver begins, and how its head's angles are read: decided by what its first seconds show."""
+"""The beginning of a driver, and the reading of its head's angles: decided by what its first seconds show."""
 
 from __future__ import annotations
 

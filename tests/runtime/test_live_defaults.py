@@ -1,4 +1,4 @@
-"""What live sessions take where nothing was chosen: denoising steps by measurement, a small decoder at hand."""
+"""Defaults of live sessions: denoising steps by measurement, and a small decoder that is at hand."""
 
 from __future__ import annotations
 

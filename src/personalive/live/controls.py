@@ -29,9 +29,7 @@ class LiveControls(Controls):
     driving_fps: float | None = None  # frames generated per second; None: as many as help
     keyframes: bool = True
     keyframe_threshold: float = KeyframeConfig.threshold
-    steps: int | None = (
-        None  # of denoising; another number begins the stream anew; None: see ``BaseEngine.live_steps``
-    )
+    steps: int | None = None  # of denoising; another number begins anew; None: see ``BaseEngine.live_steps``
     delay_ms: float = 0.0  # least time from a driving frame's arrival to its result's display
 
     def __post_init__(self) -> None:

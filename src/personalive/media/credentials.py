@@ -1,7 +1,7 @@
 """Content credentials (C2PA): a signed note in a file of what made it, which shows any later change of the file.
 
 Nothing is sent anywhere: no time stamp is asked for and no list of issuers is fetched. c2pa loads 50 MB, so it is
-imported inside functions.
+imported inside functions; so is what reads certificates, which processes that decode do not need.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from PIL import Image
 
 from personalive import __version__
 from personalive.errors import InputError, OutputError
 from personalive.media.paths import check_input, reason, remove, temporary_beside
-from personalive.media.signer import SignerFiles, signer_files
+
+if TYPE_CHECKING:
+    from personalive.media.signer import SignerFiles
 
 SIDECAR = ".c2pa"  # beside a file of a kind that cannot hold credentials itself, such as WebM
 MP4, PNG, WEBM = "video/mp4", "image/png", "video/webm"
@@ -68,6 +70,8 @@ def check_signer() -> None:
     Raises:
         InputError: the user's certificate or key cannot sign.
     """
+    from personalive.media.signer import signer_files  # noqa: PLC0415
+
     _tried(signer_files())
 
 
@@ -125,6 +129,8 @@ def sidecar(path: Path, media_type: str, origin: Origin) -> bytes:
 
 def _sign(source: BinaryIO, target: BinaryIO, media_type: str, origin: Origin, *, embed: bool = True) -> bytes:
     import c2pa  # noqa: PLC0415 (slow)
+
+    from personalive.media.signer import signer_files  # noqa: PLC0415
 
     files = signer_files()
 

@@ -25,7 +25,6 @@ from personalive.media.config import MediaConfig
 from personalive.media.credentials import SIDECAR, WEBM, Origin, sidecar, sign_file
 from personalive.media.paths import check_input, reason
 from personalive.media.reader import Frame, VideoInfo, VideoReader, check_times
-from personalive.media.signer import signer_files
 from personalive.media.still import check_size, load_still
 from personalive.media.worker import NEXT, REWIND, Link, RewindError, Worker
 
@@ -78,6 +77,8 @@ def sign_isolated(path: Path, media_type: str, origin: Origin, config: MediaConf
     """
     if not _POSIX:
         return _sign(path, media_type, origin)
+    from personalive.media.signer import signer_files  # noqa: PLC0415 (decoding needs none)
+
     written_bytes = path.stat().st_size + _CREDENTIALS_BYTES
     request = {"signer": str(signer_files().folder), "media_type": media_type, "origin": json.dumps(asdict(origin))}
     config = config or MediaConfig()
