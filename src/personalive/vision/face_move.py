@@ -296,17 +296,20 @@ def _behind(
 
 
 def _sampled(image: np.ndarray, field_px: np.ndarray) -> np.ndarray:
-    """Image at places in it. Beyond its sides and its bottom it is mirrored: shoulders repeated there are streaks."""
-    bottom, right = np.float32(image.shape[0] - 1), np.float32(image.shape[1] - 1)
     x, y = field_px[..., 0] - np.float32(0.5), field_px[..., 1] - np.float32(0.5)
-    x, y = right - np.abs(right - np.abs(x)), bottom - np.abs(bottom - y)
     return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _mirrored(field_px: np.ndarray, side: int) -> np.ndarray:
+    """Places with those beyond the sides and the bottom mirrored: shoulders that are repeated there are streaks."""
+    x, y = field_px[..., 0], field_px[..., 1]
+    return np.stack([side - np.abs(side - np.abs(x)), side - np.abs(side - y)], axis=-1)
 
 
 def compose(portrait: MovablePortrait, moved: Moved) -> np.ndarray:
     """Picture of a moved portrait, (S, S, 3) uint8 RGB."""
     side = portrait.image.shape[0]
-    found = _sampled(portrait.image, (moved.field + 1) * np.float32(side / 2))
+    found = _sampled(portrait.image, _mirrored((moved.field + 1) * np.float32(side / 2), side))
     found += moved.paint_share[..., None] * (moved.paint - found)
     return np.clip(np.rint(found), 0, 255).astype(np.uint8)
 
