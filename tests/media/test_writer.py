@@ -247,6 +247,21 @@ def test_an_exception_leaves_a_playable_partial_video(tmp_path: Path, video, ima
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "out.partial.mp4"]
 
 
+def test_an_interruption_between_a_frame_and_its_count_is_told_rightly(tmp_path: Path, video, image) -> None:
+    class Interrupted(VideoWriter):
+        def _mux(self, frame: av.VideoFrame | None) -> None:
+            super()._mux(frame)
+            if frame is not None and frame.pts == 36 * 3600:
+                raise KeyboardInterrupt
+
+    writer = Interrupted(tmp_path / "out.mp4", *SIZE, time_base=Fraction(1, 90_000))
+    with pytest.raises(KeyboardInterrupt) as caught, writer:
+        for index in range(50):
+            writer.write(image(index), Fraction(index, 25))
+    assert caught.value.__notes__ == [f"The first 37 frames were kept in {writer.partial_path}"]
+    assert len(video(writer.partial_path).times) == writer.frames_written == 37
+
+
 @pytest.mark.parametrize("after", [1, 10, 11, 12, 25])  # x264 gives its first packet at about frame 12
 def test_a_real_ctrl_c_at_any_moment_loses_no_frame(tmp_path: Path, video, after: int) -> None:
     """The signal lands wherever the writer happens to be; what it counted is what the video holds."""

@@ -284,6 +284,7 @@ class VideoWriter:
             with suppress(AVEOFError):  # the encoder was drained before an interruption
                 self._mux(None)
         self._container.close()
+        self.frames_written = self._stream.frames  # an interruption may have come between a frame and its count
         if (origin := self._origin) is not None:
             self._origin = None  # tried once
             try:
