@@ -105,6 +105,7 @@ def test_a_stream_arrives_at_its_receiver(material: Path, run_here: Callable[...
         (["--from", "7", "--to", "video.mp4"], "is the camera there, and free?"),
         (["--from", "CLIP", "--to", "http://localhost/x"], "send to rtmp://"),
         (["--from", "CLIP", "--to", "rtmp://127.0.0.1:9/live/secret"], "is the receiver running"),
+        (["--from", "CLIP", "--output-frame", "portrait", "--size", "96"], "at its own size"),
         (["--from", "CLIP", "--to", "video.avi"], "should end in .mp4"),
     ],
 )

@@ -28,6 +28,7 @@ def test_the_defaults_are_those_of_the_protocol():
         "steps": None,
         "delay_ms": 0.0,
         "visible_mark": False,
+        "output_frame": "square",
     }
     assert isinstance(LiveControls(), Controls)
     assert {name: control["default"] for name, control in control_ranges().items()} == asdict(LiveControls())
@@ -76,6 +77,8 @@ def test_only_the_rate_may_be_left_to_the_server(name):
         ("keyframes", None),
         ("pose", "upside down"),
         ("pose", []),
+        ("output_frame", "whole"),
+        ("output_frame", None),
     ],
 )
 def test_choices_take_their_own_values_alone(name, wrong):

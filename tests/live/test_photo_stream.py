@@ -14,6 +14,7 @@ from personalive.live.metrics import SessionMetrics
 from personalive.live.stream import LiveStream
 from personalive.media import load_still
 from personalive.runtime.face import load_face_engine
+from personalive.vision.resize import shrink_to
 
 SHEET = Path(__file__).parents[2] / "docs" / "images" / "photo.jpg"
 
@@ -46,3 +47,15 @@ def test_a_camera_drives_a_photograph_without_frames_in_flight():
         assert reading is not None
         jaws.append(reading.blendshape("jawOpen"))
     assert jaws[2] > 0.3 > 2 * max(jaws[:2])
+
+    whole = np.pad(cell(2, 4), [(0, 0), (1200, 0), (0, 0)], mode="edge")
+    controls = LiveControls(output_frame="portrait")
+    stream.set_portrait(whole, controls)
+    frames = [DrivingFrame(20, 900_000, time.monotonic(), lambda: cell(0, 2))]
+    shown = stream.step(frames, controls, neutral=False)[-1].image
+    photograph = shrink_to(whole, LiveConfig().photograph_side_px)[: shown.shape[0]]
+    assert shown.shape[1::-1] == stream.frame_size_px(controls) == (1280, photograph.shape[0])
+    differs = (shown != photograph).any(axis=(0, 2))
+    face = differs.size - photograph.shape[0]  # where the padding ends
+    assert differs[face:].mean() > 0.5
+    assert not differs[: face - photograph.shape[0] // 2].any()

@@ -32,7 +32,7 @@ class FakeCamera:
 
 def test_frames_reach_the_virtual_camera_upright_and_whole(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=FakeCamera))
-    sink = open_sink(VIRTUAL, 96)
+    sink = open_sink(VIRTUAL, (96, 96))
     frame = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     sink.send(frame[::-1][::-1], 0.0)
     sink.close()
@@ -43,7 +43,7 @@ def test_frames_reach_the_virtual_camera_upright_and_whole(monkeypatch: pytest.M
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
     with pytest.raises(DeviceError, match=r'pip install "personalive\[camera\]"'):
-        open_sink(VIRTUAL, 96)
+        open_sink(VIRTUAL, (96, 96))
 
 
 def test_without_a_device_the_line_says_what_to_load(monkeypatch: pytest.MonkeyPatch):
@@ -52,4 +52,4 @@ def test_without_a_device_the_line_says_what_to_load(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=none))
     with pytest.raises(DeviceError, match=r"no virtual camera here .no loopback device.: on Linux load v4l2loopback"):
-        open_sink(VIRTUAL, 96)
+        open_sink(VIRTUAL, (96, 96))

@@ -25,6 +25,7 @@ from support.small_model import SMALL_SIZE_PX
 from support.waiting import wait_until
 
 SESSIONS = 2
+WIDE_PX = (240, 160)
 BEEP_S, MAX_SOUND_DELAY_S = 1.5, 5.0  # the false microphone beeps every half second
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 TAKEN_OFF = """() => {
@@ -51,11 +52,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def portraits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two synthetic people."""
+    """Two synthetic people; the photograph of the second is ``WIDE_PX``."""
     folder = tmp_path_factory.mktemp("portraits")
     paths = [folder / "first.png", folder / "second.jpg"]
     for seed, path in enumerate(paths):
-        Image.fromarray(next(iter(heads(seed, [0.0])))).save(path)
+        head = next(iter(heads(seed, [0.0])))
+        wide = np.pad(head, [(0, 0), (0, seed * (WIDE_PX[0] - head.shape[1])), (0, 0)], mode="edge")
+        Image.fromarray(wide).save(path)
     return paths
 
 
@@ -109,6 +112,11 @@ def recorded_s(person: Person) -> int:
 def sound_delay_s(person: Person) -> float:
     """Delay of the sound, which waits for the video."""
     return min(number(person, "latency-p50") / 1e3, MAX_SOUND_DELAY_S)
+
+
+def canvas_px(person: Person) -> tuple[int, int]:
+    width, height = person.page.locator("#result").evaluate("canvas => [canvas.width, canvas.height]")
+    return width, height
 
 
 def session_of(server: LiveServer, person: Person) -> Any:
@@ -213,6 +221,22 @@ def test_a_snapshot_is_the_current_frame(live: Person, tmp_path: Path):
     with Image.open(tmp_path / "snapshot.png") as image:
         assert image.size == (SMALL_SIZE_PX, SMALL_SIZE_PX)
         assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]
+
+
+def test_the_whole_photograph_is_shown_and_saved(live: Person, portraits: list[Path], tmp_path: Path):
+    live.find("portrait-input").set_input_files(portraits[1])
+    live.find("control-output_frame").select_option("portrait")
+    live.wait(lambda: canvas_px(live) == WIDE_PX)
+    live.see_different(2)
+    with live.page.expect_download() as download:
+        live.find("snapshot").click()
+    download.value.save_as(tmp_path / "snapshot.png")
+    with Image.open(tmp_path / "snapshot.png") as image:
+        assert image.size == WIDE_PX
+    box = live.page.locator("#result").bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(WIDE_PX[0] / WIDE_PX[1], rel=0.02)
+    live.find("control-output_frame").select_option("square")
+    live.wait(lambda: canvas_px(live) == (SMALL_SIZE_PX, SMALL_SIZE_PX))
 
 
 def test_the_clean_view_shows_the_result_and_nothing_else(live: Person):
@@ -352,10 +376,12 @@ def test_a_blocked_camera_is_explained(visit: Callable[..., Person], server: Liv
 
 def test_webrtc_carries_the_camera_and_the_result(visit: Callable[..., Person], portraits: list[Path]):
     person = visit(connection="webrtc")
-    person.start(portraits[0])
+    person.start(portraits[1])
     person.page.get_by_text("Connection and keys").click()
     person.wait(lambda: person.find("connection-used").inner_text() == "WebRTC")
     person.see_different(3)
+    person.find("control-output_frame").select_option("portrait")
+    person.wait(lambda: canvas_px(person) == WIDE_PX)
     assert person.traffic.frames == []  # none came by the socket
     person.find("stop").click()
     person.reach("idle")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.animate import OutputFrame
 from personalive.cli.console import clock, progress, show_rows
 from personalive.cli.options import (
     PORTRAIT_HELP,
@@ -19,6 +20,7 @@ from personalive.cli.options import (
     VisibleMarkOption,
     with_groups,
 )
+from personalive.live.config import LiveConfig
 from personalive.offline.config import FilmSizeConfig
 from personalive.progress import Progress
 
@@ -67,6 +69,13 @@ def camera(
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="End after this many seconds.", show_default="until Ctrl-C")
     ] = None,
+    output_frame: Annotated[
+        OutputFrame,
+        typer.Option(
+            help="'square' is the model's own; 'portrait' the whole photograph, in which the head moves, its longer "
+            f"side shrunk to {LiveConfig.photograph_side_px} px. Not with --size."
+        ),
+    ] = OutputFrame.SQUARE,
     steps: LiveStepsOption = None,
     mirror: MirrorOption = True,
     credentials: CredentialsOption = True,
@@ -86,7 +95,13 @@ def camera(
         target=target,
         size_px=size,
         seconds=seconds,
-        controls=LiveControls(mirror=mirror, visible_mark=visible_mark, steps=steps, **asdict(controls)),
+        controls=LiveControls(
+            mirror=mirror,
+            visible_mark=visible_mark,
+            output_frame=output_frame.value,
+            steps=steps,
+            **asdict(controls),
+        ),
         credentials=credentials,
     )
     with progress("live") as display:

@@ -40,10 +40,14 @@ class CameraOptions:
     portrait: Path
     source: str  # number of a camera, an address, a clip or a motion file
     target: str  # see ``open_sink``
-    size_px: int | None = None  # side of the images that are sent; None: the model's
+    size_px: int | None = None  # side of the squares that are sent; None: the model's
     seconds: float | None = None  # duration; None: until interrupted
     controls: LiveControls = field(default_factory=LiveControls)
     credentials: bool = True  # sign a video file
+
+    def __post_init__(self) -> None:
+        if self.size_px is not None and self.controls.output_frame == "portrait":
+            raise InputError("the whole photograph is sent at its own size: leave out the size, or choose the square")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +132,14 @@ class _CameraRun:
         assert engine is not None
         await session.run_on_worker(lambda stream: stream.set_portrait(self._portrait, session.controls))
         source = await self._open_source(session)
-        size_px = self._options.size_px or engine.image_size
+        size_px = await session.run_on_worker(lambda stream: stream.frame_size_px(session.controls))
+        if (side_px := self._options.size_px) is not None:
+            size_px = side_px, side_px
         origin = await asyncio.to_thread(origin_of, engine) if self._options.credentials else None
         sink = open_sink(self._options.target, size_px, origin=origin)
         try:
             source.start()
-            await self._send_frames(session, source, sink, size_px)
+            await self._send_frames(session, source, sink)
         finally:
             source.stop()
             await asyncio.to_thread(sink.close)
@@ -152,7 +158,7 @@ class _CameraRun:
         session.driver = player.driver
         return player
 
-    async def _send_frames(self, session: Session, source: object, sink: Sink, size_px: int) -> None:
+    async def _send_frames(self, session: Session, source: object, sink: Sink) -> None:
         viewer = session.add_viewer()
         next_frame = asyncio.ensure_future(viewer.get(session.clock))
         self._started_s = session.clock()
@@ -166,15 +172,17 @@ class _CameraRun:
                 if frame is None:
                     raise InputError(session.ended or "the stream ended")
                 next_frame = asyncio.ensure_future(viewer.get(session.clock))
-                await asyncio.to_thread(self._send, frame, sink, size_px, session.clock())
+                await asyncio.to_thread(self._send, frame, sink, session.clock())
         finally:
             next_frame.cancel()
             session.remove_viewer(viewer)
 
-    def _send(self, frame: FinishedFrame, sink: Sink, size_px: int, now: float) -> None:
+    def _send(self, frame: FinishedFrame, sink: Sink, now: float) -> None:
         if not self._frames:
             self._started_s = now
-        image = crop_and_resize(frame.image, Square(0, 0, frame.image.shape[0]), size_px)
+        image = frame.image
+        if self._options.size_px is not None:
+            image = crop_and_resize(image, Square(0, 0, image.shape[0]), self._options.size_px)
         sink.send(image, now - self._started_s)
         times = frame.header.times
         self._frames += 1

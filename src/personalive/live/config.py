@@ -24,6 +24,7 @@ class LiveConfig:
     clip_side_px: int = 1280  # frames of a clip are shrunk to this longer side: a full queue is held in memory
     idle_s: float = 30.0  # without a connection for so long, a session ends
     recorded_s: float = 600.0  # longest recording of motion
+    photograph_side_px: int = 1280  # photographs shown whole are shrunk to this longer side, in which they are sent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from personalive.config import KeyframeConfig
 from personalive.engine.controls import RANGES, Controls, check_number, check_steps
 from personalive.errors import InputError
+from personalive.vision.paste_back import OutputFrame
 
 _SEEDS = 2**63
 _LIVE_RANGES = {"driving_fps": (1.0, 60.0), "keyframe_threshold": (0.0, 1e6), "delay_ms": (0.0, 3000.0)}
@@ -26,6 +27,7 @@ class LiveControls(Controls):
     seed: int = 0  # of the noise of frames that enter from now on
     mirror: bool = False  # the driver's left and right exchanged
     visible_mark: bool = False  # a small label on every frame
+    output_frame: OutputFrame = "square"  # what is shown: the animated square, or the whole photograph with it
     driving_fps: float | None = None  # frames generated per second; None: as many as help
     keyframes: bool = True
     keyframe_threshold: float = KeyframeConfig.threshold
@@ -44,6 +46,8 @@ class LiveControls(Controls):
         for name in ("mirror", "visible_mark", "keyframes"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} {getattr(self, name)!r}: give true or false")
+        if self.output_frame not in (frames := get_args(OutputFrame)):
+            raise InputError(f"output_frame {self.output_frame!r}: give {' or '.join(frames)}")
 
     def changed(self, values: Mapping[str, Any]) -> LiveControls:
         """Return a copy with some values changed.

@@ -54,7 +54,7 @@ class FinishedFrame:
     """Frame to show. ``show_at_s`` is on the monotonic clock."""
 
     header: FinishedHeader
-    image: np.ndarray  # (S, S, 3) uint8
+    image: np.ndarray  # (H, W, 3) uint8, both even
     done_s: float
     show_at_s: float
     _jpeg: bytes | None = field(default=None, repr=False)

@@ -26,7 +26,7 @@ class Sink(Protocol):
     """Receiver of frames, each sent when it is due."""
 
     def send(self, image: np.ndarray, time_s: float) -> None:
-        """Send a frame (S, S, 3) uint8 RGB, to be shown ``time_s`` after the first.
+        """Send a frame (H, W, 3) uint8 RGB, to be shown ``time_s`` after the first.
 
         Raises:
             OutputError: the receiver is gone.
@@ -38,10 +38,13 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(target: str, size_px: int, config: SinkConfig | None = None, *, origin: Origin | None = None) -> Sink:
+def open_sink(
+    target: str, size_px: tuple[int, int], config: SinkConfig | None = None, *, origin: Origin | None = None
+) -> Sink:
     """Open the sink that ``target`` names: "virtual", an address such as rtmp://host/key, or a file ending in .mp4.
 
     Args:
+        size_px: width and height of the frames, both even.
         origin: what the content credentials of a file tell; None for a file without any.
 
     Raises:
@@ -60,13 +63,13 @@ def open_sink(target: str, size_px: int, config: SinkConfig | None = None, *, or
 
 
 class _VirtualCamera:
-    def __init__(self, size_px: int, config: SinkConfig) -> None:
+    def __init__(self, size_px: tuple[int, int], config: SinkConfig) -> None:
         try:
             pyvirtualcam = import_module("pyvirtualcam")  # an extra
         except ImportError:
             raise DeviceError('the virtual camera needs pyvirtualcam: pip install "personalive[camera]"') from None
         try:
-            self._camera = pyvirtualcam.Camera(size_px, size_px, config.nominal_fps)
+            self._camera = pyvirtualcam.Camera(*size_px, config.nominal_fps)
         except RuntimeError as error:
             raise DeviceError(
                 f"no virtual camera here ({reason(error)}): on Linux load v4l2loopback, elsewhere install OBS; or "
@@ -84,7 +87,7 @@ class _VirtualCamera:
 class _NetworkStream:
     """H.264 stream with the frames' own times. Its errors name no stream keys."""
 
-    def __init__(self, address: str, container_format: str, size_px: int, config: SinkConfig) -> None:
+    def __init__(self, address: str, container_format: str, size_px: tuple[int, int], config: SinkConfig) -> None:
         self._shown = address.partition("://")[0] + "://" + address.partition("://")[2].partition("/")[0]
         self._last = -1
         options = {"rw_timeout": str(round(1e6 * config.network_timeout_s))}
@@ -100,7 +103,7 @@ class _NetworkStream:
                     "b": str(config.bit_rate),
                 },
             )
-            self._video.width = self._video.height = size_px
+            self._video.width, self._video.height = size_px
             self._video.pix_fmt = "yuv420p"
             self._video.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         except (FFmpegError, OSError) as error:
@@ -132,11 +135,10 @@ class _NetworkStream:
 class _VideoFile:
     """MP4 that appears when it is complete."""
 
-    def __init__(self, path: Path, size_px: int, config: SinkConfig, origin: Origin | None) -> None:
+    def __init__(self, path: Path, size_px: tuple[int, int], config: SinkConfig, origin: Origin | None) -> None:
         self._writer = VideoWriter(
             path,
-            size_px,
-            size_px,
+            *size_px,
             time_base=Fraction(1, _TICKS_PER_S),
             fps=Fraction(config.nominal_fps),
             origin=origin,

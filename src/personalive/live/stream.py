@@ -24,8 +24,9 @@ from personalive.live.resampling import Pick, resample
 from personalive.offline.motion_file import MotionClip, fit_motion_clip
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector, find_detector
-from personalive.vision.framing import DrivingFramer, frame_portrait
-from personalive.vision.resize import resize_portrait
+from personalive.vision.framing import DrivingFramer, Framed, frame_portrait
+from personalive.vision.paste_back import PasteBack
+from personalive.vision.resize import resize_portrait, shrink_to
 from personalive.vision.visible_mark import draw_visible_mark
 
 
@@ -67,8 +68,9 @@ class LiveStream:
         self._detector: FaceDetector = find_detector(engine.folder)
         self._framer = self._new_framer()
         self._state: StreamState | None = None
-        self._framed: np.ndarray | None = None  # the portrait's square
-        self._portrait: np.ndarray | None = None  # that at the model's size
+        self._framed: Framed | None = None  # the portrait
+        self._portrait: np.ndarray | None = None  # its square at the model's size
+        self._paste_back: PasteBack | None = None  # into the photograph, once that is shown
         self._steps: int | None = None  # of denoising, as they were asked for
         self.image: np.ndarray | None = None  # the portrait as it was sent
         self._in_flight: deque[_Origin | None] = deque()
@@ -114,7 +116,7 @@ class LiveStream:
             image, self._detector, "auto", allow_center_fallback=self._fallback, config=self._framing
         )
         self._start(framed.image, controls)
-        self.image, self._framed = image, framed.image
+        self.image, self._framed, self._paste_back = image, framed, None
         self._portrait = resize_portrait(framed.image, self._engine.image_size)
         told = [note.removeprefix("portrait: ") for note in self._engine.notes(self._state)]
         return "; ".join([*filter(None, [framed.note]), *told])
@@ -181,7 +183,7 @@ class LiveStream:
             raise InputError("no portrait yet: send one first")
         started = self._clock()
         if controls.steps != self._steps:
-            self._start(self._framed, controls)
+            self._start(self._framed.image, controls)
         motion, origins, cuts = self._drive(frames, controls, started)
         last_cut = max((place for place, is_cut in enumerate(cuts) if is_cut), default=0 if neutral else None)
         state = replace(self._state, keyframe_threshold=controls.threshold, seed=controls.seed)
@@ -275,8 +277,25 @@ class LiveStream:
         times = StageTimes(*(1e3 * seconds for seconds in (queue, window, done - started, show_at - done)))
         header = FinishedHeader(sequence, capture_us, self.generation, self.index, times)
         self.index += 1
+        if controls.output_frame == "portrait":
+            image = self._whole_photograph().put_back(image)
         image = draw_visible_mark(image) if controls.visible_mark else image
         return FinishedFrame(header, image, done, show_at)
+
+    def frame_size_px(self, controls: LiveControls) -> tuple[int, int]:
+        """Width and height of finished frames; there is a portrait."""
+        if controls.output_frame == "square":
+            return self._engine.image_size, self._engine.image_size
+        whole = self._whole_photograph()
+        return whole.width, whole.height
+
+    def _whole_photograph(self) -> PasteBack:
+        if self._paste_back is None:
+            assert self.image is not None and self._framed is not None and self._portrait is not None
+            photograph = shrink_to(self.image, self._config.photograph_side_px)
+            framed = self._framed.scaled(photograph.shape[0] / self.image.shape[0])
+            self._paste_back = PasteBack(photograph, framed, self._portrait)
+        return self._paste_back
 
 
 def _nearest_pick(pick: Pick, known: Collection[int]) -> Pick:

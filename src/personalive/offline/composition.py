@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import Square, crop_and_resize
 from personalive.vision.visible_mark import draw_visible_mark
-
-OutputFrame = Literal["square", "portrait"]
 
 
 class Composition(Protocol):

@@ -13,9 +13,9 @@ from personalive.config import KeyframeConfig
 from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode, check_steps
 from personalive.errors import InputError
 from personalive.media.paths import write_whole
-from personalive.offline.composition import OutputFrame
 from personalive.offline.config import FilmSizeConfig
 from personalive.vision.framing import FramingMode, NoFace
+from personalive.vision.paste_back import OutputFrame
 
 AUTO: Literal["auto"] = "auto"
 _PLAIN = Controls()

@@ -16,6 +16,7 @@ from personalive.live.session import Driver
 from personalive.live.worker import State as WorkerState
 from personalive.offline.options import AnimateOptions
 from personalive.server.jobs import SERVER_OPTIONS, JobState
+from personalive.vision.paste_back import OutputFrame
 
 Number = Annotated[int | float, WithJsonSchema({"type": "number"})]  # whole numbers stay as they were sent
 
@@ -156,6 +157,7 @@ class Controls(Answer):
     seed: int
     mirror: bool
     visible_mark: bool
+    output_frame: OutputFrame
     driving_fps: Number | None
     keyframes: bool
     keyframe_threshold: Number

@@ -51,6 +51,11 @@ class FaceBox:
         """(x, y) of the middle."""
         return self.x + self.width / 2, self.y + self.height / 2
 
+    def scaled(self, share: float) -> FaceBox:
+        """Box in an image ``share`` as large, without its landmarks."""
+        x, y, width, height = (share * value for value in (self.x, self.y, self.width, self.height))
+        return FaceBox(x, y, width, height, self.score)
+
     def overlap(self, other: FaceBox) -> float:
         """Intersection over union with another box, in [0, 1]."""
         across = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)

@@ -42,6 +42,11 @@ class Framed:
     face: FaceBox | None
     note: str
 
+    def scaled(self, share: float) -> Framed:
+        """The same square and face in a photograph ``share`` as large."""
+        x, y, side_px = (round(share * value) for value in (self.box.x, self.box.y, self.box.side_px))
+        return replace(self, box=Square(x, y, side_px), face=self.face and self.face.scaled(share))
+
 
 def frame_portrait(
     image: ImageArray,

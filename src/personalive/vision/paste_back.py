@@ -9,6 +9,8 @@ made on.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 
@@ -17,6 +19,8 @@ from personalive.vision.config import PasteBackConfig
 from personalive.vision.faces import FaceBox
 from personalive.vision.framing import Framed
 from personalive.vision.resize import ImageArray, check_image
+
+OutputFrame = Literal["square", "portrait"]  # what is shown: the animated square, or the whole photograph with it
 
 
 class PasteBack:

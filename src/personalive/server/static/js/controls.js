@@ -35,6 +35,7 @@ const CONTROLS = [
   { name: "pose", label: "Head angles", input: "select", options: { absolute: "as yours", relative: "from neutral" } },
   { name: "mirror", label: "Mirror left and right", input: "checkbox", default: true },
   { name: "visible_mark", label: "Label every frame: AI-generated", input: "checkbox" },
+  { name: "output_frame", label: "Show", input: "select", options: { square: "the animated square", portrait: "the whole photograph" } },
   { name: "keyframes", label: "Add keyframes", input: "checkbox" },
   { name: "keyframe_threshold", label: "Keyframe threshold", input: "number", step: 0.5 },
   { name: "seed", label: "Noise seed", input: "number", step: 1 },

@@ -93,9 +93,16 @@ export class Painter {
 
   /** @param {CanvasImageSource} image @param {number} width @param {number} height */
   paint(image, width, height) {
-    // Setting a size clears the canvas, so only where it differs.
-    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    this.resize(width, height);
     this.context.drawImage(image, 0, 0, width, height);
+  }
+
+  /** @param {number} width @param {number} height */
+  resize(width, height) {
+    // Setting a size clears the canvas, so only where it differs.
+    if (this.canvas.width === width && this.canvas.height === height) return;
+    Object.assign(this.canvas, { width, height });
+    this.canvas.parentElement?.style.setProperty("--aspect", String(width / height));
   }
 
   /**
@@ -113,7 +120,9 @@ export class Painter {
    */
   drawStill(image) {
     const side = Math.min(image.width, image.height);
-    const { width, height } = this.canvas;
+    const width = Math.max(this.canvas.width, this.canvas.height);
+    const height = width;
+    this.resize(width, height);
     this.context.clearRect(0, 0, width, height);
     this.context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, width, height);
   }
