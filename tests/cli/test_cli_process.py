@@ -66,7 +66,7 @@ def work(place: Path, portrait: Path) -> Path:
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
 def test_an_interruption_leaves_a_playable_video_and_says_where(work, tmp_path, small_weights, ending):
     command = [sys.executable, "-m", "personalive", "animate", "me.png", "long.mp4", "-o", "video.mp4"]
-    command += ["--weights", str(small_weights), "--framing", "center", "--side-by-side"]
+    command += ["--weights", str(small_weights), "--framing", "center", "--side-by-side", "--steps", "1"]
     with subprocess.Popen(
         command, cwd=work, env=environment(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

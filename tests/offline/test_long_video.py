@@ -53,6 +53,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path):
         engine=Engine(key_seeded_networks(smallest_shape())),
         framing="center",
         keyframe_threshold=0,
+        steps=1,
         side_by_side=True,
         contact_sheet=str(tmp_path / "sheet.png"),
         progress=measure,

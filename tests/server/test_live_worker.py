@@ -301,13 +301,13 @@ def test_clients_that_are_torn_away_leave_nothing(engine, pictures):
             wait_until(lambda: not len(desk) and not len(server.worker._scheduler))
             wait_until(lambda: not list(desk.folder.iterdir()))
 
-        cycle(6)
+        cycle(3)
         gc.collect()
         wait_until(lambda: count_tasks() <= 6)
         threads, tasks_before, before_mb = own_threads(), count_tasks(), resident_mb()
-        cycle(14)
+        cycle(8)
         gc.collect()
         wait_until(lambda: count_tasks() <= tasks_before)
         wait_until(lambda: own_threads() <= threads)
-        assert resident_mb() - before_mb < 9  # 0.6 MB for each client
+        assert resident_mb() - before_mb < 5  # 0.6 MB for each client
         assert json.loads(server.http.get("/api/status").text)["sessions"]["open"] == 0

@@ -25,7 +25,7 @@ class ModelScope(Hub):
 
     def _listed(self, repo: str, revision: str) -> dict[str, RemoteFile]:
         query = urlencode({"Revision": _REVISIONS.get(revision, revision), "Recursive": "true"})
-        content = b""
+        content = bytearray()
         with self._response(f"{self._repository(repo)}/repo/files?{query}") as response:
             for chunk in response.iter_bytes(self._settings.chunk_bytes):
                 content += chunk
