@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from personalive.engine import face_engine
 from personalive.engine.controls import Controls
 from personalive.engine.face_engine import BLENDSHAPES, CONFIG, FaceEngine
 from personalive.errors import InputError
@@ -164,7 +165,8 @@ def test_motion_of_another_model_is_refused(engine: FaceEngine):
 # --- what it tells about poor portraits and drivers -----------------------------------------------------------------
 
 
-def test_a_good_portrait_and_driver_have_no_notes(engine: FaceEngine):
+def test_a_good_portrait_and_driver_have_no_notes(engine: FaceEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(face_engine, "covered_parts", lambda *_: [])  # these frames are no faces
     state = engine.start(frame().repeat(2, axis=0).repeat(2, axis=1))
     state, _ = engine.step(state, window(frame(0.5, 10)))
     assert engine.notes(state) == []
@@ -187,6 +189,11 @@ def test_shut_eyes_are_told(engine: FaceEngine, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(REST, "eyeBlinkLeft", 0.7)
     monkeypatch.setitem(REST, "eyeBlinkRight", 0.6)
     assert any("eyes are shut" in note for note in engine.notes(engine.start(frame())))
+
+
+def test_covered_parts_are_told(engine: FaceEngine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(face_engine, "covered_parts", lambda *_: ["the mouth", "an eye"])
+    assert any("cover the mouth and an eye, and will move" in note for note in engine.notes(engine.start(frame())))
 
 
 def test_a_driver_in_profile_is_told_once_it_is_plain(engine: FaceEngine):

@@ -23,6 +23,7 @@ from personalive.engine.base import PLAIN, BaseEngine, check_square
 from personalive.engine.controls import Controls
 from personalive.engine.state import Motion
 from personalive.errors import InputError
+from personalive.vision.face_cover import covered_parts
 from personalive.vision.face_fit import Fit, angles_deg, fit_face, fit_pose, rotation_of
 from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, FaceReading, framed_readings
 from personalive.vision.face_model import face_model
@@ -32,7 +33,7 @@ from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.face_transfer import TURN_LIMIT_DEG, driver_neutral, face_values, limited_turn, transferred
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.one_euro import OneEuro, OneEuroConfig
-from personalive.vision.resize import resize_portrait
+from personalive.vision.resize import ImageArray, resize_portrait
 
 BLENDSHAPES = len(BLENDSHAPE_NAMES)
 _TOKEN = BLENDSHAPES + 1  # and whether there was a face
@@ -188,7 +189,7 @@ class FaceEngine(BaseEngine):
         return FaceState(
             prepared,
             FaceMotion(nothing),
-            notes=tuple(_portrait_notes(reading, fit, portrait.shape[0])),
+            notes=tuple(_portrait_notes(image, reading, fit, portrait.shape[0])),
             seed=seed,
             keyframe_threshold=keyframe_threshold,
         )
@@ -332,7 +333,7 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
     )
 
 
-def _portrait_notes(reading: FaceReading, fit: Fit, side_px: int) -> Iterator[str]:
+def _portrait_notes(image: ImageArray, reading: FaceReading, fit: Fit, side_px: int) -> Iterator[str]:
     """Reasons why a portrait is a poor one, and a better choice."""
     yaw, pitch, _ = angles_deg(fit.pose.rotation)
     if max(abs(yaw), abs(pitch)) > _ASIDE_DEG:
@@ -343,6 +344,9 @@ def _portrait_notes(reading: FaceReading, fit: Fit, side_px: int) -> Iterator[st
         yield "portrait: the mouth is open and shuts only in part: one with shut lips is better"
     if min(reading.blendshape(f"eyeBlink{side}") for side in ("Left", "Right")) > _SHUT_LIDS:
         yield "portrait: the eyes are shut and cannot open: use one with open eyes"
+    elif covered := covered_parts(image, reading.landmarks):
+        parts = " and ".join(covered)
+        yield f"portrait: something seems to cover {parts}, and will move like skin: a bare face is better"
 
 
 def _strengths(controls: Controls) -> np.ndarray:
