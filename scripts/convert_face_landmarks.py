@@ -30,7 +30,7 @@ try:
 except ImportError:
     sys.exit("this script reads tflite files: pip install tflite flatbuffers")
 
-WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "PRELU", "MUL", "CONCATENATION")
+WEIGHT_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "PRELU", "MUL", "CONCATENATION", "CUSTOM")
 # what damaged archives, flatbuffers and other networks raise
 DAMAGE = (zipfile.BadZipFile, struct.error, LookupError, ValueError, RuntimeError, TypeError, AttributeError)
 OPERATOR_NAMES = {value: name for name, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}

@@ -7,7 +7,7 @@ import pytest
 
 from personalive.errors import InputError
 from personalive.vision.face_fit import fit_face
-from personalive.vision.face_model import EYE, SKIN, TOOTH, face_model
+from personalive.vision.face_model import EYE, GUM, MOUTH, SKIN, TOOTH, face_model
 from personalive.vision.face_move import FaceMotion, compose, move, moved_picture, moved_places
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.warps import places
@@ -67,6 +67,16 @@ def test_an_open_jaw_shows_the_mouth_and_a_shut_one_does_not(portrait: MovablePo
     assert open_.paint_share[inside].mean() > 0.6
     lip = face_model().rims["lip_inner_lower_right"][-1]
     assert open_.places_px[lip, 1] > shut.places_px[lip, 1] + 4
+
+
+@pytest.mark.parametrize("pitch_deg", [-20.0, -32.0])
+def test_nothing_of_the_mouth_shows_below_a_raised_chin(portrait: MovablePortrait, pitch_deg: float):
+    found = move(portrait, FaceMotion(values(jawOpen=0.3), rotation=turn(0.0, pitch_deg, 0.0)), 4 * SIZE)
+    rims = np.concatenate([rim for name, rim in face_model().rims.items() if name.startswith("lip_inner")])
+    lips = found.places_px[rims, :2]
+    rows, columns = np.nonzero(np.isin(found.part, [MOUTH, TOOTH, GUM]))
+    assert (lips[:, 1].min() - 2 <= rows).all() and (rows <= lips[:, 1].max() + 2).all()
+    assert (lips[:, 0].min() - 2 <= columns).all() and (columns <= lips[:, 0].max() + 2).all()
 
 
 def test_shut_lids_hide_the_eyes_wholly(portrait: MovablePortrait):

@@ -1,4 +1,4 @@
-"""A prepared portrait: behind the person it looks as beside it, and a head that touches the top ends there."""
+"""A prepared portrait: behind the person it looks as beside it, and a head that the top cuts off goes on round."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SIZE = 128
 BACKGROUND, SKIN = 180, 60
 
 
-def prepared(background: np.ndarray, top: int) -> MovablePortrait:
-    """Portrait before a background (S, S), an ellipse of a person that begins at row ``top``."""
+def prepared(background: np.ndarray, top: int, narrow: float = 1.3) -> MovablePortrait:
+    """Portrait before a background (S, S), an ellipse of a person that begins at row ``top``; of 1 it is a circle."""
     y, x = np.mgrid[:SIZE, :SIZE]
     middle = top + 54
-    person = np.hypot((x - 64) * 1.3, y - middle) < 54
+    person = np.hypot((x - 64) * narrow, y - middle) < 54
     image = np.where(person, SKIN, background).astype(np.uint8)[..., None].repeat(3, 2)
     return movable_portrait(image, fit_face(drawn_face(4, SIZE).landmarks_px), (255 * person).astype(np.uint8))
 
@@ -44,6 +44,23 @@ def test_a_plain_background_stays_plain_and_things_beside_the_person_do_not_come
     assert behind is not None
     assert np.abs(behind[20:100, 60:70] - BACKGROUND).max() < 25
     assert behind[40:80, 28:50].min() > BACKGROUND - 60
+
+
+def test_a_horizon_goes_on_behind_the_person() -> None:
+    horizon = np.full((SIZE, SIZE), BACKGROUND, np.uint8)
+    horizon[64:] = 90
+    behind = prepared(horizon, 10).background
+    assert behind is not None
+    assert np.abs(behind[40:56, 30:100] - BACKGROUND).max() < 25
+    assert np.abs(behind[72:90, 30:100] - 90).max() < 25
+
+
+@pytest.mark.parametrize("cut", [4, 14, 24])
+def test_a_head_that_is_cut_off_is_as_high_as_its_outline_tells(cut: int) -> None:
+    above = prepared(np.full((SIZE, SIZE), BACKGROUND, np.uint8), -cut, narrow=1.0).above
+    assert above[64] == pytest.approx(cut, rel=0.25, abs=2.5)
+    assert not above[[10, 118]].any()
+    assert np.argmax(above) in range(60, 69)
 
 
 @pytest.mark.parametrize("down", [0.04, 0.1])

@@ -115,7 +115,7 @@ class FaceEngine(BaseEngine):
     def __init__(
         self,
         reader: FaceReader,
-        networks: tuple[nn.Module, ...] = (),
+        networks: tuple[nn.Module, nn.Module, nn.Module] | None = None,
         *,
         config: ModelConfig = CONFIG,
         name: str = "",
@@ -124,9 +124,11 @@ class FaceEngine(BaseEngine):
         """
         Args:
             reader: of faces, in portraits and drivers.
-            networks: what it reads them with.
+            networks: of landmarks and blendshapes, which it reads them with, and of person masks; without the last a
+                portrait moves as one piece.
         """
-        self.reader, self._networks, self.config = reader, networks, config
+        self.reader, self.config = reader, config
+        self._motion_networks, self._person = (networks[:2], networks[2]) if networks else ((), None)
         self.name, self.folder, self.memory = name, folder, FULL
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
@@ -138,7 +140,7 @@ class FaceEngine(BaseEngine):
     @property
     def motion_networks(self) -> tuple[nn.Module, ...]:
         """Networks of landmarks and blendshapes."""
-        return self._networks
+        return self._motion_networks
 
     @property
     def facts(self) -> dict[str, str]:
@@ -184,7 +186,8 @@ class FaceEngine(BaseEngine):
                 "--weights tiny for drawn heads"
             )
         fit = fit_face(reading.landmarks)
-        prepared = movable_portrait(image, fit, person_mask(image, reading.landmarks))
+        mask = None if self._person is None else person_mask(image, reading.landmarks, self._person)
+        prepared = movable_portrait(image, fit, mask)
         nothing = np.zeros(len(face_model().expression_names), np.float32)
         return FaceState(
             prepared,

@@ -27,12 +27,12 @@ def load_face_engine(folder: Path | None = None) -> FaceEngine:
     """Engine of photographs, on the CPU: geometry is the smaller part of a GPU's work and the larger part of its bus.
 
     Args:
-        folder: with the weights of both networks; None takes the bundled ones.
+        folder: with the weights of the networks; None takes the bundled ones.
 
     Raises:
         CheckpointError: weights that are missing or not usable.
     """
     folder = folder or Path(str(resources.files("personalive"))) / "assets" / PHOTO
     networks = load_face_networks(folder)
-    reader = FaceReader(*networks, find_detector(None), device=torch.device("cpu"))
+    reader = FaceReader(*networks[:2], find_detector(None), device=torch.device("cpu"))
     return FaceEngine(reader, networks, name=PHOTO, folder=None)

@@ -12,14 +12,15 @@ import cv2
 import numpy as np
 
 from personalive.vision.face_fit import Fit
-from personalive.vision.face_model import EYE, GUM, MOUTH, PIVOT, SKIN, TOOTH, face_model
-from personalive.vision.face_paint import closed_gaps
+from personalive.vision.face_model import EYE, GUM, MOUTH, PIVOT, SIDES, SKIN, TOOTH, face_model
+from personalive.vision.face_paint import closed_gaps, filled, rim_outline
 from personalive.vision.face_portrait import MovablePortrait
 from personalive.vision.face_surround import surround_field
 from personalive.vision.mesh_raster import Raster, rasterise, towards_camera
 
 # Added to depth by part: skin that looks at the camera is before all, the mouth's wall behind all.
 _LAYER_LIFT = np.array([1e5, -1e5, 0.0, 0.0, 0.0], np.float32)
+_TOP_EDGE_PX, _TOP_STRETCH = 3.0, 0.5  # blur of the outline beyond the portrait's top; rows mirrored for each there
 _DISTANCE = 45.0  # model units from the head to the camera, as to a laptop's
 _GAP = 0.5  # model units, widest gap between teeth that is filled
 _GAZE_DEG = 28.0  # turn of an eyeball at full strength of eyeLook
@@ -133,6 +134,7 @@ def move(portrait: MovablePortrait, motion: FaceMotion, size_px: int) -> Moved:
     parts = model.triangle_part[drawn]
     corners = model.triangles[drawn]
     raster = rasterise(scaled, corners, size_px, size_px, _LAYER_LIFT[parts])
+    raster = _between_lips(raster, parts, scaled, size_px)
     kinds = parts[raster.triangles]
     part = np.full(size_px * size_px, 255, np.uint8)
     part[raster.pixels] = kinds
@@ -165,6 +167,19 @@ def _drawn_triangles(places: np.ndarray, *, own_teeth: bool) -> np.ndarray:
     return np.flatnonzero(
         ((face | (part == EYE) | teeth) & towards_camera(places, model.triangles)) | (part == MOUTH)
     )
+
+
+def _between_lips(raster: Raster, parts: np.ndarray, places: np.ndarray, size_px: int) -> Raster:
+    """The raster without what shows of the mouth's inside elsewhere: below a raised chin no skin hides it."""
+    model = face_model()
+    kinds = parts[raster.triangles]
+    lips = np.zeros((size_px, size_px), np.float32)
+    for side in SIDES:
+        outline = rim_outline(model, places, f"lip_inner_upper_{side}", f"lip_inner_lower_{side}")
+        lips = np.maximum(lips, filled(outline, lips.shape, 0))
+    lips = cv2.dilate(lips, np.ones((3, 3)))
+    kept = np.flatnonzero((kinds == SKIN) | (kinds == EYE) | (lips.reshape(-1)[raster.pixels] > 0))
+    return Raster(raster.pixels[kept], raster.triangles[kept], raster.weights[kept])
 
 
 def _behind_lips(fit: Fit, motion: FaceMotion, pixels: np.ndarray, size_px: int, portrait_px: int) -> np.ndarray:
@@ -286,7 +301,11 @@ def _behind(
     if portrait.mask is None or portrait.background is None:
         return paint, share
     size_px = field.shape[0]
-    person = np.where(part != 255, 1.0, np.clip(_sampled(portrait.mask, field), 0, 1)).astype(np.float32)
+    person = np.clip(_sampled(portrait.mask, field), 0, 1)
+    beyond = field[..., 1] < 0
+    height = portrait.above[np.clip(field[beyond, 0], 0, portrait.image.shape[0] - 1).astype(int)]
+    person[beyond] *= np.clip((height + field[beyond, 1]) / _TOP_EDGE_PX, 0, 1)
+    person = np.where(part != 255, 1.0, person).astype(np.float32)
     back = cv2.resize(portrait.background, (size_px, size_px), interpolation=cv2.INTER_AREA)
     total = share + (1 - share) * (1 - person)
     colour = (paint * share[..., None] + back * ((1 - share) * (1 - person))[..., None]) / np.maximum(total, 1e-4)[
@@ -301,8 +320,9 @@ def _sampled(image: np.ndarray, field_px: np.ndarray) -> np.ndarray:
 
 
 def _mirrored(field_px: np.ndarray, side: int) -> np.ndarray:
-    """Places with those beyond the sides and the bottom mirrored: shoulders that are repeated there are streaks."""
+    """Places with those beyond the portrait mirrored, at the top stretched: what is repeated there is streaks."""
     x, y = field_px[..., 0], field_px[..., 1]
+    y = np.maximum(y, -_TOP_STRETCH * y)
     return np.stack([side - np.abs(side - np.abs(x)), side - np.abs(side - y)], axis=-1)
 
 

@@ -23,9 +23,11 @@ from personalive.vision.face_paint import (
 )
 from personalive.vision.face_surround import Surround, build_surround
 
+_ACROSS_BLUR = 1.5  # of ``_FILL_SIDE``
 _FILL_SIDE = 128  # at which the background behind the person is made up
-_TOUCH, _TOP_ROWS = 0.2, 4  # of the side: what is narrower at the top is a head that touches it; rows that it loses
-_TEXTURE = 1.0  # of a texture's mean, most of it that is mirrored
+_TOP_ROWS = 1 / 32  # of the side: rows at the top in which the outline's slope is measured
+_LEAST_SLOPE_DEG = 20.0  # of an outline that goes on beyond the top
+_TEXTURE = 2.0  # of the texture's median, most of it that is mirrored
 # Of the side: finest blur that is no detail, how far detail is mirrored, and blur of the outline it is mirrored at.
 _DETAIL, _DETAIL_REACH, _OUTLINE = 0.02, 0.12, 0.03
 _MASK_EDGE = (0.15, 0.65)  # of a person mask: below it is background, above it is person
@@ -45,6 +47,7 @@ class MovablePortrait:
         eyes: for each side a patch of the whole eye and the place of its first pixel.
         surround: hair, ears, neck and shoulders.
         mask: (S, S) float32 of the person, or None; with ``background`` (S, S, 3) behind it.
+        above: (S,) rows by which the person goes on beyond the portrait's top in each column.
     """
 
     image: np.ndarray
@@ -57,6 +60,7 @@ class MovablePortrait:
     surround: Surround
     mask: np.ndarray | None
     background: np.ndarray | None
+    above: np.ndarray
 
 
 def movable_portrait(image: np.ndarray, fit: Fit, person_mask: np.ndarray | None = None) -> MovablePortrait:
@@ -94,6 +98,7 @@ def movable_portrait(image: np.ndarray, fit: Fit, person_mask: np.ndarray | None
         surround=build_surround(model, fit, side, layered=mask is not None),
         mask=mask,
         background=background,
+        above=np.zeros(side, np.float32) if mask is None else _above_top(mask),
     )
 
 
@@ -115,19 +120,30 @@ def _layers(image: np.ndarray, person_mask: np.ndarray | None) -> tuple[np.ndarr
     known = cv2.erode(known, np.ones((3, 3)))
     edge = cv2.GaussianBlur(known, (0, 0), 1.5)[..., None] * known[..., None]
     made_up = np.clip(_continued(image, known) + _mirrored_detail(image, known), 0, 255)
-    return _free_top(mask), image * edge + made_up * (1 - edge)
+    return mask, image * edge + made_up * (1 - edge)
 
 
-def _free_top(mask: np.ndarray) -> np.ndarray:
-    """The mask with a head that just touches the portrait's top taken off it: nothing of it lies beyond."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask[:1] > 0).astype(np.uint8))
-    free = mask.copy()
-    for number in range(1, count):
-        if stats[number, cv2.CC_STAT_WIDTH] < _TOUCH * mask.shape[1]:
-            columns = labels[0] == number
-            for row in range(_TOP_ROWS):
-                free[row, columns] *= row / _TOP_ROWS
-    return free
+def _above_top(mask: np.ndarray) -> np.ndarray:
+    """Rows (S,) by which a head that the portrait's top cuts off goes on: the arc that its outline begins."""
+    side = mask.shape[1]
+    rows = max(int(_TOP_ROWS * side), 1)
+    person = mask[[0, rows]] > 0.5
+    above = np.zeros(side, np.float32)
+    for first, last in _runs(person[0]):
+        below = [run for run in _runs(person[1]) if run[0] < last and run[1] > first]
+        inward = sum(first - run[0] + run[1] - last for run in below[:1]) / (2 * rows)
+        slope = max(np.arctan2(1, inward), np.radians(_LEAST_SLOPE_DEG))
+        half = (last - first) / 2
+        radius = half / np.sin(slope)
+        across = np.arange(first, last) + 0.5 - (first + last) / 2
+        above[first:last] = np.sqrt(np.maximum(radius**2 - across**2, 0)) - radius * np.cos(slope)
+    return above
+
+
+def _runs(row: np.ndarray) -> list[tuple[int, int]]:
+    """First column and the one after the last of each run of true ones."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _mirrored_detail(image: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -147,7 +163,8 @@ def _mirrored_detail(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     weight = cv2.GaussianBlur(known, (0, 0), sigma)
     smooth = cv2.GaussianBlur(image * known[..., None], (0, 0), sigma) / np.maximum(weight, 1e-3)[..., None]
     detail = (image - smooth) * known[..., None]
-    usual = cv2.GaussianBlur(np.abs(detail), (0, 0), 2 * sigma) / np.maximum(weight, 1e-3)[..., None]
+    near = (known > 0.5) & (away > -_DETAIL_REACH * side)
+    usual = np.median(np.abs(detail[near]), axis=0) if near.any() else np.zeros(3)
     detail = np.clip(detail, -_TEXTURE * usual, _TEXTURE * usual)  # outlines of things are no texture
     mirrored = cv2.remap(np.dstack([detail, known]), x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
     share = inside * unknown * mirrored[..., 3] * np.exp(-((away / (_DETAIL_REACH * side)) ** 2))
@@ -160,6 +177,7 @@ def _continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     small = min(side, _FILL_SIDE)
     weight = cv2.resize(known, (small, small), interpolation=cv2.INTER_AREA)
     colour = cv2.resize(image * known[..., None], (small, small), interpolation=cv2.INTER_AREA)
+    colour, weight = _carried_across(colour, weight)
     total, share, sigma = np.zeros_like(colour), np.zeros_like(weight), 1.0
     while sigma < small:  # the finest that knows anything counts
         near = cv2.GaussianBlur(weight, (0, 0), sigma)
@@ -169,3 +187,30 @@ def _continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
         sigma *= 2
     filled_in = total / np.maximum(share, 1e-6)[..., None]
     return cv2.resize(filled_in, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+def _carried_across(colour: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted colours (S, S, 3) and weights (S, S) with what lies between known pixels of a row made up from those.
+
+    What is behind people goes on across rather than downwards: walls, furniture, the horizon.
+    """
+    side = colour.shape[0]
+    known = weight > 0.5
+    column = np.broadcast_to(np.arange(side), known.shape)
+    left = np.maximum.accumulate(np.where(known, column, -1), axis=1)
+    right = np.minimum.accumulate(np.where(known, column, side)[:, ::-1], axis=1)[:, ::-1]
+    between = ~known & (left >= 0) & (right < side)
+    row, here = np.nonzero(between)
+    first, last = left[between], right[between]
+    share = ((here - first) / (last - first))[:, None].astype(np.float32)
+    made = _blurred(colour, weight)
+    made[between] = (1 - share) * made[row, first] + share * made[row, last]
+    found = np.where(between, np.float32(1), weight)
+    made = _blurred(made * found[..., None], found)
+    return np.where(between[..., None], made, colour), found
+
+
+def _blurred(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted colours (S, S, 3) blurred, and divided by their weights (S, S)."""
+    near = cv2.GaussianBlur(weight, (0, 0), _ACROSS_BLUR)
+    return cv2.GaussianBlur(colour, (0, 0), _ACROSS_BLUR) / np.maximum(near, 1e-6)[..., None]
