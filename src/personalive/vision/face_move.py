@@ -178,7 +178,9 @@ def _between_lips(raster: Raster, parts: np.ndarray, places: np.ndarray, size_px
         outline = rim_outline(model, places, f"lip_inner_upper_{side}", f"lip_inner_lower_{side}")
         lips = np.maximum(lips, filled(outline, lips.shape, 0))
     lips = cv2.dilate(lips, np.ones((3, 3)))
-    kept = np.flatnonzero((kinds == SKIN) | (kinds == EYE) | (lips.reshape(-1)[raster.pixels] > 0))
+    row = raster.pixels // size_px
+    nostrils = (kinds == MOUTH) & (row < places[model.rims["lip_inner_upper_right"], 1].min())  # are as dark
+    kept = np.flatnonzero((kinds == SKIN) | (kinds == EYE) | nostrils | (lips.reshape(-1)[raster.pixels] > 0))
     return Raster(raster.pixels[kept], raster.triangles[kept], raster.weights[kept])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from personalive.vision.face_fit import Fit
 from personalive.vision.face_model import GUM, MOUTH, SIDES, SKIN, TOOTH, FaceModel
 
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _IRIS_BINS = 12
 _LIP_INSIDE = (105.0, 42.0, 44.0)
 _COLOURS = {MOUTH: (52.0, 17.0, 20.0), GUM: (150.0, 74.0, 78.0), TOOTH: (228.0, 219.0, 203.0)}  # in daylight
@@ -114,17 +115,22 @@ def shut_lid(image: np.ndarray, outline_px: np.ndarray, upper_px: np.ndarray, un
     opening = (filled(outline_px - low, (height, width), 0) > 0.5).astype(np.uint8)
     away = cv2.distanceTransform(1 - opening, cv2.DIST_L2, 5) / unit_px
     skin = (np.clip((away - 0.12) / 0.1, 0, 1) * np.clip((0.8 - away) / 0.2, 0, 1)).astype(np.float32)
-    light = patch @ np.array([0.299, 0.587, 0.114], np.float32)
+    light = patch @ _LUMINANCE
     usual = np.median(light[skin > 0.5]) if (skin > 0.5).any() else 128.0
-    skin *= np.exp(-(((light / max(usual, 1.0) - 1) / 0.25) ** 2)) + 1e-3  # neither lashes nor what shines
-    sigma = max(0.22 * unit_px, 0.8)
-    plain = cv2.GaussianBlur(patch * skin[..., None], (0, 0), sigma)
-    plain /= cv2.GaussianBlur(skin, (0, 0), sigma)[..., None] + 1e-4
+    skin *= np.exp(-(((light / max(usual, 1.0) - 1) / 0.25) ** 2))  # neither lashes nor what shines
+    plain, weight = np.zeros_like(patch), np.full((height, width), 1e-6, np.float32)
+    for sigma, share in ((max(0.22 * unit_px, 0.8), 1.0), (max(0.9 * unit_px, 3.2), 0.02)):  # also far from all skin
+        plain += share * cv2.GaussianBlur(patch * skin[..., None], (0, 0), sigma)
+        weight += share * cv2.GaussianBlur(skin, (0, 0), sigma)
+    plain /= weight[..., None]
+    around = (away > 0.6) & (np.abs(light / max(usual, 1.0) - 1) < 0.25)
+    if around.any():  # a lid alone is a patch of another colour
+        plain += 0.5 * (np.median(patch[around], axis=0) - plain)
     line = np.ones((height, width), np.uint8)
     cv2.polylines(line, [np.round(upper_px - low - 0.5).astype(np.int32)], isClosed=False, color=0)
     near = cv2.distanceTransform(line, cv2.DIST_L2, 5) / unit_px
-    plain *= (1 - 0.8 * np.exp(-((near / 0.13) ** 2)))[..., None]
-    band = np.clip((0.65 - near) / 0.45, 0, 1).astype(np.float32)
+    plain *= (1 - 0.8 * np.exp(-((near / 0.1) ** 2)))[..., None]
+    band = np.clip((0.8 - near) / 0.4, 0, 1).astype(np.float32)
     ends = np.abs((columns + 0.5 - outline_px[:, 0].mean()) / (0.55 * np.ptp(outline_px[:, 0])))
     band *= np.clip((1.05 - ends) / 0.15, 0, 1).astype(np.float32)
     return LidPatch(plain.astype(np.float32), cv2.GaussianBlur(band, (0, 0), 0.6), (int(low[0]), int(low[1])))
@@ -132,7 +138,7 @@ def shut_lid(image: np.ndarray, outline_px: np.ndarray, upper_px: np.ndarray, un
 
 def image_level(image: np.ndarray) -> float:
     """Median luminance of an image (…, 3)."""
-    return float(np.median(image @ np.array([0.299, 0.587, 0.114], np.float32)))
+    return float(np.median(image @ _LUMINANCE))
 
 
 def mouth_colours(model: FaceModel, fit: Fit, level: float, teeth: np.ndarray | None) -> np.ndarray:

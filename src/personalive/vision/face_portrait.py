@@ -26,6 +26,8 @@ from personalive.vision.face_surround import Surround, build_surround
 _ACROSS_BLUR = 1.5  # of ``_FILL_SIDE``
 _FILL_SIDE = 128  # at which the background behind the person is made up
 _TOP_ROWS = 1 / 32  # of the side: rows at the top in which the outline's slope is measured
+_PERSON = 127  # of a mask, above it is more person than background
+_TOP_DOUBT = 0.01  # of the side: masks are wider than heads, which shows at a flat top
 _LEAST_SLOPE_DEG = 20.0  # of an outline that goes on beyond the top
 _TEXTURE = 2.0  # of the texture's median, most of it that is mirrored
 # Of the side: finest blur that is no detail, how far detail is mirrored, and blur of the outline it is mirrored at.
@@ -98,7 +100,7 @@ def movable_portrait(image: np.ndarray, fit: Fit, person_mask: np.ndarray | None
         surround=build_surround(model, fit, side, layered=mask is not None),
         mask=mask,
         background=background,
-        above=np.zeros(side, np.float32) if mask is None else _above_top(mask),
+        above=_above_top(person_mask, side),
     )
 
 
@@ -123,11 +125,12 @@ def _layers(image: np.ndarray, person_mask: np.ndarray | None) -> tuple[np.ndarr
     return mask, image * edge + made_up * (1 - edge)
 
 
-def _above_top(mask: np.ndarray) -> np.ndarray:
+def _above_top(person_mask: np.ndarray | None, side: int) -> np.ndarray:
     """Rows (S,) by which a head that the portrait's top cuts off goes on: the arc that its outline begins."""
-    side = mask.shape[1]
+    if person_mask is None:
+        return np.zeros(side, np.float32)
     rows = max(int(_TOP_ROWS * side), 1)
-    person = mask[[0, rows]] > 0.5
+    person = cv2.resize(person_mask, (side, side), interpolation=cv2.INTER_LINEAR)[[0, rows]] > _PERSON
     above = np.zeros(side, np.float32)
     for first, last in _runs(person[0]):
         below = [run for run in _runs(person[1]) if run[0] < last and run[1] > first]
@@ -137,7 +140,7 @@ def _above_top(mask: np.ndarray) -> np.ndarray:
         radius = half / np.sin(slope)
         across = np.arange(first, last) + 0.5 - (first + last) / 2
         above[first:last] = np.sqrt(np.maximum(radius**2 - across**2, 0)) - radius * np.cos(slope)
-    return above
+    return np.maximum(above - _TOP_DOUBT * side, 0)
 
 
 def _runs(row: np.ndarray) -> list[tuple[int, int]]:
