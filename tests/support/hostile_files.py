@@ -42,13 +42,19 @@ def hostile_files(folder: Path, count: int, seed: int) -> Iterator[HostileFile]:
     for number in range(count):
         door = _DOORS[number % len(_DOORS)]
         name, content = _pick(rng, list(good[door].items()))
-        change = _pick(rng, list(_CHANGES))
         everything = [content for files in good.values() for content in files.values()]
+        change, changed = hostile(rng, content, everything)
         suffix = _pick(rng, _SUFFIXES) if change == "renamed" else name.rpartition(".")[2]
         path = folder / f"{number:04}.{suffix}"
-        path.write_bytes(_CHANGES[change](rng, content, everything))
+        path.write_bytes(changed)
         yield HostileFile(path, door, name, change)
         path.unlink(missing_ok=True)
+
+
+def hostile(rng: np.random.Generator, content: bytes, others: list[bytes]) -> tuple[str, bytes]:
+    """Name of a change, and the content of a file after it; ``others`` are spliced in."""
+    change = _pick(rng, list(_CHANGES))
+    return change, _CHANGES[change](rng, content, others)
 
 
 # --- what is done to a good file ----------------------------------------------------------------------------
