@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from personalive.cli import data
+from personalive.progress import Progress
 from personalive.training.data.prepare import runner
-from personalive.training.data.prepare.runner import Progress
+from personalive.training.data.prepare.config import PrepareConfig
 from support.clips import contents
 from support.head_films import write_heads
 
@@ -78,28 +78,25 @@ def test_an_empty_result_is_an_error_that_names_the_report(run, place, videos):
     assert (place / "set" / "report.md").exists()
 
 
-def test_progress_has_rate_and_time_left():
-    now = Progress(videos=3, total=12, share=0.3, frames=5120, fps=88.2, left_s=250.0)
-    assert data._note(now) == "3 of 12 videos, 5120 frames, 88 per second, 4:10 left"
-    assert data._note(Progress(videos=0, total=2, share=0, frames=0, fps=0, left_s=None)).endswith("0 per second")
-
-
 def test_time_left_is_that_of_what_this_run_has_to_do(monkeypatch: pytest.MonkeyPatch):
     clock = [100.0]
     monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
     videos = [runner.Video(Path(name), name, name, size, name) for name, size in (("a", 600), ("b", 300), ("c", 100))]
     told: list[Progress] = []
-    meter = runner._Meter(videos, videos[1:], told.append)
+    job = runner._Job(videos[1:], Path(), PrepareConfig(), None)
+    meter = runner._Meter(videos, job, told.append)
     clock[0] += 10
-    meter.set(0, 0.5, 50)
     meter.tell()
-    assert (told[-1].videos, told[-1].total, told[-1].frames, told[-1].fps) == (1, 3, 50, 5.0)
-    assert told[-1].share == pytest.approx(0.75)
-    assert told[-1].left_s == pytest.approx(10 * 250 / 150)
+    assert told[-1].note == "1 of 3 videos, 0 frames, 0 per second"
+    job.shares[0], job.frames[0] = 0.5, 50
     clock[0] += 10
-    meter.finish(0)
-    meter.finish(1)
-    assert (told[-1].videos, told[-1].share, told[-1].left_s) == (3, 1.0, 0.0)
+    meter.tell()
+    assert told[-1].done == pytest.approx(0.75)
+    assert told[-1].note == "1 of 3 videos, 50 frames, 2 per second, 0:33 left"
+    job.shares[:] = 1.0, 1.0
+    meter.finish()
+    meter.finish()
+    assert (told[-1].done, told[-1].note) == (1.0, "3 of 3 videos, 50 frames, 2 per second, 0:00 left")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

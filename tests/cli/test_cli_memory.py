@@ -151,7 +151,7 @@ def test_a_training_run(run, place, small_weights, monkeypatch):
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError(TOLD)
 
-    monkeypatch.setattr("personalive.training.run.make_loop", fail)
+    monkeypatch.setattr("personalive.training.run.Loop", fail)
     done = run("train", "motion", "synthetic", "--run", "one", "--preset", "tiny", "--weights", small_weights)
     assert done.code == 1
     assert len(done.error_lines) == 1

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from personalive.training.config import TrainConfig
 from personalive.training.distributed import join_processes
+from personalive.training.loop import Loop
 from personalive.training.presets import Stage
-from personalive.training.run import make_loop
 from support.toy_run import toy_config, toy_context
 
 SHARED = ("batch=2", "accumulate=2", "journal.checkpoint_every_steps=5", "compute.shard_optimiser=true")
 OWN: dict[Stage, tuple[str, ...]] = {
     "motion": ("average.on=true",),
-    "distill": ("discriminator.generator_from_step=3", "discriminator.train_from_step=1"),
+    "distill": ("discriminator.generator_from_step=1",),
     "stream": ("batch=1", "stream.frames=20", "stream.gradient_windows=0,1", "optimiser.lr=1e-3"),
 }
 
@@ -33,8 +33,7 @@ def run(folder: Path, stage: Stage, steps: int) -> None:
     processes, _ = join_processes("cpu")
     (folder / stage).mkdir(parents=True, exist_ok=True)
     context = toy_context(config_of(stage, steps), processes=processes)
-    loop = make_loop(context, folder / stage, lambda progress: None, lambda line: None)
-    loop.run()
+    Loop(context, folder / stage, lambda progress: None, lambda line: None).run()
 
 
 if __name__ == "__main__":

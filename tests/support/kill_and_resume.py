@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from personalive.training.state import Checkpoints
+from personalive.training.optimiser import Checkpoints
 from support.toy_run import toy_config, toy_loop
 
 STEPS = 6

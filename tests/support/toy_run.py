@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from personalive.config import DetailConfig
@@ -21,10 +22,10 @@ from personalive.training.loop import Loop
 from personalive.training.overrides import resolve
 from personalive.training.parameters import named_parameters
 from personalive.training.presets import Stage
-from personalive.training.run import make_loop
 from personalive.training.scratch import build_networks
 from personalive.training.shapes import ModelShape
 from personalive.training.stages.base import Context, Rngs, StageLosses
+from personalive.training.stages.denoise import DenoiserLosses
 from support.small_model import SMALL_SHAPE
 from support.toy_set import ToySet
 
@@ -88,7 +89,7 @@ def toy_context(
 
 def toy_loop(folder: Path, config: TrainConfig, networks: Networks | None = None) -> Loop:
     folder.mkdir(parents=True, exist_ok=True)
-    return make_loop(toy_context(config, networks), folder, lambda now: None, lambda line: None)
+    return Loop(toy_context(config, networks), folder, lambda now: None, lambda line: None)
 
 
 def rows(folder: Path, kind: str = "train", leave_out: Iterable[str] = ("steps_per_s",)) -> list[dict[str, Any]]:
@@ -101,3 +102,20 @@ def batch_of(losses: StageLosses[Any], step: int, numbers: Iterable[int]) -> tup
     """A training batch of one step, and the generators that drew it."""
     drawn = losses.source.draw(step, list(numbers))
     return losses.make(drawn.samples), drawn.rngs
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every call of the denoiser outside a stream: its input, levels, conditions, gradient mode and prediction."""
+    calls: list[dict[str, Any]] = []
+    real = DenoiserLosses.predict
+
+    def predict(self, latents, levels, conditions, *, temporal=False):
+        found = real(self, latents, levels, conditions, temporal=temporal)
+        call = {"latents": latents.clone(), "levels": levels.clone(), "clean": found.clean.detach().clone()}
+        calls.append(
+            call | {"gradient": found.clean.requires_grad, "temporal": temporal, "motion": conditions.motion}
+        )
+        return found
+
+    monkeypatch.setattr(DenoiserLosses, "predict", predict)
+    return calls

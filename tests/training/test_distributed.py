@@ -20,7 +20,7 @@ from support.small_model import write_small_model
 from support.toy_run import QUIET, rows
 
 pytestmark = pytest.mark.xdist_group("distributed")  # one worker makes the folders, once
-STEPS = 4
+STEPS = 2
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     "OMP_NUM_THREADS": "1",

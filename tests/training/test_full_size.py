@@ -21,10 +21,10 @@ from personalive.config import PoseGuiderConfig
 from personalive.models.networks import Networks
 from personalive.training.batch import Compute
 from personalive.training.distributed import ProcessGroup
+from personalive.training.loop import Loop
 from personalive.training.overrides import resolve
 from personalive.training.parameters import named_parameters
 from personalive.training.presets import PAPER_STAGES, Stage
-from personalive.training.run import make_loop
 from personalive.training.shapes import SHAPES
 from personalive.training.stages.base import Context
 from support.stated import stated
@@ -123,9 +123,8 @@ def test_one_update_of_the_released_shapes(stage: Stage, tmp_path: Path, monkeyp
     assert config.compute.recompute
     compute = Compute(torch.device("cpu"), torch.bfloat16, config.compute.recompute)
     sets = ToySet(SIDE_PX), ToySet(SIDE_PX)
-    loop = make_loop(
-        Context(config, networks, compute, *sets, ProcessGroup()), tmp_path, lambda now: None, lambda line: None
-    )
+    context = Context(config, networks, compute, *sets, ProcessGroup())
+    loop = Loop(context, tmp_path, lambda now: None, lambda line: None)
     wanted = stated(set(before), stage, last=3)
     assert set(loop.networks.parameters) == wanted
     values = loop._step(0, loop.stage.batches(0, tmp_path, lambda now: None))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from personalive.training.state import Checkpoints
+from personalive.training.optimiser import Checkpoints
 from support.kill_and_resume import STEPS
 from support.toy_run import rows
 

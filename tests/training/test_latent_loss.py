@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.training.discriminator import HALVING, Judged, LatentDiscriminator
+from personalive.training.discriminator import SCORE_SIDE, Judged, LatentDiscriminator
 from personalive.training.losses import LatentLoss, masked_errors
 from support.toy_run import toy_config, toy_context
 
@@ -17,7 +17,7 @@ def judged(seed: int = 0, **changed: Tensor) -> Judged:
     draw = torch.Generator().manual_seed(seed)
     latents = [torch.randn(N, C, SIDE, SIDE, generator=draw) for _ in range(2)]
     motion = torch.randn(N, MOTION, generator=draw)
-    return Judged(*latents, motion, torch.ones(N, SIDE // HALVING, SIDE // HALVING))._replace(**changed)
+    return Judged(*latents, motion, torch.ones(N, SIDE // SCORE_SIDE, SIDE // SCORE_SIDE))._replace(**changed)
 
 
 def smeared(latents: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def test_every_place_is_scored_by_what_is_near_and_by_the_motion():
     with torch.no_grad():
         scores, again = (network(x, some.entering, some.motion) for x in (some.real, changed))
         moved = network(some.real, some.entering, some.motion + 1)
-    assert scores.shape == (N, SIDE // HALVING, SIDE // HALVING)
+    assert scores.shape == (N, SIDE // SCORE_SIDE, SIDE // SCORE_SIDE)
     assert torch.equal(scores[1:], again[1:])
     assert not torch.equal(scores[0, -1, -1], again[0, -1, -1])
     assert torch.equal(scores[0, 0, 0], again[0, 0, 0])
@@ -103,7 +103,7 @@ def test_it_tells_smeared_latents_that_it_has_not_seen(taught: LatentLoss):
 
 def test_places_without_weight_teach_it_nothing():
     loss = loss_of("loss.adversarial=0.5")
-    some = judged(weight=torch.zeros(N, SIDE // HALVING, SIDE // HALVING))
+    some = judged(weight=torch.zeros(N, SIDE // SCORE_SIDE, SIDE // SCORE_SIDE))
     found = loss.discriminator_loss(smeared(some.real), *some)["discriminator"]
     found.backward()
     assert found == 0
@@ -112,7 +112,7 @@ def test_places_without_weight_teach_it_nothing():
 
 @pytest.mark.parametrize("ratio", [0.1, 2.0])
 def test_the_term_has_the_asked_length_in_the_face_and_no_value(taught: LatentLoss, ratio: float):
-    weight = torch.zeros(N, SIDE // HALVING, SIDE // HALVING)
+    weight = torch.zeros(N, SIDE // SCORE_SIDE, SIDE // SCORE_SIDE)
     weight[:, 1, 2] = weight[0].numel()
     some, there = judged(20_000, weight=weight), (slice(None), slice(None), slice(2, 4), slice(4, 6))
     loss = loss_of(f"loss.adversarial={ratio}")

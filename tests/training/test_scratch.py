@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -10,11 +12,13 @@ from personalive.engine.state import entering_latents
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.scratch import build_networks
 from personalive.training.shapes import TINY
+from support.toy_run import TOY_DETAIL_SHAPE
 
 
 @torch.no_grad()
 def test_a_net_that_predicts_what_is_missing_begins_by_giving_back_what_enters():
-    networks = build_networks(TINY)
+    model = dataclasses.replace(TOY_DETAIL_SHAPE.model, schedule=TINY.model.schedule)
+    networks = build_networks(dataclasses.replace(TOY_DETAIL_SHAPE, model=model))
     for part in (networks.vae, networks.motion_extractor, networks.motion_encoder):
         part.eval()
     engine = Engine(networks)

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.checkpoints.layout import find_root
-from personalive.cli.console import clock, progress, show_rows, size
+from personalive.cli.console import progress, show_rows, size
 from personalive.config import WEIGHTS_ENV, ModelConfig, default_weights_folder
 from personalive.errors import InputError
-from personalive.progress import Progress
 from personalive.training.data.prepare.config import PrepareConfig
 
 if TYPE_CHECKING:
     from personalive.training.data.prepare.report import Report
-    from personalive.training.data.prepare.runner import Progress as Clips
 
 app = typer.Typer(
     help="Make training sets from videos and portraits.",
@@ -95,7 +93,7 @@ def prepare(
                 min_clip_s=min_seconds,
                 workers=workers,
                 detector_folder=_detector_folder(weights),
-                progress=lambda now: display.show(Progress(now.share, 1.0, unit="", note=_note(now))),
+                progress=display.show,
             )
         except KeyboardInterrupt as stop:
             stop.add_note(f"the videos finished so far are kept in {out}; the same command goes on")
@@ -144,12 +142,6 @@ def _detector_folder(weights: Path | None) -> Path:
     if not weights.is_dir():
         raise InputError(f"{weights}: no such folder; leave --weights out to find faces without it")
     return find_root(weights)
-
-
-def _note(now: Clips) -> str:
-    """``3 of 12 videos, 5120 frames, 88 per second, 4:10 left``."""
-    left = "" if now.left_s is None else f", {clock(now.left_s)} left"
-    return f"{now.videos} of {now.total} videos, {now.frames} frames, {now.fps:.0f} per second{left}"
 
 
 def _show(report: Report, out: Path) -> None:

@@ -6,7 +6,6 @@ K keypoints, P values of a packed pose, G mask side.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -26,10 +25,10 @@ from personalive.models.networks import Networks
 from personalive.training.data.sets import Clip, Pair
 from personalive.vision.canvas import crop_faces, face_box
 from personalive.vision.keypoints import HeadPose, as_held_by, retarget, transform_keypoints
+from personalive.vision.resize import frames_to_tensor
 from personalive.vision.warps import move_head
 
 ENCODED_AT_ONCE = 8  # frames through the VAE's encoder
-_POSE_WIDTHS = {"yaw": 1, "pitch": 1, "roll": 1, "t": 3, "scale": 1}  # before the keypoints, in a packed pose
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,50 +93,52 @@ class BatchMaker:
             follow: place the head as in use, by the model's gains, instead of where the target has it (paper).
             moved: also move the reference by geometry, for models that enter frames so or have a detail head.
         """
+        config, device = self.networks.config, self.compute.device
         references = np.stack([sample.reference for sample in samples])
         targets, masks = _stacked([s.target for s in samples]), _stacked([s.masks for s in samples])
         same = all(sample.driving is sample.target for sample in samples)
         driving = targets if same else _stacked([sample.driving for sample in samples])
-        check_sample(references, self.networks.config.image_size_px)
-        check_sample(targets, self.networks.config.image_size_px)
+        check_sample(references, config.image_size_px)
+        check_sample(targets, config.image_size_px)
         B, count = targets.shape[:2]
-        portrait, target, driver = (self._tensor(x) for x in (references, targets, driving))
+        flat = (images.reshape(-1, *images.shape[-3:]) for images in (references, targets, driving))
+        portrait, target, driver = (frames_to_tensor(images, "signed", device=device) for images in flat)
         own = self.poses(driver)  # float32: an angle's bins span hundreds of degrees
-        found = own if driving is targets else self.poses(target)
+        found = own if same else self.poses(target)
         one = self.poses(portrait)
         head = one[torch.arange(B, device=one.t.device).repeat_interleave(count)]
-        poses = self._place(head, found, follow)
+        if follow:  # as if the driver had begun in the portrait's pose
+            poses = retarget(head, found, head, gain=config.translation_gain, scale_gain=config.scale_gain)
+        else:
+            poses = as_held_by(head, found)
         with self.compute.autocast():
             context = torch.cat([self.conditioner.context(image) for image in references])
             latent = self.encode(target)
         reference = self.encode(portrait)
-        entering, flow = repeat(reference, "b c h w -> b c f h w", f=count), None
-        if moved and (self.networks.config.entry == "moved" or self.networks.detail is not None):
+        entering = repeat(reference, "b c h w -> b c f h w", f=count)
+        more: dict[str, Tensor] = {}
+        if isinstance(samples[0], Clip):
+            more["driver"] = rearrange(pack_poses(own), "(b f) p -> b f p", b=B)
+        if moved and (config.entry == "moved" or self.networks.detail is not None):
             shown = move_head(repeat(portrait, "b c h w -> (b f) c h w", f=count), head, poses)
-            if self.networks.config.entry == "moved":
+            if config.entry == "moved":
                 entering = rearrange(self.encode(shown), "(b f) c h w -> b c f h w", b=B)
             if self.networks.detail is not None:
                 flow = missing_flows(target, shown, latent.shape[-1])
-        batch = Batch(
-            target=torch.from_numpy(targets).to(self.compute.device).permute(0, 1, 4, 2, 3),
+                more["reference"] = torch.from_numpy(references).to(device).permute(0, 3, 1, 2)
+                more["head"] = pack_poses(one)
+                more["poses"] = rearrange(pack_poses(poses), "(b f) p -> b f p", b=B)
+                more["flow"] = rearrange(flow, "(b f) d h w -> b f d h w", b=B)
+        return Batch(
+            target=torch.from_numpy(targets).to(device).permute(0, 1, 4, 2, 3),
             latent=rearrange(latent, "(b f) c h w -> b c f h w", b=B),
             portrait=reference,
             entering=entering,
             context=context.float(),
             keypoints=rearrange(transform_keypoints(poses), "(b f) k d -> b f k d", b=B),
             faces=rearrange(self.faces(driver, own), "(b f) c h w -> b f c h w", b=B),
-            masks=torch.from_numpy(masks).to(self.compute.device),
-        )
-        if isinstance(samples[0], Clip):
-            batch = dataclasses.replace(batch, driver=rearrange(pack_poses(own), "(b f) p -> b f p", b=B))
-        if flow is None:
-            return batch
-        return dataclasses.replace(
-            batch,
-            reference=torch.from_numpy(references).to(self.compute.device).permute(0, 3, 1, 2),
-            head=pack_poses(one),
-            poses=rearrange(pack_poses(poses), "(b f) p -> b f p", b=B),
-            flow=rearrange(flow, "(b f) d h w -> b f d h w", b=B),
+            masks=torch.from_numpy(masks).to(device),
+            **more,
         )
 
     def poses(self, images: Tensor) -> HeadPose:
@@ -155,17 +156,6 @@ class BatchMaker:
             parts = [self.conditioner.encode(part) for part in images.split(ENCODED_AT_ONCE)]
         return torch.cat(parts).float()
 
-    def _place(self, head: HeadPose, found: HeadPose, follow: bool) -> HeadPose:
-        """The driver's pose on the portrait's head, row by row."""
-        if follow:  # as if the driver had begun in the portrait's pose
-            config = self.networks.config
-            return retarget(head, found, head, gain=config.translation_gain, scale_gain=config.scale_gain)
-        return as_held_by(head, found)
-
-    def _tensor(self, images: np.ndarray) -> Tensor:
-        flat = torch.from_numpy(images.reshape(-1, *images.shape[-3:])).to(self.compute.device)
-        return signed(flat.permute(0, 3, 1, 2).contiguous())
-
 
 def signed(images: Tensor) -> Tensor:
     """Uint8 pixels -> float32 in [-1, 1]."""
@@ -173,17 +163,16 @@ def signed(images: Tensor) -> Tensor:
 
 
 def pack_poses(poses: HeadPose) -> Tensor:
-    """N poses -> (N, P) float32."""
-    parts = [getattr(poses, name).reshape(len(poses), width) for name, width in _POSE_WIDTHS.items()]
-    return torch.cat([*parts, poses.kp.flatten(1)], dim=1).float()
+    """N poses -> (N, P) float32: yaw, pitch, roll, t, scale, keypoints."""
+    angles = torch.stack([poses.yaw, poses.pitch, poses.roll], dim=1)
+    return torch.cat([angles, poses.t, poses.scale, poses.kp.flatten(1)], dim=1).float()
 
 
 def unpack_poses(packed: Tensor) -> HeadPose:
     """(N, P) -> N poses."""
-    *parts, kp = packed.split([*_POSE_WIDTHS.values(), packed.shape[1] - sum(_POSE_WIDTHS.values())], dim=1)
-    named = dict(zip(_POSE_WIDTHS, parts, strict=True))
-    angles = {name: named[name][:, 0] for name in ("yaw", "pitch", "roll")}
-    return HeadPose(kp=kp.unflatten(1, (-1, 3)), t=named["t"], scale=named["scale"], **angles)
+    yaw, pitch, roll = packed[:, :3].unbind(1)
+    kp = packed[:, 7:].unflatten(1, (-1, 3))
+    return HeadPose(kp=kp, yaw=yaw, pitch=pitch, roll=roll, t=packed[:, 3:6], scale=packed[:, 6:7])
 
 
 def missing_flows(frames: Tensor, moved: Tensor, side: int) -> Tensor:

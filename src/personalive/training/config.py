@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from personalive.training.presets import FREEZABLE, Stage
+from personalive.training.presets import Stage
 
 
 def _rising(windows: tuple[int, ...]) -> tuple[int, ...]:
@@ -35,14 +35,9 @@ def _split(value: Any) -> Any:
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
-def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
-    if unknown := [name for name in names if name not in FREEZABLE]:
-        raise ValueError(f"should be names out of {', '.join(FREEZABLE)}, not {unknown[0]!r}")
-    return names
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_networks)]
+Freezable = Literal["motion_encoder", "pose_guider", "reference_unet", "denoising_unet", "detail"]
+Names = Annotated[tuple[Freezable, ...], BeforeValidator(_split)]
 Windows = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_split), AfterValidator(_rising)]
 
 

@@ -139,20 +139,10 @@ class Discriminator(nn.Module):
         return self.verdict(rectify(self.last_hidden(x.flatten(1))))[:, 0].float()
 
 
-def generator_loss(made: Tensor) -> Tensor:
-    """Non-saturating logistic loss of the verdicts (N,) on made images (Goodfellow et al. 2014)."""
-    return F.softplus(-made).mean()
-
-
-def discriminator_loss(made: Tensor, real: Tensor) -> Tensor:
-    """Logistic loss of the verdicts on made and real images; no gradient penalty (paper)."""
-    return F.softplus(made).mean() + F.softplus(-real).mean()
-
-
 # --- of latents (ours) --------------------------------------------------------------------------------------
 
 LATENT_WIDTHS = (64, 96, 128)
-HALVING = 2  # a score speaks for as many cells a side
+SCORE_SIDE = 2  # a score speaks for as many cells a side
 
 
 class Judged(NamedTuple):
@@ -178,7 +168,7 @@ class LatentDiscriminator(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # all processes begin with the same one
             self.first = spectral_norm(nn.Conv2d(2 * channels, first, 3, padding=1))
-            self.second = spectral_norm(nn.Conv2d(first, second, 3, stride=HALVING, padding=1))
+            self.second = spectral_norm(nn.Conv2d(first, second, 3, stride=SCORE_SIDE, padding=1))
             self.third = spectral_norm(nn.Conv2d(second, last, 3, padding=1))
             self.fourth = spectral_norm(nn.Conv2d(last, last, 3, padding=1))
             self.score = spectral_norm(nn.Conv2d(last, 1, 1))

@@ -8,12 +8,14 @@ DistributedDataParallel cannot: it wants one module with one forward pass.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from personalive.errors import InputError, TrainingError
 
@@ -57,10 +59,11 @@ class ProcessGroup:
                 parameter.grad = torch.zeros_like(parameter)
             if parameter.grad is not None:
                 gradients.append(parameter.grad)
-        for bucket in _buckets(gradients):
-            flat = self.sum(torch.cat([gradient.flatten() for gradient in bucket]))
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
-                gradient.copy_(part.view_as(gradient))
+        ends = accumulate(gradient.numel() for gradient in gradients)
+        # in groups: a sum of each alone would cost more time than it carries
+        for _, group in groupby(zip(ends, gradients, strict=True), lambda pair: pair[0] // _BUCKET_VALUES):
+            bucket = [gradient for _, gradient in group]
+            vector_to_parameters(self.sum(parameters_to_vector(bucket)), bucket)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of a tensor over the processes."""
@@ -72,7 +75,7 @@ class ProcessGroup:
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
-            self.sum(torch.zeros(1, device=_device()))
+            self.sum(torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu"))
 
     def _run(self, collective: Callable[[], object]) -> None:
         """
@@ -103,19 +106,3 @@ def join_processes(device: str) -> tuple[ProcessGroup, str]:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if on_gpu else "gloo")
     return ProcessGroup(dist.get_rank(), dist.get_world_size()), device
-
-
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients in groups: a sum of each alone would cost more time than it carries."""
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        bucket.append(gradient)
-        if sum(g.numel() for g in bucket) > _BUCKET_VALUES:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

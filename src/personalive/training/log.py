@@ -8,14 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from torch import Tensor
 
 from personalive.errors import OutputError
-from personalive.media import save_png
 from personalive.media.paths import write_whole
-from personalive.vision.resize import tensor_to_frames
+from personalive.vision.resize import Square, crop_and_resize
 
 LOG = "log.jsonl"
 SCALARS = "tensorboard"
@@ -36,12 +33,14 @@ class RunLog:
         Raises:
             OutputError: the log cannot be written.
         """
-        self.path = folder / LOG
+        path = folder / LOG
         try:
-            self._keep(finished_steps)
-            self._file = self.path.open("a", encoding="utf-8")
+            if path.exists():  # at step 0 the run begins again
+                rows = path.read_text(encoding="utf-8").splitlines() if finished_steps else []
+                write_whole(path, "".join(f"{row}\n" for row in rows if _step(row) <= finished_steps))
+            self._file = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror}): give another --run") from error
+            raise OutputError(f"{path}: cannot be written ({error.strerror}): give another --run") from error
         self._writer = self._open_scalars(folder / SCALARS, finished_steps, on_message) if scalars else None
 
     def write(self, step: int, kind: str, values: Mapping[str, float], **more: Any) -> None:
@@ -58,14 +57,6 @@ class RunLog:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
-
-    def _keep(self, finished_steps: int) -> None:
-        if not self.path.exists():
-            return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= finished_steps]
-        if finished_steps == 0:
-            kept = []  # the run begins again
-        write_whole(self.path, "".join(line + "\n" for line in kept))
 
     def _open_scalars(self, folder: Path, finished_steps: int, on_message: Callable[[str], None]) -> Any:
         if importlib.util.find_spec("tensorboard") is None:
@@ -89,26 +80,14 @@ GAP_PX = 4
 BACKGROUND_GREY = 255
 
 
-def page(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+def page(rows: Sequence[Sequence[np.ndarray] | np.ndarray]) -> np.ndarray:
     """Rows of (S, S, 3) uint8 images -> one (H, W, 3) uint8 page, each cell 192 px."""
     step = CELL_PX + GAP_PX
     width = max(len(row) for row in rows)
     sheet = np.full((len(rows) * step + GAP_PX, width * step + GAP_PX, 3), BACKGROUND_GREY, np.uint8)
     for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
+        for x, image in enumerate(row):
             top, left = GAP_PX + y * step, GAP_PX + x * step
-            method = cv2.INTER_AREA if picture.shape[0] > CELL_PX else cv2.INTER_CUBIC
-            cell = cv2.resize(picture, (CELL_PX, CELL_PX), interpolation=method)
+            cell = crop_and_resize(image, Square(0, 0, len(image)), CELL_PX)
             sheet[top : top + CELL_PX, left : left + CELL_PX] = cell
     return sheet
-
-
-def images_of(images: Tensor) -> list[np.ndarray]:
-    """(N, 3, S, S) in [-1, 1] -> N uint8 images."""
-    return list(tensor_to_frames(images, "signed"))
-
-
-def write_sheet(sheet: np.ndarray, path: Path) -> None:
-    """Write a PNG that appears only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(path, sheet)

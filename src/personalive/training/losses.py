@@ -7,10 +7,9 @@ Letters: N images, C channels, H W their sides, S side of a square, G mask cells
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +20,11 @@ from personalive.config import expand_user
 from personalive.errors import CheckpointError
 from personalive.models.networks import Networks
 from personalive.models.perceptual import Lpips
-from personalive.training.batch import Compute, decode
+from personalive.training.batch import Compute, decode, signed
 from personalive.training.config import LossConfig, TrainConfig
-from personalive.training.discriminator import (
-    Discriminator,
-    Judged,
-    LatentDiscriminator,
-    discriminator_loss,
-    generator_loss,
-)
+from personalive.training.discriminator import Discriminator, Judged, LatentDiscriminator
+
+PLACE_WEIGHTS = (1.0, 2.0, 4.0, 4.0)  # everywhere, and on top of it face, eyes, mouth
 
 
 class Errors(NamedTuple):
@@ -68,32 +63,21 @@ def fit_masks(masks: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(masks, size=size, mode="nearest")
 
 
+def place_weight(
+    masks: Tensor, size: tuple[int, ...], weights: tuple[float, float, float, float] = PLACE_WEIGHTS
+) -> Tensor:
+    """(N, 3, G, G) masks of face, eyes and mouth -> weights of places (N, 1, H, W), mean 1."""
+    inside = torch.tensor(weights[1:], device=masks.device)[:, None, None]
+    weight = weights[0] + (inside * fit_masks(masks, size)).sum(dim=1, keepdim=True)
+    return weight / weight.mean().clamp(min=1e-6)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Output:
     """Losses of one batch, and what the discriminator is shown of it."""
 
-    losses: dict[str, Tensor]  # scalars; "loss" carries the gradient
-    judged: tuple[Tensor, ...] = ()  # arguments of ``Adversary.discriminator_loss``, detached
-
-
-class Adversary(Protocol):
-    """A discriminator, and its loss."""
-
-    @property
-    def discriminator(self) -> nn.Module:
-        """The network."""
-        ...
-
-    @property
-    def discriminator_loss(self) -> Callable[..., dict[str, Tensor]]:
-        """Losses that it minimises for an output's ``judged``; "discriminator" carries the gradient."""
-        ...
-
-
-class PerceptualLoss(Protocol):
-    """Distance of two batches: (N, 3, H, W) each in [-1, 1] -> (N,) or their mean, 0 for equal images."""
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor: ...
+    losses: dict[str, Tensor]  # scalars; "loss" is minimised, the others are shown
+    judged: tuple[Tensor, ...] = ()  # arguments of ``discriminator_loss``, detached
 
 
 # --- without weights ----------------------------------------------------------------------------------------
@@ -110,9 +94,8 @@ class FilterDistance(nn.Module):
 
     kernels: Tensor
 
-    def __init__(self, scales: int = 4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.scales = scales
         kernels = torch.tensor(
             [
                 [[0, 0, 0], [-1, 0, 1], [0, 0, 0]],
@@ -126,19 +109,16 @@ class FilterDistance(nn.Module):
         self.register_buffer("kernels", (kernels / 2).repeat(3, 1, 1)[:, None])  # (3 * 5, 1, 3, 3)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """See ``PerceptualLoss``."""
+        """Distance of two batches (N, 3, H, W) in [-1, 1]: their mean, 0 for equal images."""
         prediction, target = prediction.float(), target.float()
         total = prediction.new_zeros(())
-        for scale in range(self.scales):
+        for scale in range(_SCALES):
             if scale:
                 prediction, target = F.avg_pool2d(prediction, 2), F.avg_pool2d(target, 2)
-            total = total + self._difference(prediction, target)
-        return total / self.scales
-
-    def _difference(self, prediction: Tensor, target: Tensor) -> Tensor:
-        made, true = self._responses(prediction), self._responses(target)
-        contrast = F.avg_pool2d(true.abs().mean(dim=1, keepdim=True), 5, stride=1, padding=2)
-        return ((made - true).abs() / (contrast + _CONTRAST_FLOOR)).mean()
+            made, true = self._responses(prediction), self._responses(target)
+            contrast = F.avg_pool2d(true.abs().mean(dim=1, keepdim=True), 5, stride=1, padding=2)
+            total = total + ((made - true).abs() / (contrast + _CONTRAST_FLOOR)).mean()
+        return total / _SCALES
 
     def _responses(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 15, H, W); colours apart, edges repeated."""
@@ -147,12 +127,12 @@ class FilterDistance(nn.Module):
         return F.conv2d(padded, self.kernels, groups=spread.shape[1])
 
 
+_SCALES = 4
 _CONTRAST_FLOOR = 0.05  # of the range -1..1: differences below it count linearly
 
 
 # --- with weights -------------------------------------------------------------------------------------------
 
-_VGG_FILE, _HEADS_FILE = "vgg16", "lpips_vgg"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -162,58 +142,64 @@ def load_perceptual(folder: Path, device: torch.device) -> Lpips:
     Raises:
         CheckpointError: a file is missing, unsafe or another network's.
     """
-    return load_lpips(_find(folder, _VGG_FILE), _find(folder, _HEADS_FILE), device)
-
-
-def _find(folder: Path, stem: str) -> Path:
-    for suffix in _SUFFIXES:
-        if (path := folder / f"{stem}{suffix}").is_file():
-            return path
-    raise CheckpointError(
-        f"{folder}: no {stem}{_SUFFIXES[0]} or {stem}{_SUFFIXES[1]} here: place it there, or leave loss.lpips empty "
-        "for the distance that needs no weights"
-    )
+    found = {}
+    for stem in ("vgg16", "lpips_vgg"):
+        paths = [path for suffix in _SUFFIXES if (path := folder / f"{stem}{suffix}").is_file()]
+        if not paths:
+            raise CheckpointError(
+                f"{folder}: no {stem}{_SUFFIXES[0]} or {stem}{_SUFFIXES[1]} here: place it there, or leave "
+                "loss.lpips empty for the distance that needs no weights"
+            )
+        found[stem] = paths[0]
+    return load_lpips(found["vgg16"], found["lpips_vgg"], device)
 
 
 # --- of decoded pixels, in stages distill and stream (paper, stage 2) ----------------------------------------
 
 
 class PixelLoss:
-    """Squared error, whole and masked, perceptual distance, and the adversarial term."""
+    """Squared error, whole and masked, perceptual distance, and the adversarial term.
 
-    def __init__(self, config: TrainConfig, size_px: int, compute: Compute) -> None:
-        self.config, self.compute, device = config, compute, compute.device
+    The networks minimise the non-saturating logistic loss of the verdicts (Goodfellow et al. 2014), the discriminator
+    the logistic one, without a gradient penalty (paper).
+    """
+
+    def __init__(self, config: TrainConfig, networks: Networks, compute: Compute) -> None:
+        self.config, self.networks, self.compute, device = config, networks, compute, compute.device
         folder = config.loss.lpips
-        self.perceptual: PerceptualLoss = (
-            load_perceptual(expand_user(folder), device) if folder else FilterDistance().to(device)
-        )
+        self.perceptual = load_perceptual(expand_user(folder), device) if folder else FilterDistance().to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.discriminator = Discriminator(size_px, config.discriminator).to(device)
+            self.discriminator = Discriminator(networks.config.image_size_px, config.discriminator).to(device)
 
-    def output(self, made: Tensor, real: Tensor, masks: Tensor, levels: Tensor, step: int | None) -> Output:
-        """Losses of ``made`` (N, 3, S, S) against ``real``, under masks (N, 3, G, G), at (N,) timesteps.
+    def output(self, clean: Tensor, target: Tensor, masks: Tensor, levels: Tensor, step: int | None) -> Output:
+        """Losses of predicted latents (N, C, h, w) against uint8 images (N, 3, S, S).
 
-        ``step`` None is held out: without the adversarial term, whose scale changes while it trains.
+        Args:
+            masks: (N, 3, G, G) in [0, 1].
+            levels: (N,) timesteps that the latents were predicted from.
+            step: None is held out: without the adversarial term, whose scale changes while it trains.
         """
-        weights = self.config.loss
+        with self.compute.autocast():
+            made = decode(self.networks, clean, recompute=self.compute.recompute)
+        real, weights = signed(target), self.config.loss
         errors = masked_errors(made, real, masks)
         perceptual = self.perceptual(made, real).mean()
         loss = errors.weighted(weights, whole=weights.pixel) + weights.perceptual * perceptual
-        found = {"pixel": errors.whole.detach(), "perceptual": perceptual.detach()}
+        found = {"pixel": errors.whole, "perceptual": perceptual}
         if weights.adversarial and step is not None and step >= self.config.discriminator.generator_from_step:
-            adversarial = generator_loss(self._verdict(made, levels))
+            adversarial = F.softplus(-self._verdict(made, levels)).mean()
             loss = loss + weights.adversarial * adversarial
-            found["adversarial"] = adversarial.detach()
-        return Output({"loss": loss, **found}, (made.detach(), real.detach(), levels))
+            found["adversarial"] = adversarial
+        return Output({"loss": loss, **found}, (made.detach(), real, levels))
 
     def discriminator_loss(self, made: Tensor, real: Tensor, levels: Tensor) -> dict[str, Tensor]:
         """Losses that the discriminator minimises; "discriminator" carries the gradient."""
         of_made, of_real = self._verdict(made, levels), self._verdict(real, levels)
         return {
-            "discriminator": discriminator_loss(of_made, of_real),
-            "verdict_made": of_made.detach().mean(),
-            "verdict_real": of_real.detach().mean(),
+            "discriminator": F.softplus(of_made).mean() + F.softplus(-of_real).mean(),
+            "verdict_made": of_made.mean(),
+            "verdict_real": of_real.mean(),
         }
 
     def _verdict(self, images: Tensor, levels: Tensor) -> Tensor:
@@ -254,14 +240,13 @@ class LatentLoss:
         """
         errors = self.errors(made, judged.real, masks)
         loss = errors.weighted(self.config.loss)
-        found = {"latent": errors.whole.detach(), "face": errors.face.detach()}
         weight = self.config.loss.adversarial
         if weight and step is not None and step >= self.config.discriminator.generator_from_step:
             (own,) = torch.autograd.grad(loss, made, retain_graph=True)
             wanted = self._gradient(judged, made.detach(), own)
             pull = (wanted * made).sum()
             loss = loss + pull - pull.detach()
-        return Output({"loss": loss, **found}, (made.detach(), *judged))
+        return Output({"loss": loss, "latent": errors.whole, "face": errors.face}, (made.detach(), *judged))
 
     def discriminator_loss(self, made: Tensor, *judged: Tensor) -> dict[str, Tensor]:
         """Hinge loss that the discriminator minimises."""

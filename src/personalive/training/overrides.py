@@ -28,7 +28,7 @@ def resolve(stage: Stage, preset: str = "full", file: Path | None = None, pairs:
         raise InputError(f"stage {stage!r} is not known: use {', '.join(STAGES)}")
     chosen = preset_named(preset)
     layers = [
-        (f"preset {preset}", {**STAGE_VALUES[stage], **chosen.values, **chosen.stage_values.get(stage, {})}),
+        (f"preset {preset}", {**STAGE_VALUES.get(stage, {}), **chosen.values, **chosen.stage_values.get(stage, {})}),
         *([(str(file), _read(file))] if file is not None else []),
         ("--set", dict(map(_pair, pairs))),
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import nn
@@ -17,38 +16,22 @@ from personalive.training.presets import Stage
 IDLE = r".*\.(attn2\.to_[qk]\.weight|transformer_blocks\.0\.norm2\.(weight|bias))"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Patterns over ``network.parameter`` names: what matches one of ``trained`` and none of ``frozen``."""
-
-    trained: tuple[str, ...]
-    frozen: tuple[str, ...] = (IDLE,)
-
-    def takes(self, name: str) -> bool:
-        """Tell whether the parameter is trained."""
-        return any(re.fullmatch(p, name) for p in self.trained) and not any(
-            re.fullmatch(p, name) for p in self.frozen
-        )
-
-
+# Patterns of ``network.parameter``: what matches the first is trained, unless it matches the second or ``IDLE``.
 # {last} is the number of the U-Nets' last level on the way up: 3 in the released model. The detail head's flow learns
 # with the features that it reads; its blend has a stage of its own.
-_IMAGE_LEVEL = Choice(
-    trained=(
-        *(r"denoising_unet\..*", r"reference_unet\..*", r"motion_encoder\..*", r"pose_guider\..*"),
-        r"detail\.(?!blend\.).*",
-    ),
-    frozen=(r"denoising_unet\..*\.temporal_modules\..*", r"reference_unet\.up_blocks\.{last}\..*", IDLE),
+_IMAGE_LEVEL = (
+    r"(denoising_unet|reference_unet|motion_encoder|pose_guider)\..*|detail\.(?!blend\.).*",
+    r"denoising_unet\..*\.temporal_modules\..*|reference_unet\.up_blocks\.{last}\..*",
 )
-TRAINED: Mapping[Stage, Choice] = MappingProxyType(
+TRAINED: Mapping[Stage, tuple[str, str]] = MappingProxyType(
     {
-        "autoencoder": Choice(trained=(r"vae\..*",)),
-        "extractor": Choice(trained=(r"motion_extractor\..*",)),
-        "motion_encoder": Choice(trained=(r"motion_encoder\..*",)),
+        "autoencoder": (r"vae\..*", ""),
+        "extractor": (r"motion_extractor\..*", ""),
+        "motion_encoder": (r"motion_encoder\..*", ""),
         "motion": _IMAGE_LEVEL,
         "distill": _IMAGE_LEVEL,
-        "stream": Choice(trained=(r"denoising_unet\..*\.temporal_modules\..*",)),
-        "detail": Choice(trained=(r"detail\..*",)),
+        "stream": (r"denoising_unet\..*\.temporal_modules\..*", ""),
+        "detail": (r"detail\..*", ""),
     }
 )
 
@@ -69,16 +52,16 @@ def choose(networks: Networks, stage: Stage, freeze: Sequence[str] = ()) -> dict
     Raises:
         InputError: nothing is left to train.
     """
-    choice = TRAINED[stage]
-    last = len(networks.unet_config.channels) - 1
-    frozen = tuple(pattern.replace("{last}", str(last)) for pattern in choice.frozen)
-    choice = Choice(choice.trained, (*frozen, *(rf"{name}\..*" for name in freeze)))
-    found = named_parameters(networks)
+    takes, leaves = TRAINED[stage]
+    leaves = leaves.replace("{last}", str(len(networks.unet_config.channels) - 1))
+    frozen = re.compile("|".join((leaves, IDLE, *(rf"{name}\..*" for name in freeze))))
     for module in networks.modules().values():
         module.eval()
-    for name, parameter in found.items():
-        parameter.requires_grad_(choice.takes(name))
-    trained = {name: parameter for name, parameter in found.items() if parameter.requires_grad}
+    trained = {}
+    for name, parameter in named_parameters(networks).items():
+        parameter.requires_grad_(bool(re.fullmatch(takes, name)) and not frozen.fullmatch(name))
+        if parameter.requires_grad:
+            trained[name] = parameter
     if not trained:
         raise InputError(f"stage {stage}: this model has nothing that it trains, or freeze names it")
     return trained

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Stage = Literal["autoencoder", "extractor", "motion_encoder", "motion", "distill", "stream", "detail"]
-STAGES: tuple[Stage, ...] = ("autoencoder", "extractor", "motion_encoder", "motion", "distill", "stream", "detail")
+STAGES: tuple[Stage, ...] = get_args(Stage)
 PAPER_STAGES: tuple[Stage, ...] = ("motion", "distill", "stream")
-FREEZABLE = ("motion_encoder", "pose_guider", "reference_unet", "denoising_unet", "detail")
 SCRATCH = "scratch"  # weights: the preset's networks, freshly initialised
 SYNTHETIC = "synthetic"  # data: heads rendered as they are needed
 Overrides = Mapping[str, Any]
 
 # What a stage changes, whatever the preset (paper: batch 32, 32 and 8; the split into batches is ours).
-STAGE_VALUES: Mapping[Stage, Overrides] = MappingProxyType(
+STAGE_VALUES: Mapping[str, Overrides] = MappingProxyType(
     {
-        "autoencoder": {},
-        "extractor": {},
-        "motion_encoder": {},
-        "motion": {},
         "distill": {"batch": 2, "accumulate": 16},
         "stream": {"steps": 10_000, "batch": 1, "accumulate": 8},
         "detail": {"batch": 2, "accumulate": 16},
@@ -33,12 +28,12 @@ STAGE_VALUES: Mapping[Stage, Overrides] = MappingProxyType(
 class Preset:
     """Named overrides, laid over a stage's values, and what a run begins with where nothing else is named."""
 
-    values: Overrides  # for every stage
-    stage_values: Mapping[str, Overrides]
+    values: Overrides = field(default_factory=dict)  # for every stage
+    stage_values: Mapping[str, Overrides] = field(default_factory=dict)
     stages: tuple[Stage, ...]  # of `personalive train all`, in order
     weights: str  # of one stage
     all_weights: str  # of `personalive train all`
-    data: str | None
+    data: str | None = None
 
 
 _TINY = {
@@ -95,9 +90,8 @@ _TINY_STAGES: Mapping[str, Overrides] = {
 }
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "full": Preset(  # the released weights, GPUs with 40 GB or more
-            values={}, stage_values={}, stages=PAPER_STAGES, weights="auto", all_weights="auto", data=None
-        ),
+        # the released weights, GPUs with 40 GB or more
+        "full": Preset(stages=PAPER_STAGES, weights="auto", all_weights="auto"),
         "tiny": Preset(
             values=_TINY,
             stage_values=_TINY_STAGES,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,37 +28,17 @@ from personalive.training.data.sets import PreparedSet, TrainingSet
 from personalive.training.data.synthetic import HELD_OUT_SEED, PhotoHeadSet, SyntheticSet
 from personalive.training.distributed import join_processes
 from personalive.training.loop import Loop
-from personalive.training.optimiser import Average, ParameterGroup
 from personalive.training.overrides import as_json, check_same, from_json
-from personalive.training.parameters import choose
-from personalive.training.presets import SCRATCH, SYNTHETIC, Stage
+from personalive.training.presets import SCRATCH, SYNTHETIC
 from personalive.training.scratch import build_networks, initialise
 from personalive.training.shapes import SHAPES
-from personalive.training.stages.autoencoder import AutoencoderLosses
-from personalive.training.stages.base import Context, StageLosses
-from personalive.training.stages.detail import DetailLosses
-from personalive.training.stages.distill import DistillLosses
-from personalive.training.stages.extractor import ExtractorLosses
-from personalive.training.stages.motion import MotionLosses
-from personalive.training.stages.motion_encoder import MotionEncoderLosses
-from personalive.training.stages.stream import StreamLosses
+from personalive.training.stages.base import Context
 
 CONFIG, ORIGIN, WEIGHTS = "config.json", "origin.json", "weights"
 INITIAL_PAIRS = 64  # that fresh networks are brought to the scale of
 _HINTS = (
     "--set batch=1 with a larger --set accumulate, --set compute.recompute=true, "
     "--set compute.shard_optimiser=true on several GPUs, or --preset tiny"
-)
-STAGE_LOSSES: Mapping[Stage, Callable[[Context], StageLosses[Any]]] = MappingProxyType(
-    {
-        "autoencoder": AutoencoderLosses,
-        "extractor": ExtractorLosses,
-        "motion_encoder": MotionEncoderLosses,
-        "motion": MotionLosses,
-        "distill": DistillLosses,
-        "stream": StreamLosses,
-        "detail": DetailLosses,
-    }
 )
 
 
@@ -109,20 +88,24 @@ def train(
     if processes.writes:
         name, identity = (SCRATCH, str(config.seed)) if folder is None else (folder.name, folder.identity())
         _claim(run, config, {"data": data, "weights": name, "weights_identity": identity})
-    else:
-        on_progress = on_message = _ignore
+    else:  # another process reports
+        on_progress, on_message = _ignore, _ignore
     processes.wait()
     with oom_errors(chosen, _HINTS):
-        networks = load_networks(folder, dtype=torch.float32) if folder else from_scratch(config, sets[0], on_message)
+        if folder is None:
+            on_message(f"{config.stage}: begins with fresh networks of preset {config.preset}")
+            networks = build_networks(SHAPES[config.preset], config.seed)
+            pairs = [sets[0].pair(np.random.default_rng([config.seed, row])) for row in range(INITIAL_PAIRS)]
+            initialise(networks, pairs)
+        else:
+            networks = load_networks(folder, dtype=torch.float32)
         for network in networks.modules().values():
             network.to(chosen)
         compute = Compute(chosen, DTYPES[config.compute.precision], config.compute.recompute)
-        loop = make_loop(
-            Context(config, networks, compute, sets[0], sets[1], processes), run, on_progress, on_message
-        )
+        loop = Loop(Context(config, networks, compute, sets[0], sets[1], processes), run, on_progress, on_message)
         done = loop.run()
         if processes.writes and (done or not (run / WEIGHTS).exists()):
-            with loop.averaged():
+            with loop.networks.averaged():
                 loop.stage.finish()
                 _export(networks, run / WEIGHTS)
         processes.wait()
@@ -148,77 +131,23 @@ def train_all(
     return reports
 
 
-def from_scratch(config: TrainConfig, data: TrainingSet, on_message: Callable[[str], None]) -> Networks:
-    """Fresh networks of the preset's shape, brought to the scale of the data."""
-    on_message(f"{config.stage}: begins with fresh networks of preset {config.preset}")
-    networks = build_networks(SHAPES[config.preset], config.seed)
-    pairs = [data.pair(np.random.default_rng([config.seed, row])) for row in range(INITIAL_PAIRS)]
-    initialise(networks, pairs)
-    return networks
-
-
-def make_loop(
-    context: Context, folder: Path, on_progress: Callable[[Progress], None], on_message: Callable[[str], None]
-) -> Loop:
-    """The stage's losses, parameters and optimisers."""
-    config, device, settings = context.config, context.compute.device, context.config.optimiser
-    parameters = choose(context.networks, config.stage, config.freeze)
-    stage = STAGE_LOSSES[config.stage](context)
-    if stage.readers is not None:
-        parameters |= {f"readers.{name}": parameter for name, parameter in stage.readers.named_parameters()}
-    count = sum(parameter.numel() for parameter in parameters.values())
-    on_message(f"{config.stage}: trains {count:,} parameters in {len(parameters)} tensors on {device}")
-    rest = (config, device, context.processes)
-    rate = {"lr": settings.lr, "beta1": settings.beta1}
-    networks = ParameterGroup("networks", parameters, *rest, **rate, buffers=stage.buffers)
-    discriminator = None
-    if stage.adversary is not None:
-        module = stage.adversary.discriminator
-        discriminator = ParameterGroup(
-            "discriminator",
-            dict(module.named_parameters()),
-            *rest,
-            lr=settings.discriminator_lr,
-            beta1=settings.discriminator_beta1,
-            buffers=dict(module.named_buffers()),
-        )
-    average = Average(parameters, config.average.half_life_steps) if config.average.on else None
-    return Loop(
-        config=config,
-        stage=stage,
-        networks=networks,
-        discriminator=discriminator,
-        average=average,
-        folder=folder,
-        processes=context.processes,
-        on_progress=on_progress,
-        on_message=on_message,
-    )
-
-
 def open_set(data: str, config: TrainConfig, size_px: int, *, held_out: bool) -> TrainingSet:
     """The training set that ``data`` names.
 
     Raises:
         InputError: it is not there, or nothing is in it.
     """
+    options: Any = {"other_driver": config.data.other_driver, "held_out": held_out}
     if data == SYNTHETIC:
-        settings = config.data
-        return SyntheticSet(
-            first_seed=HELD_OUT_SEED if held_out else 0,
-            people=settings.people,
-            size_px=size_px,
-            other_driver=settings.other_driver,
-            held_out=held_out,
-        )
+        first = HELD_OUT_SEED if held_out else 0
+        return SyntheticSet(first_seed=first, people=config.data.people, size_px=size_px, **options)
     folder = expand_user(data)
     if (folder / HEADS_FILE).exists():
-        return PhotoHeadSet(folder, size_px, other_driver=config.data.other_driver, held_out=held_out)
+        return PhotoHeadSet(folder, size_px, **options)
     return PreparedSet(folder, held_out=held_out)
 
 
-def _ignore(_: object) -> None:
-    """Report nothing: another process does."""
+def _ignore(_: object) -> None: ...
 
 
 def _claim(folder: Path, config: TrainConfig, origin: dict[str, str]) -> None:
@@ -227,28 +156,22 @@ def _claim(folder: Path, config: TrainConfig, origin: dict[str, str]) -> None:
         if (folder / CONFIG).exists():
             begun = from_json((folder / CONFIG).read_text(), str(folder / CONFIG))
             check_same(begun, config, str(folder))
-            _check_origin(folder, origin)
+            first = json.loads((folder / ORIGIN).read_text())
+            for key, name in (("data", "data"), ("weights_identity", "weights")):
+                if first.get(key) != origin[key]:
+                    raise InputError(
+                        f"{folder}: this run began with {name} {first.get(name)!r}, not {origin[name]!r} as it is "
+                        "now: repeat its own command, or give another --run"
+                    )
         elif folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder}: holds other files and no training run: give another --run")
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / ORIGIN, json.dumps(origin, indent=2) + "\n")
         write_whole(folder / CONFIG, as_json(config) + "\n")
+    except json.JSONDecodeError as error:
+        raise InputError(f"{folder / ORIGIN}: damaged: give another --run") from error
     except (OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{folder}: cannot be the run folder ({error}): give another --run") from error
-
-
-def _check_origin(folder: Path, origin: dict[str, str]) -> None:
-    try:
-        begun = json.loads((folder / ORIGIN).read_text())
-    except ValueError as error:
-        raise InputError(f"{folder / ORIGIN}: damaged: give another --run") from error
-    for key in ("data", "weights_identity"):
-        if begun.get(key) != origin[key]:
-            name = "weights" if key != "data" else key
-            raise InputError(
-                f"{folder}: this run began with {name} {begun.get(name)!r}, not {origin[name]!r} as it is now: "
-                "repeat its own command, or give another --run"
-            )
 
 
 def _export(networks: Networks, folder: Path) -> None:

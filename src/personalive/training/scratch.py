@@ -20,7 +20,7 @@ from personalive.models.detail import DetailHead
 from personalive.models.motion_encoder import MotionEncoder
 from personalive.models.networks import Networks
 from personalive.models.pose import MotionExtractor, PoseGuider
-from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNet
+from personalive.models.unet import DenoisingUNet, ReferenceUNet
 from personalive.training.batch import BatchMaker, Compute
 from personalive.training.data.sets import GroundTruth, Pair
 from personalive.training.shapes import ModelShape
@@ -49,45 +49,28 @@ def build_networks(shape: ModelShape, seed: int = 0) -> Networks:
             pose_guider=PoseGuider(shape.model.pose_guider, shape.unet.channels[0]),
             detail=DetailHead(shape.model.detail, shape.unet.channels[0]) if shape.model.detail.width else None,
         )
-    _begin_without_branches(networks.denoising_unet)
-    _begin_without_branches(networks.reference_unet)
-    if shape.model.schedule.prediction == "residual":
-        _begin_as_given(networks.denoising_unet)
-    _begin_without_residuals(networks.vae)
+    _begin_without_branches(networks)
     return networks
 
 
-@torch.no_grad()
-def _begin_without_residuals(vae: nn.Module) -> None:
-    """Every residual branch of the autoencoder starts at zero: training begins from a linear path."""
-    for name, module in vae.named_modules():
-        if name.endswith(("conv2", "to_out.0")):
-            nn.init.zeros_(cast(nn.Conv2d, module).weight)
-            nn.init.zeros_(cast(Any, module).bias)
+def _begin_without_branches(networks: Networks) -> None:
+    """Every residual branch starts at zero, as diffusion nets usually do; the autoencoder from a linear path.
 
-
-def _begin_without_branches(unet: UNet) -> None:
-    """Every residual branch starts at zero, as diffusion nets usually do."""
-    for module in unet.modules():
-        if isinstance(module, ResnetBlock):
-            last: nn.Module = module.conv2
-        elif isinstance(module, SpatialTransformer | FrameTransformer):
-            last = module.proj_out
-        else:
-            continue
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
-
-
-@torch.no_grad()
-def _begin_as_given(unet: DenoisingUNet) -> None:
-    """A net that predicts what a sample lacks starts by finding that nothing is missing.
-
-    At the few low levels of a small model that is nearly right wherever nothing moves: training begins with what
-    does.
+    A net that predicts what a sample lacks starts by finding that nothing is missing. At the few low levels of a
+    small model that is nearly right wherever nothing moves: training begins with what does.
     """
-    nn.init.zeros_(unet.conv_out.weight)
-    nn.init.zeros_(cast(Any, unet.conv_out.bias))
+    denoiser = networks.denoising_unet
+    last = [m for name, m in networks.vae.named_modules() if name.endswith(("conv2", "to_out.0"))]
+    for module in (*denoiser.modules(), *networks.reference_unet.modules()):
+        if isinstance(module, ResnetBlock):
+            last.append(module.conv2)
+        elif isinstance(module, SpatialTransformer | FrameTransformer):
+            last.append(module.proj_out)
+    if networks.config.schedule.prediction == "residual":
+        last.append(denoiser.conv_out)
+    for module in last:
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
 
 
 MIN_SPREAD = 1e-4
@@ -98,11 +81,9 @@ def standardise_norms(module: nn.Module, forward: Callable[[], object]) -> None:
     """Set weight and bias of all layer norms of ``module`` from one ``forward``, in the order they are reached."""
     norms = [m for m in module.modules() if isinstance(m, nn.LayerNorm)]
     handles = [norm.register_forward_hook(_fit) for norm in norms]
-    try:
-        forward()
-    finally:
-        for handle in handles:
-            handle.remove()
+    forward()
+    for handle in handles:
+        handle.remove()
 
 
 def _fit(norm: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

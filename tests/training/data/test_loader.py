@@ -12,8 +12,7 @@ import torch
 
 from personalive.errors import DeviceError, InputError
 from personalive.training.data.loader import Source, load
-from personalive.training.data.sets import Drawing
-from personalive.training.stages.motion import MotionLosses
+from personalive.training.stages.image_level import MotionLosses
 from support.toy_run import TOY_DETAIL_SHAPE, rows, toy_config, toy_context, toy_loop, toy_networks
 from support.toy_set import ToySet
 
@@ -26,7 +25,7 @@ class Broken(ToySet):
 
 
 def test_loader_processes_draw_the_same_samples_in_order():
-    source, keys = Source(ToySet(), Drawing(frames=2), (0, 3)), [(step, range(2)) for step in range(5)]
+    source, keys = Source(ToySet(), (0, 3), (2, 1)), [(step, range(2)) for step in range(5)]
     here, there = (list(load(source, keys, workers)) for workers in (0, 2))
     assert len(here) == len(there) == 5
     for one, other in zip(here, there, strict=True):
@@ -39,7 +38,7 @@ def test_loader_processes_draw_the_same_samples_in_order():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_drawing_raises_stays_one_line(workers: int):
     with pytest.raises(InputError) as error:
-        list(load(Source(Broken(), Drawing(), (0, 3)), [(0, range(2))], workers))
+        list(load(Source(Broken(), (0, 3)), [(0, range(2))], workers))
     assert str(error.value) == "clip 3: is missing; prepare it again"
 
 
@@ -82,4 +81,4 @@ class Killed(ToySet):
 
 def test_a_killed_loader_process_is_one_line():
     with pytest.raises(DeviceError, match=r"lower data\.workers"):
-        list(load(Source(Killed(), Drawing(), (0, 3)), [(0, range(2))], 1))
+        list(load(Source(Killed(), (0, 3)), [(0, range(2))], 1))

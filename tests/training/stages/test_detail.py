@@ -11,9 +11,8 @@ from torch import Tensor
 from personalive.config import DetailConfig
 from personalive.errors import InputError
 from personalive.models.detail import DetailHead
-from personalive.training.stages.detail import SCALES, DetailLosses, compare
-from personalive.training.stages.distill import DistillLosses
-from personalive.training.stages.finding import PLACE_WEIGHTS, finding_errors, place_weight
+from personalive.training.losses import PLACE_WEIGHTS, place_weight
+from personalive.training.stages.image_level import SCALES, DetailLosses, DistillLosses, compare, finding_errors
 from support.toy_run import TOY_DETAIL_SHAPE, batch_of, toy_config, toy_context, toy_networks
 
 FEATURES = 6
@@ -67,8 +66,8 @@ def test_a_portrait_is_found_in_itself_without_any_flow(stage: DetailLosses):
 def test_every_place_has_weight_one_in_the_mean_and_the_mouth_more():
     masks = torch.zeros(2, 3, 4, 4)
     masks[0, 0], masks[0, 2, :, :1], masks[1, 1, 0] = 1, 1, 0.5
-    weight = place_weight(masks, torch.zeros(2, 3, 4, 4))
-    face, eyes, mouth = PLACE_WEIGHTS
+    weight = place_weight(masks, (4, 4))
+    _, face, eyes, mouth = PLACE_WEIGHTS
     assert weight.mean().item() == pytest.approx(1)
     bare = weight[1, 0, 3, 3].item()
     assert (weight[0, 0, :, 1:] / bare).unique().tolist() == pytest.approx([1 + face])

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from personalive.training.parameters import choose
-from personalive.training.stages import image_level
 from personalive.training.stages.denoise import noise_of
-from personalive.training.stages.distill import DistillLosses
-from support.toy_run import batch_of, rows, toy_config, toy_context, toy_loop, toy_networks
+from personalive.training.stages.image_level import DistillLosses
+from support.toy_run import batch_of, rows, toy_config, toy_context, toy_loop, toy_networks, watched
 
 TOP_DOWN = [999, 666, 333, 0]
 
@@ -30,18 +29,7 @@ def losses_of(networks, *values: str) -> DistillLosses:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    calls: list[dict] = []
-    real = image_level.predict_clean
-
-    def watched(networks, schedule, latents, levels, conditions, **more):
-        found = real(networks, schedule, latents, levels, conditions, **more)
-        clean = found.clean
-        call = {"latents": latents.clone(), "levels": levels[:, 0].tolist(), "clean": clean.detach().clone()}
-        calls.append(call | {"gradient": clean.requires_grad, "temporal": more["temporal"]})
-        return found
-
-    monkeypatch.setattr(image_level, "predict_clean", watched)
-    return calls
+    return watched(monkeypatch)
 
 
 def test_each_sample_ends_after_its_own_number_of_steps(networks, seen):
@@ -51,7 +39,7 @@ def test_each_sample_ends_after_its_own_number_of_steps(networks, seen):
     with torch.no_grad():
         sample, levels = losses.roll(batch, rngs, conditions, [1, 2, 3, 4])
     assert levels[:, 0].tolist() == TOP_DOWN
-    assert [call["levels"] for call in seen] == [[999] * 3, [666] * 2, [333]]
+    assert [call["levels"][:, 0].tolist() for call in seen] == [[999] * 3, [666] * 2, [333]]
     assert all(not call["temporal"] for call in seen)
     assert sample.shape == (4, 4, 1, 8, 8)
 
@@ -101,12 +89,6 @@ def test_only_the_last_step_carries_the_gradient(networks, seen):
     assert len(seen) > 3  # some samples took more than one step
 
 
-def test_numbers_of_steps_are_uniform():
-    source = DistillLosses(toy_context(toy_config("distill"))).source
-    counts = [1 + int(source.rng(0, row).integers(4)) for row in range(4000)]
-    assert all(900 < counts.count(n) < 1100 for n in (1, 2, 3, 4))
-
-
 def test_the_adversarial_game_begins_on_time(tmp_path: Path):
     starts = ["discriminator.generator_from_step=1", "discriminator.train_from_step=2"]
     toy_loop(tmp_path, toy_config("distill", "steps=3", *starts)).run()
@@ -136,7 +118,7 @@ def test_the_networks_loss_leaves_no_trace_in_the_discriminator(tmp_path: Path):
 
 
 def test_a_resumed_game_gives_the_same_losses_bit_for_bit(tmp_path: Path):
-    toy_loop(tmp_path / "whole", toy_config("distill", "steps=4")).run()
+    toy_loop(tmp_path / "whole", toy_config("distill", "steps=2")).run()
+    toy_loop(tmp_path / "parts", toy_config("distill", "steps=1")).run()
     toy_loop(tmp_path / "parts", toy_config("distill", "steps=2")).run()
-    toy_loop(tmp_path / "parts", toy_config("distill", "steps=4")).run()
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")

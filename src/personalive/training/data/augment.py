@@ -7,6 +7,7 @@ Face crops are changed as in the paper; whole images of heads whose true pose is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -114,14 +115,8 @@ def vary_view(images: Tensor, pose: HeadPose, rng: np.random.Generator) -> tuple
     grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     t = zoom[:, None] * (pose.t[:, None, :2] @ around)[:, 0] + moved
-    return images, HeadPose(
-        kp=pose.kp,
-        yaw=pose.yaw,
-        pitch=pose.pitch,
-        roll=pose.roll + turn,
-        t=torch.cat([t, pose.t[:, 2:]], dim=1),
-        scale=pose.scale * zoom[:, None],
-    )
+    t = torch.cat([t, pose.t[:, 2:]], dim=1)
+    return images, replace(pose, roll=pose.roll + turn, t=t, scale=pose.scale * zoom[:, None])
 
 
 _OTHER_SIDE = {"right": "left", "left": "right"}
@@ -134,6 +129,4 @@ def _mirrored(pose: HeadPose, which: Tensor) -> HeadPose:
     sign = 1 - 2 * which.to(pose.t)
     across = torch.stack([sign, torch.ones_like(sign), torch.ones_like(sign)], dim=1)
     kp = torch.where(which[:, None, None], pose.kp[:, _MIRRORED_KEYPOINTS], pose.kp) * across[:, None]
-    return HeadPose(
-        kp=kp, yaw=sign * pose.yaw, pitch=pose.pitch, roll=sign * pose.roll, t=across * pose.t, scale=pose.scale
-    )
+    return replace(pose, kp=kp, yaw=sign * pose.yaw, roll=sign * pose.roll, t=across * pose.t)

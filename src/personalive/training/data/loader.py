@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,9 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 import torch
 
@@ -25,8 +23,9 @@ from personalive.errors import DeviceError, OutputError
 from personalive.media.paths import write_whole
 from personalive.progress import Meter, Progress
 from personalive.training.batch import Tensors
-from personalive.training.data.sets import Drawing, Pair, TrainingSet
-from personalive.training.data.signals import sigint_later
+from personalive.training.config import TrainConfig
+from personalive.training.data.sets import Pair, TrainingSet
+from personalive.training.data.signals import begin_worker, sigint_later
 from personalive.training.distributed import ProcessGroup
 
 _CACHE_STEP = 1 << 41  # in the place of the step: no run gets there
@@ -47,8 +46,8 @@ class Source:
     """Samples by the number of their step and row."""
 
     data: TrainingSet
-    drawing: Drawing
     key: tuple[int, ...]  # seed and stage
+    clip: tuple[int, int] | None = None  # frames and stride of clips; None: pairs
 
     def rng(self, step: int, row: int) -> np.random.Generator:
         """The generator that draws a sample."""
@@ -57,7 +56,7 @@ class Source:
     def draw(self, step: int, rows: Sequence[int]) -> Drawn:
         """Samples of one step."""
         rngs = [self.rng(step, row) for row in rows]
-        return Drawn([self.drawing(self.data, rng) for rng in rngs], rngs)
+        return Drawn([self.data.clip(rng, *self.clip) if self.clip else self.data.pair(rng) for rng in rngs], rngs)
 
 
 def load(source: Source, keys: Iterable[tuple[int, Sequence[int]]], workers: int) -> Iterator[Drawn]:
@@ -92,8 +91,7 @@ _worker: dict[str, Source] = {}  # of a loader process
 
 
 def _begin_worker(source: Source) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    cv2.setNumThreads(1)
+    begin_worker()
     _worker["source"] = source
 
 
@@ -116,11 +114,9 @@ class BatchCache(Generic[B]):
 
     def fill(
         self,
+        config: TrainConfig,
         source: Source,
         make: Callable[[list[Pair]], B],
-        *,
-        batch: int,
-        workers: int,
         processes: ProcessGroup,
         on_progress: Callable[[Progress], None],
     ) -> None:
@@ -130,12 +126,12 @@ class BatchCache(Generic[B]):
             OutputError: the disk refuses.
         """
         if not (self.folder / _CACHE_INDEX).exists():
-            chunks = [range(at, min(at + batch, self.count)) for at in range(0, self.count, batch)]
-            own = chunks[processes.rank :: processes.size]
+            starts = range(processes.rank * config.batch, self.count, processes.size * config.batch)
+            own = [range(at, min(at + config.batch, self.count)) for at in starts]
             meter, done = Meter(sum(map(len, own)), "samples", label="cache"), 0
             keys = [(_CACHE_STEP, rows) for rows in own]
             try:
-                for rows, drawn in zip(own, load(source, keys, workers), strict=True):
+                for rows, drawn in zip(own, load(source, keys, config.data.workers), strict=True):
                     self._write(rows, make(drawn.samples), processes)
                     done += len(rows)
                     on_progress(meter.at(done))
@@ -145,12 +141,10 @@ class BatchCache(Generic[B]):
                 ) from error
             processes.wait()
             if processes.writes:
-                write_whole(
-                    self.folder / _CACHE_INDEX, json.dumps({"samples": self.count, "fields": list(self.arrays)})
-                )
+                index = {"samples": self.count, "fields": list(self.arrays)}
+                write_whole(self.folder / _CACHE_INDEX, json.dumps(index))
             processes.wait()
-        names = json.loads((self.folder / _CACHE_INDEX).read_text())["fields"]
-        self.arrays = {name: np.load(self._path(name), mmap_mode="r", allow_pickle=False) for name in names}
+        self._open(json.loads((self.folder / _CACHE_INDEX).read_text())["fields"], "r")
 
     def take(self, rows: Sequence[int]) -> B:
         """A batch of cached rows, in float32 where it was float."""
@@ -168,9 +162,12 @@ class BatchCache(Generic[B]):
                     shape = (self.count, *tensor.shape[1:])
                     np.lib.format.open_memmap(self._path(name), "w+", _dtype(tensor), shape).flush()
             processes.wait()
-            self.arrays = {name: np.load(self._path(name), mmap_mode="r+", allow_pickle=False) for name in tensors}
+            self._open(tensors, "r+")
         for name, tensor in tensors.items():
             self.arrays[name][rows.start : rows.stop] = tensor.cpu().numpy()  # type: ignore[attr-defined]
+
+    def _open(self, names: Iterable[str], mode: Literal["r", "r+"]) -> None:
+        self.arrays = {name: np.load(self._path(name), mmap_mode=mode, allow_pickle=False) for name in names}
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"

@@ -15,8 +15,8 @@ import numpy as np
 
 from personalive.errors import InputError
 from personalive.training.data.prepare.boxes import box_masks
-from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX, read_picture, read_tensors
-from personalive.training.data.prepare.folder import CLIPS, FORMAT, INDEX_FILE, SETTINGS_FILE, VERSION
+from personalive.training.data.prepare.clip_file import SIZES, clip_files, read_picture, read_tensors
+from personalive.training.data.prepare.folder import FORMAT, INDEX_FILE, SETTINGS_FILE, VERSION
 
 CLIP_FRAMES, CLIP_STRIDE = 40, 4  # of a stage-3 sample (paper)
 PAIR_GAP_FRAMES = 30  # least distance of reference and driver in clips of more than PAIR_FAR_FRAMES (paper)
@@ -53,25 +53,10 @@ class Clip(Pair):
     """The same over time, in order. Stage 3. ``driving`` and ``target`` (F, S, S, 3), ``masks`` (F, 3, S, S)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """Form of a stage's samples: pairs, or clips of ``frames`` frames."""
-
-    frames: int | None = None
-    stride: int = 1
-
-    def __call__(self, data: TrainingSet, rng: np.random.Generator) -> Pair:
-        """One sample."""
-        return data.pair(rng) if self.frames is None else data.clip(rng, self.frames, self.stride)
-
-
 class TrainingSet(Protocol):
     """Anything that training can draw from."""
 
-    @property
-    def size_px(self) -> int:
-        """S."""
-        ...
+    size_px: int  # S
 
     def pair(self, rng: np.random.Generator) -> Pair:
         """Two frames of one person, far apart where there is room."""
@@ -136,26 +121,13 @@ class PreparedSet:
         self._folder = Path(folder)
         header, self.clips = _read_index(self._folder)
         self.size_px: int = header["settings"]["size_px"]
-        self._videos: dict[str, list[dict[str, Any]]] = {}
         for clip in self.clips:
-            self._check_files(clip)
-            self._videos.setdefault(clip["video"], []).append(clip)
-        if held_out is not None:
-            self._keep_part(held_out)
-        self._tensors: dict[str, dict[str, np.ndarray]] = {}
-
-    def _keep_part(self, held_out: bool) -> None:
-        unit = "video" if len(self._videos) > 1 else "clip"
-        scored = set(list(dict.fromkeys(clip[unit] for clip in self.clips))[::HELD_OUT_EVERY])
-        if len(self.clips) > 1:
+            _check_files(self._folder, clip)
+        if held_out is not None and len(self.clips) > 1:
+            unit = "video" if len({clip["video"] for clip in self.clips}) > 1 else "clip"
+            scored = set(list(dict.fromkeys(clip[unit] for clip in self.clips))[::HELD_OUT_EVERY])
             self.clips = [clip for clip in self.clips if (clip[unit] in scored) == held_out]
-        self._videos = {}
-        for clip in self.clips:
-            self._videos.setdefault(clip["video"], []).append(clip)
-
-    def __len__(self) -> int:
-        """Frames in all clips."""
-        return sum(clip["frames"] for clip in self.clips)
+        self._tensors: dict[str, dict[str, np.ndarray]] = {}
 
     def pair(self, rng: np.random.Generator) -> Pair:
         """See ``TrainingSet.pair``.
@@ -179,16 +151,11 @@ class PreparedSet:
         images = np.stack([self._picture(clip, int(number)) for number in numbers])
         return Clip(self._picture(clip, reference), images, images, self._masks(clip, numbers), clip["clip"])
 
-    def boxes(self, clip: dict[str, Any]) -> np.ndarray:
-        """(F, 4, 4) float32 boxes of an entry of ``clips``, in the order of ``prepare.boxes.BOX_NAMES``."""
-        return self._content(clip)["boxes"]
-
     def _draw(self, rng: np.random.Generator, least: int) -> dict[str, Any]:
-        fit = {
-            video: kept
-            for video, clips in self._videos.items()
-            if (kept := [c for c in clips if c["frames"] >= least])
-        }
+        fit: dict[str, list[dict[str, Any]]] = {}  # by video
+        for clip in self.clips:
+            if clip["frames"] >= least:
+                fit.setdefault(clip["video"], []).append(clip)
         if not fit:
             longest = max(clip["frames"] for clip in self.clips)
             raise InputError(
@@ -202,31 +169,26 @@ class PreparedSet:
     def _content(self, clip: dict[str, Any]) -> dict[str, np.ndarray]:
         name = clip["clip"]
         if name not in self._tensors:
-            self._tensors[name] = read_tensors(self._path(clip, TENSOR_SUFFIX), clip["frames"])
+            self._tensors[name] = read_tensors(clip_files(self._folder, name)[1], clip["frames"])
         return self._tensors[name]
 
     def _picture(self, clip: dict[str, Any], number: int) -> np.ndarray:
-        return read_picture(self._path(clip, FILM_SUFFIX), self._content(clip)["spans"][number])
+        return read_picture(clip_files(self._folder, clip["clip"])[0], self._content(clip)["spans"][number])
 
     def _masks(self, clip: dict[str, Any], number: int | np.ndarray) -> np.ndarray:
         return box_masks(self._content(clip)["boxes"][number], self.size_px)
 
-    def _path(self, clip: dict[str, Any], suffix: str) -> Path:
-        return self._folder / CLIPS / (clip["clip"] + suffix)
-
-    def _check_files(self, clip: dict[str, Any]) -> None:
-        for suffix, size in ((FILM_SUFFIX, "film_bytes"), (TENSOR_SUFFIX, "tensor_bytes")):
-            path = self._path(clip, suffix)
-            try:
-                found = path.stat().st_size
-            except OSError:
-                raise InputError(f"{path}: is missing; {_again(self._folder)}") from None
-            if found != clip[size]:
-                raise InputError(f"{path}: has {found} bytes instead of {clip[size]}; {_again(self._folder)}")
-
 
 def _again(folder: Path) -> str:
     return f"run `personalive data prepare VIDEOS {folder}` again"
+
+
+def _check_files(folder: Path, clip: dict[str, Any]) -> None:
+    for path, size in zip(clip_files(folder, clip["clip"]), SIZES, strict=True):
+        if not path.is_file():
+            raise InputError(f"{path}: is missing; {_again(folder)}")
+        if (found := path.stat().st_size) != clip[size]:
+            raise InputError(f"{path}: has {found} bytes instead of {clip[size]}; {_again(folder)}")
 
 
 def _read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -255,11 +217,9 @@ def _read_index(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _entry_is_whole(clip: Any) -> bool:
-    numbers = ("frames", "film_bytes", "tensor_bytes")
-    names = ("clip", "video")
     return (
-        all(isinstance(clip[name], int) for name in numbers)
-        and all(isinstance(clip[name], str) for name in names)
+        all(isinstance(clip[name], int) for name in ("frames", *SIZES))
+        and all(isinstance(clip[name], str) for name in ("clip", "video"))
         and Path(clip["clip"]).name == clip["clip"]  # never a path out of the set
         and clip["frames"] > 0
     )

@@ -1,10 +1,18 @@
-"""Ctrl-C while processes are begun."""
+"""Ctrl-C, where a command has processes that work for it."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import cv2
+
+
+def begin_worker() -> None:
+    """Leave Ctrl-C to the parent, and the other cores to other workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
 
 
 @contextmanager

@@ -67,13 +67,11 @@ class SyntheticSet:
 
     def pair(self, rng: np.random.Generator) -> Pair:
         """See ``TrainingSet.pair``."""
-        person, driver = self._draw(rng)
+        who = self._draw(rng)
         reference, driving = draw_pair(rng, self._length)
-        (target,) = self._renders(person, person, [driving])
-        shown = target if driver == person else self._renders(driver, person, [driving])[0]
-        (portrait,) = self._renders(person, person, [reference])
+        portrait, (target,), (shown,) = self._shown(*who, reference, [driving])
         truth = _truth(portrait), _truth(target)
-        return Pair(portrait.image, shown.image, target.image, _masks(target), _name(person, driver), truth)
+        return Pair(portrait.image, shown.image, target.image, _masks(target), _name(*who), truth)
 
     def clip(self, rng: np.random.Generator, frames: int = CLIP_FRAMES, stride: int = CLIP_STRIDE) -> Clip:
         """See ``TrainingSet.clip``.
@@ -85,17 +83,18 @@ class SyntheticSet:
             raise InputError(
                 f"clip of {frames} frames, stride {stride}: performances have {self._length} frames only"
             )
-        person, driver = self._draw(rng)
+        who = self._draw(rng)
         numbers, reference = draw_clip(rng, self._length, frames, stride)
-        target = self._renders(person, person, numbers.tolist())
-        shown = target if driver == person else self._renders(driver, person, numbers.tolist())
-        return Clip(
-            self._renders(person, person, [reference])[0].image,
-            np.stack([frame.image for frame in shown]),
-            np.stack([frame.image for frame in target]),
-            np.stack([_masks(frame) for frame in target]),
-            _name(person, driver),
-        )
+        portrait, target, shown = self._shown(*who, reference, numbers.tolist())
+        driving, images = (np.stack([frame.image for frame in part]) for part in (shown, target))
+        return Clip(portrait.image, driving, images, np.stack([_masks(frame) for frame in target]), _name(*who))
+
+    def _shown(
+        self, person: int, driver: int, reference: int, frames: Sequence[int]
+    ) -> tuple[Render, list[Render], list[Render]]:
+        """Reference, target and driving frames."""
+        portrait, *target = self._renders(person, person, [reference, *frames])
+        return portrait, target, target if driver == person else self._renders(driver, person, frames)
 
     def _draw(self, rng: np.random.Generator) -> tuple[int, int]:
         """Seeds of the person shown and of the one who drives."""

@@ -1,37 +1,61 @@
 """Stage ``stream``: sliding training of the temporal modules (paper, stage 3).
 
-A window of four chunks slides over a clip, one chunk per call. Truth enters as input in the first window alone;
-from then on the window holds what the model itself made, with fresh noise one level lower, and a new chunk of pure
-noise. Chosen windows end with an update.
+A window of four chunks slides over a clip, one chunk per call; chosen windows end with an update. Published: truth
+enters as input in the first window alone; from then on the window holds what the model itself made, with fresh noise
+one level lower, and a new chunk of pure noise.
 
-Letters: B clips, F frames in a window (16), n frames per chunk (4), C latent channels, h w latent sides.
+As in use (ours) every window is one ``Engine.advance``. So DDIM transitions, the entering noised portrait, keyframes
+in the bank and the model's own translation gain are those of use, and the interpolated start plays before the first
+frame. The truth is a real recording all the same: where the gain is below 1, the head of the truth moves further than
+the canvas says, as it does in self-reenactment.
+
+Letters: B clips, F frames in a window (16), C latent channels, h w latent sides, S image side.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from personalive.engine.backend import Backend
+from personalive.engine.engine import Engine
+from personalive.engine.state import Conditioning, Motion, StreamState, draw_noise, entering_latents
 from personalive.errors import InputError
-from personalive.training.batch import Batch, decode, signed
-from personalive.training.config import DropConfig, ImageConfig, TrainConfig
-from personalive.training.data.sets import Drawing, Pair
-from personalive.training.losses import LatentLoss, Output, PixelLoss, channel_effect
-from personalive.training.stages.base import Context, Rngs, StageLosses
-from personalive.training.stages.denoise import Conditions, condition, noise_of, predict_clean
-from personalive.training.stages.image_level import frames_of
-from personalive.training.stages.rollout import RolledOut, Window, preview, window_of
+from personalive.models.attention import KV
+from personalive.training.batch import Batch, unpack_poses
+from personalive.training.config import DropConfig
+from personalive.training.data.sets import Pair
+from personalive.training.log import page
+from personalive.training.losses import LatentLoss, Output
+from personalive.training.stages.base import Context, Rngs
+from personalive.training.stages.denoise import EFFECT_FRAMES, DenoiserLosses, frames_of, noise_of
 
-EFFECT_FRAMES = 4  # of a held-out clip, that the effect of latent channels is measured on
+SHEET_COLUMNS = 8
 
 
-class StreamLosses(StageLosses[Batch]):
+class Window(NamedTuple):
+    """Frames in flight: what was predicted, and the truth."""
+
+    clean: Tensor  # (B, C, F, h, w)
+    target: Tensor  # (B, F, 3, S, S) uint8
+    latent: Tensor  # (B, C, F, h, w)
+    masks: Tensor  # (B, F, 3, G, G) in [0, 1]
+    levels: Tensor  # (B, F) timesteps
+
+    @classmethod
+    def of(cls, clean: Tensor, batch: Batch, frames: slice, levels: Tensor) -> Window:
+        """A prediction with the truth of its frames."""
+        return cls(clean, batch.target[:, frames], batch.latent[:, :, frames], batch.masks[:, frames].float(), levels)
+
+
+class StreamLosses(DenoiserLosses):
     """The loss of stage distill over all frames of chosen windows; or of their latents and changes (ours)."""
-
-    kind = Batch
 
     def __init__(self, context: Context) -> None:
         """
@@ -40,16 +64,14 @@ class StreamLosses(StageLosses[Batch]):
         """
         super().__init__(context)
         settings, sizes = self.config.stream, self.networks.config
-        self.drawing = Drawing(settings.frames, settings.frame_stride)
-        self.roll: Windows | RolledOut = RolledOut(context) if settings.inference_form else Windows(context)
+        self.clip = settings.frames, settings.frame_stride
+        # augmentation alone: what is dropped in stages motion and distill teaches the temporal modules nothing
+        self.drop, self.second_reference = DropConfig(reference=0, pose=0, motion=0, reference_tokens=0), 0.0
+        self.predictions = self.rolled_out if settings.inference_form else self.windows
         self.updates = len(settings.gradient_windows)
-        self.loss: PixelLoss | LatentLoss
-        if self.config.loss.domain == "pixels":
-            self.loss = PixelLoss(self.config, sizes.image_size_px, self.compute)
-            if self.config.loss.adversarial:
-                self.adversary = self.loss
-        else:
-            self.loss = LatentLoss(self.config, self.networks, self.compute, self._effect())
+        self.loss = self.choose_loss()
+        if self.config.loss.adversarial and not isinstance(self.loss, LatentLoss):
+            self.adversary = self.loss
         windows = (settings.frames - sizes.window_frames) // sizes.chunk_frames + 1
         if settings.gradient_windows[-1] >= windows:
             raise InputError(
@@ -61,99 +83,120 @@ class StreamLosses(StageLosses[Batch]):
         """See ``BatchMaker.make``."""
         return self.context.maker.make(samples, moved=not self.config.stream.inference_form)
 
+    def effect_latents(self) -> Tensor:
+        """(N, C, h, w) latents of one held-out clip."""
+        return self.held_out_batch([0])[0].latent[0].transpose(0, 1)[:EFFECT_FRAMES]
+
     def losses(self, step: int | None, batch: Batch, rngs: Rngs) -> Iterator[Output]:
         """One output per window with a gradient."""
-        for clean, window in self.roll.predictions(step, batch, rngs):
-            masks = window.masks.flatten(0, 1)
+        for window in self.predictions(step, batch, rngs):
+            clean, masks = frames_of(window.clean), window.masks.flatten(0, 1)
             if isinstance(self.loss, LatentLoss):
-                yield self._of_latents(clean, window, masks)
-                continue
+                errors = self.loss.errors(clean, frames_of(window.latent), masks)
+                made, true = (frames_of(x.diff(dim=2)) for x in (window.clean, window.latent))
+                change = self.loss.errors(made, true, window.masks[:, 1:].flatten(0, 1))
+                weights = self.config.loss
+                loss = errors.weighted(weights) + weights.change * change.weighted(weights)
+                yield Output({"loss": loss, "latent": errors.whole, "change": change.whole})
+            else:
+                yield self.loss.output(clean, window.target.flatten(0, 1), masks, window.levels.flatten(), step)
+
+    def windows(self, step: int | None, batch: Batch, rngs: Rngs) -> Iterator[Window]:
+        """The published roll-out: every window that updates, its prediction with gradient."""
+        sizes, updating = self.networks.config, self.config.stream.gradient_windows
+        size, chunk, known = sizes.window_frames, sizes.chunk_frames, sizes.window_frames - sizes.chunk_frames
+        with torch.no_grad(), self.compute.autocast():  # what conditions the frames is not trained here
+            conditions = self.condition(batch, rngs, train=step is not None)
+        at = self.schedule.timesteps(chunk).to(self.compute.device).expand(len(rngs), -1)
+        truth = batch.latent[:, :, :size]
+        noise = noise_of(rngs, truth.shape[1:], self.compute.device)
+        lower = self.schedule.add_noise(truth, noise, at)[:, :, :known]
+        for number in range(updating[-1] + 1):
+            frames = slice(number * chunk, number * chunk + size)
+            latents = torch.cat([lower, noise[:, :, known:]], dim=2)
+            train = number in updating and step is not None
+            with torch.set_grad_enabled(train), self.compute.autocast():
+                clean = self.predict(latents, at, conditions.window(frames), temporal=True).clean
+            if number in updating:
+                yield Window.of(clean, batch, frames, at)
+            noise = noise_of(rngs, clean.shape[1:], clean.device)
+            lower = self.schedule.add_noise(clean.detach()[:, :, chunk:], noise[:, :, :known], at[:, :known])
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The model's engine, whose keyframes may come earlier than in use."""
+        networks, first = self.networks, self.config.stream.keyframe_first_call
+        keyframes = dataclasses.replace(networks.config.keyframes, first_call=first)
+        earlier = dataclasses.replace(networks, config=dataclasses.replace(networks.config, keyframes=keyframes))
+        return Engine(earlier, backend=Backend(earlier, recompute=self.compute.recompute))
+
+    def rolled_out(self, step: int | None, batch: Batch, rngs: Rngs) -> Iterator[Window]:
+        """The roll-out as in use: windows are counted from the first that holds no frame of the ease-in.
+
+        Several clips take turns, because a stream is one portrait's.
+        """
+        seeds = [int(rng.integers(2**31)) for rng in rngs]
+        streams = [self._stream(batch, row, seed, step is not None) for row, seed in enumerate(seeds)]
+        for found in zip(*streams, strict=True):
+            yield Window(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+    def _stream(self, batch: Batch, row: int, seed: int, train: bool) -> Iterator[Window]:
+        """One clip, portrayed by its first frame, so that its movement is relative to the portrait's as in use."""
+        engine, settings, count = self.engine, self.config.stream, self.engine.chunk_frames
+        own = Batch(**{name: value[row : row + 1] for name, value in batch.tensors().items()})
+        driver = cast(Tensor, own.driver)
+        portrait = np.ascontiguousarray(own.target[0, 0].permute(1, 2, 0).cpu().numpy())
+        with self.compute.autocast():
+            state = engine.start(portrait, seed=seed, keyframe_threshold=settings.keyframe_threshold)
+        at = engine.schedule.timesteps(count).to(self.compute.device)
+        ease_in = engine.warmup_frames // count
+        for call in range(settings.gradient_windows[-1] + ease_in + 1):
+            updates = call - ease_in in settings.gradient_windows
             with self.compute.autocast():
-                made = decode(self.networks, frames_of(clean), recompute=self.compute.recompute)
-            yield self.loss.output(made, signed(window.target.flatten(0, 1)), masks, window.levels.flatten(), step)
-
-    def _of_latents(self, clean: Tensor, window: Window, masks: Tensor) -> Output:
-        assert isinstance(self.loss, LatentLoss)
-        errors = self.loss.errors(frames_of(clean), frames_of(window.latent), masks)
-        made, true = (frames_of(x.diff(dim=2)) for x in (clean, window.latent))
-        change = self.loss.errors(made, true, window.masks[:, 1:].flatten(0, 1))
-        loss = errors.weighted(self.config.loss) + self.config.loss.change * change.weighted(self.config.loss)
-        return Output({"loss": loss, "latent": errors.whole.detach(), "change": change.whole.detach()})
-
-    def _effect(self) -> Tensor | None:
-        if not self.config.loss.by_channel:
-            return None
-        latents = self.held_out_batch([0])[0].latent[0].transpose(0, 1)[:EFFECT_FRAMES]
-        return channel_effect(self.networks, self.compute, latents)
+                with torch.no_grad():
+                    # as ``Conditioner.encode_motion``, of face crops and poses that are there already
+                    tokens = engine.backend.motion_tokens(own.faces[0, call * count :][:count])[None]
+                    poses = unpack_poses(driver[0, call * count :][:count])
+                    conditioning = engine.conditioner.condition(state, Motion(tokens, poses))
+                with torch.set_grad_enabled(updates and train):
+                    state, clean = advance_predicting(engine, state, conditioning)
+            if updates:
+                first = (call - ease_in) * count
+                yield Window.of(clean, own, slice(first, first + at.shape[1]), at)
+            state = detached(state)
 
     def sheet(self, rows: int) -> np.ndarray:
-        """See ``preview``."""
-        return preview(self.context, rows)
+        """Held-out clips as a user sees them: for each the drivers, and below them the portrait's frames."""
+        engine, shown = Engine(self.networks), []
+        count = engine.chunk_frames
+        for row in range(rows):
+            rng = np.random.default_rng([0, self.context.number, row])
+            clip = self.context.held_out_data.clip(rng, SHEET_COLUMNS * count, 1)
+            windows = [clip.driving[start : start + count] for start in range(0, len(clip.driving), count)]
+            with self.compute.autocast():
+                made = [chunk[0].numpy() for chunk in engine.stream(clip.target[0], windows)]
+            shown += [[window[0] for window in windows], made]
+        return page(shown)
 
 
-class Windows:
-    """The published roll-out. The truth of every window is known; the engine plays no part."""
+def advance_predicting(engine: Engine, state: StreamState, conditioning: Conditioning) -> tuple[StreamState, Tensor]:
+    """``Engine.advance``, and the clean latents it predicted, (1, C, F, h, w) float32, cleanest first.
 
-    def __init__(self, context: Context) -> None:
-        self.context, self.schedule = context, context.schedule
-        config = context.networks.config
-        self.chunk, self.window_frames = config.chunk_frames, config.window_frames
-
-    def predictions(self, step: int | None, batch: Batch, rngs: Rngs) -> Iterator[tuple[Tensor, Window]]:
-        """Clean latents (B, C, F, h, w) with gradient, and the truth, of every window that updates."""
-        networks, compute = self.context.networks, self.context.compute
-        config = self.context.config if step is not None else None
-        with torch.no_grad(), compute.autocast():  # what conditions the frames is not trained here
-            conditions = condition(networks, batch, rngs, _without_drops(config), recompute=False)
-        at = self.schedule.timesteps(self.chunk).to(compute.device).expand(len(rngs), -1)
-        latents = self.first(batch, rngs, at)
-        updating = self.context.config.stream.gradient_windows
-        for number in range(updating[-1] + 1):
-            window = slice(number * self.chunk, number * self.chunk + self.window_frames)
-            train = number in updating and step is not None
-            with torch.set_grad_enabled(train), compute.autocast():
-                clean = predict_clean(
-                    networks,
-                    self.schedule,
-                    latents,
-                    at,
-                    _of_window(conditions, window),
-                    temporal=True,
-                    recompute=compute.recompute,
-                ).clean
-            if number in updating:
-                yield clean, window_of(batch, window, at)
-            latents = self.slide(clean.detach(), at, rngs)
-
-    def first(self, batch: Batch, rngs: Rngs, at: Tensor) -> Tensor:
-        """The first window: truth noised to the lower levels, and a last chunk of pure noise."""
-        truth = batch.latent[:, :, : self.window_frames]
-        noise = noise_of(rngs, truth.shape[1:], self.context.compute.device)
-        noised = self.schedule.add_noise(truth, noise, at)
-        known = self.window_frames - self.chunk
-        return torch.cat([noised[:, :, :known], noise[:, :, known:]], dim=2)
-
-    def slide(self, clean: Tensor, at: Tensor, rngs: Rngs) -> Tensor:
-        """The next window: chunks 2 to 4 of what was predicted, fresh noise one level lower, and pure noise."""
-        noise = noise_of(rngs, clean.shape[1:], clean.device)
-        known = self.window_frames - self.chunk
-        lowered = self.schedule.add_noise(clean[:, :, self.chunk :], noise[:, :, :known], at[:, :known])
-        return torch.cat([lowered, noise[:, :, known:]], dim=2)
+    Frames that stay are one step down in the next state, from which their prediction follows.
+    """
+    count = engine.chunk_frames
+    at = engine.schedule.timesteps(count).to(engine.device)
+    entering = entering_latents(state, conditioning, count)
+    noise = draw_noise(state.seed, state.call + 1, tuple(entering.shape), entering.device)
+    noised = engine.schedule.add_noise(entering, noise, at[:, -entering.shape[2] :])
+    entered = torch.cat([state.latents, noised], dim=2)  # as ``advance`` denoises them
+    following, leaving = engine.advance(state, conditioning)
+    stay = engine.schedule.clean(entered[:, :, count:], following.latents, at[:, count:])
+    return following, torch.cat([leaving.latents, stay], dim=2)
 
 
-def _of_window(conditions: Conditions, window: slice) -> Conditions:
-    return Conditions(
-        conditions.context,
-        conditions.motion[:, window],
-        conditions.pose[:, :, window],
-        conditions.reference,
-        conditions.shown,
-    )
-
-
-def _without_drops(config: TrainConfig | None) -> TrainConfig | None:
-    """Augmentation alone: what is dropped in stages motion and distill teaches the temporal modules nothing."""
-    if config is None:
-        return None
-    drop = DropConfig(reference=0, pose=0, motion=0, reference_tokens=0)
-    return config.model_copy(update={"drop": drop, "images": ImageConfig()})
+def detached(state: StreamState) -> StreamState:
+    """The state without its gradient history; a keyframe taken in this call had one too."""
+    kv = {name: KV(one.key.detach(), one.value.detach()) for name, one in state.reference.kv.items()}
+    reference = dataclasses.replace(state.reference, kv=kv)
+    return dataclasses.replace(state, reference=reference, latents=state.latents.detach())

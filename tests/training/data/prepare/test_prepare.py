@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -22,13 +24,14 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from personalive.errors import InputError, OutputError
+from personalive.errors import DeviceError, InputError, OutputError
 from personalive.media.paths import alone_in
+from personalive.progress import Progress
 from personalive.synthetic import Identity, Performance, render
-from personalive.training.data.prepare.clip_file import FilmWriter, disk_error, read_picture, read_tensors
+from personalive.training.data.prepare.clip_file import FilmWriter, _written, read_picture, read_tensors
 from personalive.training.data.prepare.config import PrepareConfig
 from personalive.training.data.prepare.folder import RECORDS
-from personalive.training.data.prepare.runner import Progress, prepare
+from personalive.training.data.prepare.runner import prepare
 from personalive.training.data.sets import PreparedSet
 from personalive.vision.resize import Square, crop_and_resize
 from support.clips import contents
@@ -52,6 +55,8 @@ def test_every_video_is_accounted_for(made: Made):
     header, clips = index(made.out)
     assert (report.videos, report.videos_kept, report.clips) == (9, 5, 6)
     assert header["clips"] == len(clips) == 6
+    frames = {clip["video"]: clip["frames"] for clip in clips}  # as long as their videos, whatever their rate
+    assert [frames[name] for name in ("a 25.mp4", "b30.mp4", "deep/c2997.mkv")] == [30] * 3
     assert sum(clip["frames"] for clip in clips) == report.frames
     assert Counter({reason: counts["places"] for reason, counts in report.dropped.items()}) == {
         "unreadable": 2,
@@ -61,13 +66,6 @@ def test_every_video_is_accounted_for(made: Made):
     assert report.dropped["no face"]["frames"] == 20
     assert report.dropped["too short"]["frames"] == 9
     assert report.other_files == 1  # hidden ones are not even that
-
-
-def test_the_length_of_a_video_stays_whatever_its_rate(made: Made):
-    frames = {clip["video"]: clip["frames"] for clip in index(made.out)[1]}
-    assert frames["a 25.mp4"] == 30
-    assert frames["b30.mp4"] == 30
-    assert frames["deep/c2997.mkv"] == 30
 
 
 @pytest.mark.parametrize("video", ["a 25.mp4", "b30.mp4", "deep/c2997.mkv", "d_variable.mp4"])
@@ -259,8 +257,9 @@ def test_workers_and_what_is_missing_make_no_difference(made: Made, tmp_path: Pa
     told: list[Progress] = []
     prepare(made.videos, out, progress=told.append, **SETTINGS | {"workers": 2})
     assert hashes(out) == hashes(made.out)
-    assert (told[-1].videos, told[-1].total, told[-1].share) == (9, 9, 1.0)
-    assert told[-1].left_s == 0
+    assert told[-1].done == 1
+    assert told[-1].note.startswith("9 of 9 videos, ")
+    assert told[-1].note.endswith(" per second, 0:00 left")
 
 
 def test_a_changed_video_is_done_again_and_one_that_has_gone_keeps_its_clips(one_video, tmp_path: Path):
@@ -319,7 +318,8 @@ def test_folders_without_videos(tmp_path: Path, name: str, says: str):
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(one_video, tmp_path: Path, monkeypatch):
     def full(self: object, image: np.ndarray) -> None:
-        raise disk_error(tmp_path / "x", OSError(errno.ENOSPC, "No space left on device"))
+        with _written(tmp_path / "x"):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(FilmWriter, "add", full)
     with pytest.raises(OutputError, match="No space left on device\\); free some space and repeat the command"):
@@ -333,6 +333,7 @@ def test_two_commands_do_not_work_on_one_set(one_video, tmp_path: Path):
         prepare(one_video(), tmp_path / "set", **SETTINGS)
 
 
+@pytest.mark.full
 def test_killed_at_any_moment_the_command_goes_on_to_the_same_set(made: Made, tmp_path: Path):
     """Killed without warning, workers and all, again and again, ever later; then left to finish."""
     code = (
@@ -351,3 +352,22 @@ def test_killed_at_any_moment_the_command_goes_on_to_the_same_set(made: Made, tm
     report = prepare(made.videos, tmp_path / "set", **SETTINGS)
     assert report == made.report
     assert hashes(tmp_path / "set") == hashes(made.out)
+
+
+def test_a_worker_that_is_killed_ends_the_command_with_one_line(one_video, tmp_path: Path):
+    videos = one_video(frames=40)
+    for name in "bcdef":
+        os.link(videos / "one.mp4", videos / f"{name}.mp4")
+
+    def kill() -> None:
+        end = time.monotonic() + 300
+        while not any(tmp_path.glob("set/videos/*.json")) and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(DeviceError, match="fewer --workers to go on"):
+        prepare(videos, tmp_path / "set", **SETTINGS | {"workers": 2})
+    killer.join()
+    assert not list((tmp_path / "set").rglob(".personalive-*"))

@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalive.training.data.prepare.resample import Pick, Resampler
+from personalive.training.data.prepare.stretches import Pick
+from personalive.training.data.prepare.stretches import resample as outputs
 
 FPS, SLACK, MAX_GAP_S = 25, 0.1, 0.2
 STEP = Fraction(1, FPS)
 
 
 def resample(times: list[Fraction]) -> list[Pick[int]]:
-    resampler: Resampler[int] = Resampler(FPS, SLACK, MAX_GAP_S)
-    picks = [pick for index, time in enumerate(times) for pick in resampler.push(index, time)]
-    return picks + resampler.flush()
+    return list(outputs(enumerate(times), FPS, SLACK, MAX_GAP_S))
 
 
 def constant(fps: Fraction, count: int) -> list[Fraction]:
@@ -62,12 +61,6 @@ def test_a_frame_is_never_repeated_while_an_unseen_one_is_within_half_a_step(ste
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(25, 240), st.integers(2, 150))
-def test_faster_videos_never_repeat(fps: int, count: int) -> None:
-    assert not any(pick.repeated for pick in resample(constant(Fraction(fps), count)))
-
-
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-2, 2), min_size=20, max_size=60), st.integers(0, 39))
 def test_jitter_around_25_fps_neither_repeats_nor_skips(jitter: list[int], phase_ms: int) -> None:
     """Whatever the phase: also where times lie around the middle between two outputs, as after a pause."""
@@ -89,19 +82,10 @@ def test_the_length_stays(rate: str, seconds: int) -> None:
         assert [pick.item for pick in picks[:7]] == [0, 1, 2, 4, 5, 6, 7]
 
 
-def test_a_slow_video_repeats_no_more_than_it_must() -> None:
-    picks = resample(constant(Fraction(24), 240))
-    assert sum(pick.repeated for pick in picks) == len(picks) - 240
-
-
 def test_a_pause_starts_the_grid_anew() -> None:
     times = [*constant(Fraction(25), 10), *(1 + time for time in constant(Fraction(25), 10))]
     picks = resample(times)
     assert [pick.item for pick in picks] == list(range(20))
     assert [pick.time for pick in picks] == times
     assert [pick.item for pick in picks if pick.restart] == [10]
-
-
-def test_nothing_in_nothing_out_and_one_frame_is_one_frame() -> None:
-    assert resample([]) == []
-    assert [pick.item for pick in resample([Fraction(7)])] == [0]
+    assert [[pick.item for pick in resample(times)] for times in ([], [Fraction(7)])] == [[], [0]]

@@ -7,35 +7,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from personalive.training.data.prepare.config import PartBoxConfig
 from personalive.vision.faces import FaceBox
 
 BOX_NAMES = ("face", "eye_left", "eye_right", "mouth")  # left and right as seen in a frontal image
-_MASK_BOXES = ((0,), (1, 2), (3,))  # in the order of ``training.data.MASKS``: face, eyes, mouth
+_MASK_BOXES = ((0,), (1, 2), (3,))  # face, eyes, mouth
+# Extents in eye distances from the landmarks: left, top, right, bottom. Measured on synthetic heads, whose true
+# regions are known; the shares on the same faces for both detectors.
+_EYE = np.array([-0.36, -0.24, 0.36, 0.2])  # around each eye
+_MOUTH = np.array([-0.56, -0.24, 0.56, 0.4])  # around the middle of its corners
+_MIN_EYE_DISTANCE = 0.35  # in face widths: heads turned away keep boxes of a sensible size
+# where the landmarks lie in the face box where a detector finds none, in widths and heights
+_EYE_SHARES = (0.25, 0.41)  # of the eye on the left; the other one mirrored
+_MOUTH_SHARE = 0.75  # height
 
 
-def part_boxes(face: FaceBox, config: PartBoxConfig | None = None) -> np.ndarray:
+def part_boxes(face: FaceBox) -> np.ndarray:
     """(4, 4) float64 in the order of ``BOX_NAMES``.
 
     From the face's landmarks; without them, from where they lie in most faces.
     """
-    config = config or PartBoxConfig()
-    eyes, mouth = _landmarks(face, config)
-    unit = max(float(np.hypot(*(eyes[1] - eyes[0]))), config.min_eye_distance * face.width)
-    whole = [face.x, face.y, face.x + face.width, face.y + face.height]
-    eye, lips = np.array(config.eye) * unit, np.array(config.mouth) * unit
-    return np.array([whole, np.tile(eyes[0], 2) + eye, np.tile(eyes[1], 2) + eye, np.tile(mouth, 2) + lips])
-
-
-def _landmarks(face: FaceBox, config: PartBoxConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Both eyes (2, 2), and the middle between the corners of the mouth (2,)."""
     if face.landmarks is not None:
         points = np.array(face.landmarks)
-        return points[:2], points[3:].mean(axis=0)
-    corner, size = np.array([face.x, face.y]), np.array([face.width, face.height])
-    across, down = config.eye_shares
-    eyes = corner + size * np.array([[across, down], [1 - across, down]])
-    return eyes, corner + size * np.array([0.5, config.mouth_share])
+        eyes, mouth = points[:2], points[3:].mean(axis=0)  # the middle between the corners
+    else:
+        corner, size, (across, down) = np.array([face.x, face.y]), np.array([face.width, face.height]), _EYE_SHARES
+        eyes = corner + size * np.array([[across, down], [1 - across, down]])
+        mouth = corner + size * np.array([0.5, _MOUTH_SHARE])
+    unit = max(float(np.hypot(*(eyes[1] - eyes[0]))), _MIN_EYE_DISTANCE * face.width)
+    whole = [face.x, face.y, face.x + face.width, face.y + face.height]
+    eye, lips = _EYE * unit, _MOUTH * unit
+    return np.array([whole, np.tile(eyes[0], 2) + eye, np.tile(eyes[1], 2) + eye, np.tile(mouth, 2) + lips])
 
 
 def fill_and_smooth(boxes: np.ndarray, deviation_frames: float) -> np.ndarray:

@@ -8,6 +8,8 @@ decode. The tensors (safetensors) are ``spans`` (F, 2) int64, offset and length 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,84 +22,83 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from personalive.errors import InputError, OutputError
+from personalive.media.paths import reason
 
-FILM_SUFFIX, TENSOR_SUFFIX = ".mov", ".safetensors"
-_TENSORS = {"spans": (2,), "boxes": (4, 4), "found": (), "source_s": ()}  # shapes without the frames
-_WRITE_ERRORS = (OSError, FFmpegError)
+CLIPS = "clips"  # folder inside the set
+SIZES = ("film_bytes", "tensor_bytes")  # in a clip's entry of the index, in the order of ``clip_files``
+_TENSORS = {  # shapes without the frames, and dtypes
+    "spans": ((2,), np.int64),
+    "boxes": ((4, 4), np.float32),
+    "found": ((), np.uint8),
+    "source_s": ((), np.float64),
+}
+
+
+def clip_files(out: Path, name: str) -> tuple[Path, Path]:
+    """Video and tensors of a clip of the set ``out``."""
+    return out / CLIPS / f"{name}.mov", out / CLIPS / f"{name}.safetensors"
 
 
 class FilmWriter:
-    """Writes (S, S, 3) uint8 RGB images as JPEG, one after the other, at a constant rate."""
+    """Writes (S, S, 3) uint8 RGB images as JPEG, one after the other, at a constant rate.
+
+    Raises:
+        OutputError: by all methods: the file cannot be written, or the disk is full.
+    """
 
     def __init__(self, path: Path, size_px: int, fps: int, quality: int) -> None:
-        """Create ``path``.
-
-        Raises:
-            OutputError: it cannot be written there.
-        """
+        """Create ``path``."""
         self.path, self.frames = path, 0
         sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
         self._options = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling]
-        try:
+        with _written(path):
             # Without "bitexact" the file would name the version of its writer.
             self._film = av.open(f"file:{path}", "w", format="mov", options={"fflags": "+bitexact"})
             self._stream = self._film.add_stream("mjpeg", rate=fps)
-        except _WRITE_ERRORS as error:
-            raise disk_error(path, error) from None
         self._stream.width = self._stream.height = size_px
         self._stream.pix_fmt = "yuvj444p"
         self._step = Fraction(1, fps)
 
     def add(self, image: np.ndarray) -> None:
-        """The next image.
-
-        Raises:
-            OutputError: the disk is full.
-        """
+        """The next image."""
         _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), self._options)
         packet = Packet(content.tobytes())
         packet.stream, packet.time_base, packet.duration = self._stream, self._step, 1
         packet.pts = packet.dts = self.frames
         packet.is_keyframe = True
-        try:
+        with _written(self.path):
             self._film.mux(packet)
-        except _WRITE_ERRORS as error:
-            raise disk_error(self.path, error) from None
         self.frames += 1
 
     def close(self) -> np.ndarray:
-        """Finish the video; gives ``spans`` (F, 2).
-
-        Raises:
-            OutputError: the disk is full.
-        """
-        try:
+        """Finish the video; gives ``spans`` (F, 2)."""
+        with _written(self.path):
             self._film.close()
             with av.open(f"file:{self.path}") as film:
                 spans = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
-        except _WRITE_ERRORS as error:
-            raise disk_error(self.path, error) from None
         return np.array(spans, np.int64)
 
     def discard(self) -> None:
         """Give up and delete the file."""
         try:
-            self._film.close()
-        except _WRITE_ERRORS as error:
-            raise disk_error(self.path, error) from None
+            with _written(self.path):
+                self._film.close()
         finally:
             self.path.unlink(missing_ok=True)
 
 
-def tensor_bytes(spans: np.ndarray, boxes: np.ndarray, found: np.ndarray, source_s: np.ndarray) -> bytes:
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, FFmpegError) as error:
+        cause = f"could not be written ({reason(error)}); free some space and repeat the command"
+        raise OutputError(f"{path}: {cause}") from None
+
+
+def tensor_bytes(**tensors: np.ndarray) -> bytes:
     """The content of a tensor file; the same for the same values."""
-    tensors = {
-        "spans": spans.astype(np.int64),
-        "boxes": boxes.astype(np.float32),
-        "found": found.astype(np.uint8),
-        "source_s": source_s.astype(np.float64),
-    }
-    return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    return save({n: np.ascontiguousarray(tensors[n].astype(dtype)) for n, (_, dtype) in _TENSORS.items()})
 
 
 def read_tensors(path: Path, frames: int) -> dict[str, np.ndarray]:
@@ -111,7 +112,7 @@ def read_tensors(path: Path, frames: int) -> dict[str, np.ndarray]:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: is missing or damaged ({error}): prepare this set again") from None
     shapes = {name: value.shape for name, value in tensors.items()}
-    if shapes != {name: (frames, *rest) for name, rest in _TENSORS.items()}:
+    if shapes != {name: (frames, *rest) for name, (rest, _) in _TENSORS.items()}:
         raise InputError(f"{path}: does not belong to a clip of {frames} frames: prepare this set again")
     return tensors
 
@@ -133,9 +134,3 @@ def read_picture(path: Path, span: np.ndarray) -> np.ndarray:
     if image is None:
         raise InputError(f"{path}: is damaged at byte {offset}: prepare this set again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # pyright: ignore[reportReturnType]
-
-
-def disk_error(path: Path, error: BaseException) -> OutputError:
-    """The one line for a failed write."""
-    cause = " ".join(str(getattr(error, "strerror", None) or error).split())
-    return OutputError(f"{path}: could not be written ({cause}); free some space and repeat the command")

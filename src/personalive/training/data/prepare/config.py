@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from personalive.config import ModelConfig
+
+_RECORDED = ("size_px", "fps", "framing_scale", "min_clip_s", "detector")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +22,8 @@ class PrepareConfig:
     size_px: int = 512  # side of the framed images (paper)
     min_size_px: int = 64
     max_size_px: int = 2048
+    framing_scale: float = ModelConfig.framing_scale  # side of the square in sides of the face
+    detector: str = ""  # name of what finds the faces
     resample_slack: float = 0.1  # of a step: how much further off a frame may be that avoids showing one twice
     max_gap_s: float = 0.2  # a longer pause between two frames of a video ends the clip
     min_clip_s: float = 2.0  # shorter ones are dropped: a pair wants frames 30 apart, 1.2 s
@@ -33,17 +40,7 @@ class PrepareConfig:
     max_repeated_share: float = 0.25  # of the frames that may show the image before: videos under 19 fps
     jpeg_quality: int = 95  # 4:4:4
 
-
-@dataclass(frozen=True, kw_only=True)
-class PartBoxConfig:
-    """Eye and mouth boxes. Extents are in eye distances from the landmarks: left, top, right, bottom.
-
-    Measured on synthetic heads, whose true regions are known; the shares on the same faces for both detectors.
-    """
-
-    eye: tuple[float, float, float, float] = (-0.36, -0.24, 0.36, 0.2)  # around each eye
-    mouth: tuple[float, float, float, float] = (-0.56, -0.24, 0.56, 0.4)  # around the middle of its corners
-    min_eye_distance: float = 0.35  # in face widths: heads turned away keep boxes of a sensible size
-    # where the landmarks lie in the face box where a detector finds none, in widths and heights
-    eye_shares: tuple[float, float] = (0.25, 0.41)  # of the eye on the left; the other one mirrored
-    mouth_share: float = 0.75  # height
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that decide the images of a set; one set has one of each."""
+        return {name: getattr(self, name) for name in _RECORDED}

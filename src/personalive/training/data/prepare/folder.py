@@ -8,31 +8,20 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from personalive.errors import InputError, OutputError
-from personalive.media.paths import sample_digest, write_whole
-from personalive.training.data.prepare.clip_file import FILM_SUFFIX, TENSOR_SUFFIX
+from personalive.media.paths import remove, sample_digest, write_whole
+from personalive.training.data.prepare.clip_file import CLIPS, SIZES, clip_files
 from personalive.training.data.prepare.config import PrepareConfig
 
 FORMAT, VERSION = "personalive training set", 1
-CLIPS, RECORDS = "clips", "videos"  # folders inside the set
+RECORDS = "videos"  # folder inside the set, beside the clips
 SETTINGS_FILE, INDEX_FILE = "set.json", "index.jsonl"
 _TEMPORARY = ".personalive-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Settings that decide the images of a set; one set has one of each."""
-
-    size_px: int
-    fps: int
-    framing_scale: float
-    min_clip_s: float
-    detector: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +63,18 @@ def _files(folder: Path) -> Iterator[Path]:
 def _video(path: Path, name: str) -> Video:
     slug = re.sub(r"[^a-z0-9]+", "_", name.rpartition(".")[0].lower()).strip("_")[-40:] or "video"
     key = f"{slug}-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:8]}"
-    try:
+    shown = name.encode("utf-8", "replace").decode("utf-8")  # that any JSON reader takes
+    with suppress(OSError):  # opening it as a video will say why
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
-            return Video(path, _text(name), key, 0, "unreadable")
-        return Video(path, _text(name), key, status.st_size, sample_digest(path))
-    except OSError:  # opening it as a video will say why
-        return Video(path, _text(name), key, 0, "unreadable")
-
-
-def _text(name: str) -> str:
-    """A file name that any JSON reader takes."""
-    return name.encode("utf-8", "replace").decode("utf-8")
+        if stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
+            return Video(path, shown, key, status.st_size, sample_digest(path))
+    return Video(path, shown, key, 0, "unreadable")
 
 
 # --- the set ------------------------------------------------------------------------------------------------
 
 
-def open_set(out: Path, videos: Path, settings: Settings) -> None:
+def open_set(out: Path, videos: Path, config: PrepareConfig) -> None:
     """Make ``out`` a set with these settings, or find that it is one.
 
     Raises:
@@ -102,19 +85,27 @@ def open_set(out: Path, videos: Path, settings: Settings) -> None:
         raise OutputError(f"{out}: is inside {videos}; choose a folder beside it")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; choose another folder")
-    header = {"format": FORMAT, "version": VERSION, "settings": asdict(settings)}
-    try:
+    with _writable(out):
         if (out / SETTINGS_FILE).exists():
-            _check_settings(out, header)
+            _check_settings(out, config.settings)
         elif out.exists() and not all(entry.name.startswith(_TEMPORARY) for entry in out.iterdir()):
             raise OutputError(f"{out}: holds other things; choose a new or an empty folder")
         for folder in (out / CLIPS, out / RECORDS):
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_temporary(folder)
-        _remove_temporary(out)
+    remove_temporary(out)
+    write_whole(out / SETTINGS_FILE, json.dumps(_header(config), indent=1) + "\n")
+
+
+def _header(config: PrepareConfig) -> dict[str, Any]:
+    return {"format": FORMAT, "version": VERSION, "settings": config.settings}
+
+
+@contextmanager
+def _writable(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from None
-    write_whole(out / SETTINGS_FILE, (json.dumps(header, indent=1) + "\n").encode())
 
 
 def _check_settings(out: Path, wanted: dict[str, Any]) -> None:
@@ -125,22 +116,16 @@ def _check_settings(out: Path, wanted: dict[str, Any]) -> None:
         raise OutputError(f"{out}: its {SETTINGS_FILE} is damaged; choose a new folder") from None
     if (format_, version) != (FORMAT, VERSION):
         raise OutputError(f"{out}: holds a set of version {version}, not {VERSION}; choose a new folder")
-    for name, value in wanted["settings"].items():
+    for name, value in wanted.items():
         if settings.get(name) != value:
             told = f"{name.removesuffix('_px').replace('_', ' ')} {settings.get(name)}, not {value}"
             raise OutputError(f"{out}: was begun with {told}; use the same options or a new folder")
 
 
-def _remove_temporary(folder: Path) -> None:
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        path.unlink(missing_ok=True)
-
-
 def remove_temporary(out: Path) -> None:
     """Delete what interrupted work left behind; files that cannot be deleted stay."""
-    for folder in (out, out / CLIPS, out / RECORDS):
-        with suppress(OSError):
-            _remove_temporary(folder)
+    for path in out.rglob(f"{_TEMPORARY}*"):
+        remove(path)
 
 
 def read_record(out: Path, key: str) -> dict[str, Any] | None:
@@ -148,9 +133,8 @@ def read_record(out: Path, key: str) -> dict[str, Any] | None:
     try:
         record = json.loads((out / RECORDS / f"{key}.json").read_text(encoding="utf-8"))
         for clip in record["clips"]:
-            for suffix, size in ((FILM_SUFFIX, "film_bytes"), (TENSOR_SUFFIX, "tensor_bytes")):
-                if (out / CLIPS / (clip["clip"] + suffix)).stat().st_size != clip[size]:
-                    return None
+            if [path.stat().st_size for path in clip_files(out, clip["clip"])] != [clip[size] for size in SIZES]:
+                return None
         return record if {"video", "fingerprint", "frames", "drops", "warnings"} <= record.keys() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -162,12 +146,10 @@ def forget(out: Path, key: str) -> None:
     Raises:
         OutputError: a file cannot be deleted.
     """
-    try:
+    with _writable(out):
         (out / RECORDS / f"{key}.json").unlink(missing_ok=True)
         for path in (out / CLIPS).glob(f"{key}-[0-9]*"):
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 def all_records(out: Path) -> list[dict[str, Any]]:
@@ -177,9 +159,8 @@ def all_records(out: Path) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: record["video"])
 
 
-def write_index(out: Path, settings: Settings, records: list[dict[str, Any]]) -> None:
+def write_index(out: Path, config: PrepareConfig, records: list[dict[str, Any]]) -> None:
     """One line about the set, then one line per clip."""
     clips = [clip for record in records for clip in record["clips"]]
-    header = {"format": FORMAT, "version": VERSION, "settings": asdict(settings), "clips": len(clips)}
-    lines = [json.dumps(entry) for entry in (header, *clips)]
-    write_whole(out / INDEX_FILE, ("\n".join(lines) + "\n").encode())
+    lines = [json.dumps(entry) for entry in (_header(config) | {"clips": len(clips)}, *clips)]
+    write_whole(out / INDEX_FILE, "\n".join(lines) + "\n")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +13,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from personalive.errors import InputError, OutputError
+from personalive.checkpoints.files import whole_folder
+from personalive.errors import InputError
 from personalive.media import is_still, load_still
-from personalive.media.paths import write_whole
 from personalive.runtime.face import load_face_reader
 from personalive.synthetic.photo_head import MODEL_UNIT, ORIGIN
 from personalive.synthetic.photo_heads import (
@@ -49,29 +47,24 @@ class HeadsReport:
     dropped: Mapping[str, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Landmarks:
-    """Landmarks file: pixels (478, 3) by file name, and person masks where there are any."""
+Known = Mapping[str, tuple[np.ndarray, np.ndarray | None]]  # pixels (478, 3) by file name, and person masks
 
-    points_px: Mapping[str, np.ndarray]
-    masks: Mapping[str, np.ndarray]
 
-    @classmethod
-    def read(cls, path: Path) -> Landmarks:
-        """
-        Raises:
-            InputError: not a file with ``names`` and ``landmarks_px`` (N, 478, 3).
-        """
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                names, points = [str(name) for name in stored["names"]], stored["landmarks_px"]
-                masks = stored["person_mask"] if "person_mask" in stored.files else None
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: no file of landmarks ({error}); it needs names and landmarks_px") from None
-        if points.shape != (len(names), LANDMARKS, 3):
-            raise InputError(f"{path}: landmarks of shape {points.shape}; give ({len(names)}, {LANDMARKS}, 3)")
-        by_name = {} if masks is None else dict(zip(names, masks, strict=True))
-        return cls(dict(zip(names, points, strict=True)), by_name)
+def read_landmarks(path: Path) -> Known:
+    """
+    Raises:
+        InputError: not a file with ``names`` and ``landmarks_px`` (N, 478, 3).
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names, points = [str(name) for name in stored["names"]], stored["landmarks_px"]
+            masks = stored["person_mask"] if "person_mask" in stored.files else [None] * len(names)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: no file of landmarks ({error}); it needs names and landmarks_px") from None
+    if points.shape != (len(names), LANDMARKS, 3) or len(masks) != len(names):
+        told = f"landmarks of shape {points.shape}, {len(masks)} masks"
+        raise InputError(f"{path}: {told}; give ({len(names)}, {LANDMARKS}, 3) and a mask for each, or none")
+    return dict(zip(names, zip(points, masks, strict=True), strict=True))
 
 
 def make_heads(
@@ -86,7 +79,7 @@ def make_heads(
     Args:
         photos: folder of portraits.
         out: folder of the set, new.
-        landmarks: file as ``Landmarks.read`` takes it; None finds faces by the bundled networks.
+        landmarks: file as ``read_landmarks`` takes it; None finds faces by the bundled networks.
         tracks: file as ``read_tracks`` takes it.
         progress: called with the share done.
 
@@ -96,66 +89,41 @@ def make_heads(
     """
     if not photos.is_dir():
         raise InputError(f"{photos}: no such folder; check the name")
-    if out.exists():
-        raise OutputError(f"{out}: exists; choose a new name")
-    known = Landmarks({}, {}) if landmarks is None else Landmarks.read(landmarks)
+    known: Known = {} if landmarks is None else read_landmarks(landmarks)
     reader = load_face_reader() if landmarks is None else None
     count = len(read_tracks(tracks)) if tracks is not None else 0
     files = sorted(path for path in photos.iterdir() if path.is_file() and is_still(path))
     kept, dropped = [], Counter()
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
+        (folder / IMAGES).mkdir()
         for done, path in enumerate(files):
             reason, head = _prepared(path, known, reader)
             if head is None:
                 dropped[reason] += 1
             else:
                 jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(head[0]), quality=_QUALITY, colorsubsampling="444")
-                write_whole(folder / IMAGES / f"{len(kept):04d}.jpg", jpeg)
+                (folder / IMAGES / f"{len(kept):04d}.jpg").write_bytes(jpeg)
                 kept.append((path.name, *head[1:]))
             progress((done + 1) / len(files))
         if not kept:
             told = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "no images"
             raise InputError(f"{photos}: not one portrait could be kept ({told})")
-        _write_index(folder, kept)
+        names, points, masks = zip(*kept, strict=True)
+        arrays = {"landmarks_px": np.stack(points).astype(np.float32), "person_masks": np.stack(masks)}
+        np.savez_compressed(folder / ARRAYS_FILE, allow_pickle=False, **arrays)
+        index = {"format": FORMAT, "version": VERSION, "size_px": SIZE_PX, "names": names}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
         if tracks is not None:
-            write_whole(folder / TRACKS_FILE, tracks.read_bytes())
+            shutil.copyfile(tracks, folder / TRACKS_FILE)
     return HeadsReport(len(kept), count, dict(dropped))
 
 
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Folder to write into that appears as ``out`` whole or not at all."""
-    temporary = out.with_name(f".personalive-{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        (temporary / IMAGES).mkdir(parents=True)
-        yield temporary
-        temporary.replace(out)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error}); choose another folder") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_index(folder: Path, kept: list[tuple[str, np.ndarray, np.ndarray]]) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        landmarks_px=np.stack([points for _, points, _ in kept]).astype(np.float32),
-        person_masks=np.stack([mask for _, _, mask in kept]),
-    )
-    write_whole(folder / ARRAYS_FILE, buffer.getvalue())
-    index = {"format": FORMAT, "version": VERSION, "size_px": SIZE_PX, "names": [name for name, _, _ in kept]}
-    write_whole(folder / INDEX_FILE, json.dumps(index, indent=1).encode())
-
-
 def _prepared(
-    path: Path, known: Landmarks, reader: FaceReader | None
+    path: Path, known: Known, reader: FaceReader | None
 ) -> tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
     """Framed image, landmarks and mask of one portrait, or the reason why not."""
-    if reader is None:
-        points = known.points_px.get(path.name)
-    else:
+    points, mask = known.get(path.name, (None, None))
+    if reader is not None:
         reading = reader.read(load_still(path))
         points = None if reading is None else reading.landmarks
     if points is None:
@@ -165,7 +133,7 @@ def _prepared(
         return "too small", None
     if np.linalg.norm(points[_LIPS[0], :2] - points[_LIPS[1], :2]) > _OPEN_MOUTH * height:
         return "with open mouth", None
-    return "", framed(load_still(path), points, known.masks.get(path.name))
+    return "", framed(load_still(path), points, mask)
 
 
 def framed(

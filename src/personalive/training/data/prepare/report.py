@@ -14,14 +14,10 @@ import numpy as np
 from personalive.media import save_png
 from personalive.media.paths import write_whole
 from personalive.offline.config import ContactSheetConfig
-from personalive.training.data.prepare.clip_file import (
-    FILM_SUFFIX,
-    TENSOR_SUFFIX,
-    read_picture,
-    read_tensors,
-)
-from personalive.training.data.prepare.draft import EXPLAINED, Drop
-from personalive.training.data.prepare.folder import CLIPS, Settings
+from personalive.training.data.prepare.clip_file import SIZES, clip_files, read_picture, read_tensors
+from personalive.training.data.prepare.config import PrepareConfig
+from personalive.training.data.prepare.video import DROPS
+from personalive.vision.resize import Square, crop_and_resize
 
 REPORT_FILE, REPORT_DATA_FILE, SHEET_FILE = "report.md", "report.json", "contact_sheet.png"
 _SHEET_ROWS, _LABEL_PX = 16, 22
@@ -52,7 +48,7 @@ class Report:
         return ", ".join(told) or "nothing dropped"
 
 
-def write_report(out: Path, settings: Settings, records: list[dict[str, Any]], others: int) -> Report:
+def write_report(out: Path, config: PrepareConfig, records: list[dict[str, Any]], others: int) -> Report:
     """Write ``report.md``, ``report.json`` and ``contact_sheet.png`` into the set.
 
     Raises:
@@ -65,8 +61,8 @@ def write_report(out: Path, settings: Settings, records: list[dict[str, Any]], o
         videos_kept=sum(bool(record["clips"]) for record in records),
         clips=len(clips),
         frames=frames,
-        hours=round(frames / settings.fps / 3600, 4),
-        bytes=sum(clip["film_bytes"] + clip["tensor_bytes"] for clip in clips),
+        hours=round(frames / config.fps / 3600, 4),
+        bytes=sum(clip[size] for clip in clips for size in SIZES),
         dropped=_counted(records),
         other_files=others,
         warnings=[line for record in records for line in record["warnings"]],
@@ -75,9 +71,9 @@ def write_report(out: Path, settings: Settings, records: list[dict[str, Any]], o
         save_png(out / SHEET_FILE, contact_sheet(out, clips))
     else:
         (out / SHEET_FILE).unlink(missing_ok=True)
-    data = {"settings": asdict(settings), "set": asdict(report), "videos": records}
-    write_whole(out / REPORT_DATA_FILE, (json.dumps(data, indent=1) + "\n").encode())
-    write_whole(out / REPORT_FILE, _markdown(settings, report, records).encode())
+    data = {"settings": config.settings, "set": asdict(report), "videos": records}
+    write_whole(out / REPORT_DATA_FILE, json.dumps(data, indent=1) + "\n")
+    write_whole(out / REPORT_FILE, _markdown(config, report, records))
     return report
 
 
@@ -87,19 +83,20 @@ def _counted(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
         for drop in record["drops"]:
             places[drop["reason"]] += 1
             frames[drop["reason"]] += drop["frames"]
-    return {str(reason): {"places": places[reason], "frames": frames[reason]} for reason in Drop if places[reason]}
+    return {reason: {"places": places[reason], "frames": frames[reason]} for reason in DROPS if places[reason]}
 
 
 # --- for people ---------------------------------------------------------------------------------------------
 
 
-def _markdown(settings: Settings, report: Report, records: list[dict[str, Any]]) -> str:
+def _markdown(config: PrepareConfig, report: Report, records: list[dict[str, Any]]) -> str:
+    drops = [(reason, *counts.values(), DROPS[reason]) for reason, counts in report.dropped.items()]
     lines = [
         "# Training set",
         "",
         f"{report.clips} clips from {report.videos_kept} of {report.videos} videos: {report.frames} frames, "
-        f"{report.frames / settings.fps / 60:.1f} minutes at {settings.fps} fps, {settings.size_px} px, "
-        f"{report.bytes / 1e6:.1f} MB. Faces by {settings.detector}.",
+        f"{report.frames / config.fps / 60:.1f} minutes at {config.fps} fps, {config.size_px} px, "
+        f"{report.bytes / 1e6:.1f} MB. Faces by {config.detector}.",
         f"{report.other_files} other files were left alone.",
         "",
         RIGHTS,
@@ -108,7 +105,7 @@ def _markdown(settings: Settings, report: Report, records: list[dict[str, Any]])
         "",
         "## Dropped",
         "",
-        *_table(("reason", "places", "frames", "what it means"), _drop_rows(report)),
+        *_table(("reason", "places", "frames", "what it means"), drops),
         "",
         "## Videos",
         "",
@@ -117,13 +114,6 @@ def _markdown(settings: Settings, report: Report, records: list[dict[str, Any]])
     notes = [f"- {_cell(drop['note'])}" for r in records for drop in r["drops"] if "note" in drop]
     notes += [f"- {_cell(line)}" for line in report.warnings]
     return "\n".join([*lines, *(["", "## Remarks", "", *notes] if notes else [])]) + "\n"
-
-
-def _drop_rows(report: Report) -> list[tuple[Any, ...]]:
-    return [
-        (reason, counts["places"], counts["frames"], EXPLAINED[Drop(reason)])
-        for reason, counts in report.dropped.items()
-    ]
 
 
 def _video_row(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -147,31 +137,24 @@ def _cell(value: Any) -> str:
 
 def contact_sheet(out: Path, clips: list[dict[str, Any]]) -> np.ndarray:
     """(H, W, 3) uint8: a row per clip, evenly chosen where there are many, with the boxes drawn in."""
-    config = ContactSheetConfig()
     chosen = np.linspace(0, len(clips) - 1, min(len(clips), _SHEET_ROWS)).round().astype(int)
-    rows = [_row(out, clips[index], config) for index in chosen]
-    return np.concatenate(rows)
+    return np.concatenate([_row(out, clips[index]) for index in chosen])
 
 
-def _row(out: Path, clip: dict[str, Any], config: ContactSheetConfig) -> np.ndarray:
-    film, tensors = (out / CLIPS / (clip["clip"] + suffix) for suffix in (FILM_SUFFIX, TENSOR_SUFFIX))
-    content = read_tensors(tensors, clip["frames"])
+def _row(out: Path, clip: dict[str, Any]) -> np.ndarray:
+    film, tensors = clip_files(out, clip["clip"])
+    content, config = read_tensors(tensors, clip["frames"]), ContactSheetConfig()
     step = config.cell_px + config.gap_px
     row = np.full((step + _LABEL_PX, config.columns * step + config.gap_px, 3), config.background_grey, np.uint8)
     label = f"{clip['clip']}  {clip['start_s']:.2f} s, {clip['frames']} frames, boxes {clip['landmarks']}"
     cv2.putText(row, label, (config.gap_px, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     moments = np.linspace(0, clip["frames"] - 1, config.columns).round().astype(int)
     for column, moment in enumerate(moments):
-        cell = _cell_picture(read_picture(film, content["spans"][moment]), content["boxes"][moment], config.cell_px)
+        image = read_picture(film, content["spans"][moment])
+        cell = crop_and_resize(image, Square(0, 0, len(image)), config.cell_px)
+        boxes = content["boxes"][moment] * (config.cell_px / len(image))
+        for (left, top, right, bottom), colour in zip(boxes.round().astype(int), _BOX_COLOURS, strict=True):
+            cv2.rectangle(cell, (left, top), (right, bottom), colour, 1)
         x = config.gap_px + column * step
         row[_LABEL_PX : _LABEL_PX + config.cell_px, x : x + config.cell_px] = cell
     return row
-
-
-def _cell_picture(image: np.ndarray, boxes: np.ndarray, side_px: int) -> np.ndarray:
-    method = cv2.INTER_AREA if image.shape[0] > side_px else cv2.INTER_CUBIC
-    cell = cv2.resize(image, (side_px, side_px), interpolation=method)
-    for box, colour in zip(boxes * (side_px / image.shape[0]), _BOX_COLOURS, strict=True):
-        left, top, right, bottom = (round(float(value)) for value in box)
-        cv2.rectangle(cell, (left, top), (right, bottom), colour, 1)
-    return cell
