@@ -75,9 +75,7 @@ def _step(line: str) -> float:
         return float("inf")
 
 
-CELL_PX = 192
-GAP_PX = 4
-BACKGROUND_GREY = 255
+CELL_PX, GAP_PX, BACKGROUND_GREY = 192, 4, 255
 
 
 def page(rows: Sequence[Sequence[np.ndarray] | np.ndarray]) -> np.ndarray:
