@@ -7,7 +7,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -93,6 +93,10 @@ def serve(
         float,
         typer.Option(min=0.1, help="Frames per second that each session must still get for another to be admitted."),
     ] = ServerConfig.min_session_fps,
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(help="Log on stderr: 'text' of faults alone; 'json' with sessions by their ids, a line each."),
+    ] = "text",
 ) -> None:
     """Serve a page where a camera drives a portrait, live."""
     from personalive.server.run import ServeOptions, prepare  # noqa: PLC0415 (imports torch)
@@ -111,6 +115,7 @@ def serve(
         max_sessions=max_sessions,
         min_session_fps=min_fps,
         credentials=credentials,
+        log_format=log_format,
         idle_s=idle,
         ice_servers=tuple(ice_server or ()),
     )

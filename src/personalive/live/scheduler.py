@@ -196,7 +196,7 @@ class Scheduler:
 
     def _fail_session(self, slot: _Slot, error: Exception) -> None:
         """End a session after an unexpected error; raise where the device does not respond any more."""
-        _LOG.exception("a session failed", exc_info=error)
+        _LOG.exception("a session failed", exc_info=error, extra={"session": slot.session.id})
         slot.session.end("an unexpected fault of the server; start again")
         assert self._engine is not None
         torch.zeros(1, device=self._engine.device).add(1).item()

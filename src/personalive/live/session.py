@@ -268,10 +268,13 @@ class Session:
 
     def send_stats(self, worker_stats: Mapping[str, Any], chunk_frames: int, warmup_frames: int) -> None:
         """Send the metrics of the last seconds, with those of the worker."""
-        dropped = self.metrics.dropped_viewer + sum(viewer.dropped for viewer in self._all_viewers())
         measured = self.metrics.to_dict(self.clock(), chunk_frames, warmup_frames)
-        counts = {"dropped_driving": self.inbox.dropped, "dropped_viewer": dropped}
-        self.send({"type": "stats", "stats": {**measured, **counts, **worker_stats}})
+        self.send({"type": "stats", "stats": {**measured, **self.dropped(), **worker_stats}})
+
+    def dropped(self) -> dict[str, int]:
+        """Return how many driving frames and frames for viewers were dropped so far."""
+        viewers = self.metrics.dropped_viewer + sum(viewer.dropped for viewer in self._all_viewers())
+        return {"dropped_driving": self.inbox.dropped, "dropped_viewer": viewers}
 
     def send_state(self) -> None:
         """Send the state to all listeners."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 
 from personalive.errors import InputError
 from personalive.live.config import LiveConfig
@@ -22,6 +23,7 @@ from personalive.server.app import create_app
 from personalive.server.auth import LOCAL_NAMES, Auth
 from personalive.server.certificate import self_signed
 from personalive.server.config import ServerConfig
+from personalive.server.monitoring import LogFormat, log_as
 from personalive.server.webrtc.sdp import read_ice_server
 
 _GOODBYE_ROUNDS, _GOODBYE_ROUND_S = 50, 0.02  # longest wait for clients to read why they are disconnected
@@ -46,6 +48,7 @@ class ServeOptions:
     min_session_fps: float = ServerConfig.min_session_fps
     steps: int | None = None  # see ``ServerConfig``
     credentials: bool = ServerConfig.credentials
+    log_format: LogFormat = "text"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class GracefulServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the sessions, give their clients a moment to read why, then shut down."""
         registry = self._app.state.sessions
+        registry.draining = True
         sessions = list(registry)
         registry.close_all("the server is shutting down")
         for _ in range(_GOODBYE_ROUNDS):
@@ -85,6 +89,7 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     Raises:
         InputError: options that do not go together, or a port that is taken.
     """
+    log_as(options.log_format)
     is_local = options.host in LOCAL_NAMES
     token = options.token or (None if is_local else secrets.token_urlsafe(12))
     certificate, key, notes = _tls_files(options, folder)
@@ -116,6 +121,7 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         ssl_certfile=certificate,
         ssl_keyfile=key,
         log_level="warning",
+        log_config=None if options.log_format == "json" else LOGGING_CONFIG,
         ws="websockets-sansio",
         ws_max_size=settings.frame_bytes + 1024,
         ws_max_queue=4,

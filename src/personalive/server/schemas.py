@@ -63,6 +63,12 @@ class SessionCounts(Answer):
     waiting: int
 
 
+class Health(Answer):
+    """Answer to a probe; a failed one is an error."""
+
+    status: Literal["live", "ready"]
+
+
 class Limits(Answer):
     """Largest uploads and frames."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from personalive.live.worker import Worker
 from personalive.server.auth import same
 from personalive.server.config import ServerConfig
 
+_LOG = logging.getLogger(__name__)
 _CHECK_S = 0.5
 
 
@@ -42,6 +45,8 @@ class SessionRegistry:
         self.signing = asyncio.Semaphore(self.server.signed_at_once)
         self._sessions: dict[str, Session] = {}
         self._tickets: dict[str, float] = {}  # in order of arrival, with the time of the last request
+        self._totals: Counter[str] = Counter()  # of sessions that have ended
+        self.draining = False  # no session is opened any more
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -54,6 +59,22 @@ class SessionRegistry:
         """Number of clients in the queue."""
         return len(self._tickets)
 
+    @property
+    def ready(self) -> bool:
+        """True while sessions can be opened."""
+        return self.worker.state == "ready" and not self.draining
+
+    def check_ready(self) -> None:
+        """Raise ``RefusedError`` unless sessions can be opened."""
+        if not self.ready:
+            message = "the server is about to stop" if self.draining else self.worker.message
+            message = message or "the server is not ready"
+            raise RefusedError("not_ready", message, retry_after_s=self.server.retry_after_s)
+
+    def totals(self) -> Counter[str]:
+        """Return sessions opened, frames made and frames dropped since the start."""
+        return self._totals + sum((_counts(session) for session in self), Counter())
+
     def open(self, ticket: str | None, *, seed: int = 0, view_key: str | None = None) -> Session:
         """Create a session.
 
@@ -64,10 +85,8 @@ class SessionRegistry:
         Raises:
             RefusedError: the model is not ready, or no session is free; then with a ticket.
         """
+        self.check_ready()
         worker = self.worker
-        if worker.state != "ready":
-            message = worker.message or "the server is not ready"
-            raise RefusedError("not_ready", message, retry_after_s=self.server.retry_after_s)
         self._drop_stale_tickets()
         ahead = list(self._tickets).index(ticket) if ticket in self._tickets else len(self._tickets)
         if ahead >= worker.session_limit - len(self):
@@ -86,6 +105,7 @@ class SessionRegistry:
         )
         self._sessions[session.id] = session
         worker.add_session(session)
+        _LOG.info("session opened", extra={"session": session.id})
         return session
 
     def find(self, ident: str) -> Session:
@@ -113,7 +133,9 @@ class SessionRegistry:
     def close(self, session: Session, reason: str) -> None:
         """End a session and remove its uploads."""
         session.end(reason)
-        self._sessions.pop(session.id, None)
+        if self._sessions.pop(session.id, None) is not None:
+            self._totals += _counts(session)
+            _LOG.info("session ended: %s", reason, extra={"session": session.id})
         shutil.rmtree(session.folder, ignore_errors=True)
 
     def close_all(self, reason: str) -> None:
@@ -161,3 +183,7 @@ class SessionRegistry:
     def _drop_stale_tickets(self) -> None:
         now = self._clock()
         self._tickets = {ticket: seen for ticket, seen in self._tickets.items() if now - seen <= self.server.ticket_s}
+
+
+def _counts(session: Session) -> Counter[str]:
+    return Counter(opened=1, frames=session.metrics.finished, **session.dropped())
