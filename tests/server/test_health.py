@@ -61,7 +61,7 @@ def test_the_metrics_are_those_of_what_happened(
     assert during["personalive_step_seconds"] > 0
     assert during["process_resident_memory_bytes"] > 1e7
     for stage in ("queue", "window", "compute"):
-        median, high = (during[f"personalive_delay_seconds {stage} {quantile}"] for quantile in ("0.5", "0.95"))
+        median, high = (during[f"personalive_delay_seconds {quantile} {stage}"] for quantile in ("0.5", "0.95"))
         assert 0 <= median <= high
     socket.close()
     client.request("DELETE")
