@@ -134,7 +134,9 @@ class Scheduler:
     def _admit(self) -> None:
         """Give new sessions a slot, and take it from those that have ended."""
         while self._added:
-            self._slots.append(_Slot(self._added.popleft(), self._new_stream()))
+            session, stream = self._added.popleft(), self._new_stream()
+            stream.generation, stream.index = session.first_generation, session.index
+            self._slots.append(_Slot(session, stream))
         for slot in [slot for slot in self._slots if slot.session.ended is not None]:
             self._slots.remove(slot)
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -100,37 +100,60 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         check_signer()
     else:
         notes = [*notes, f"videos, recordings and snapshots have {NO_CREDENTIALS}"]
-    settings = replace(
-        ServerConfig(),
+    app = build_app(options, token, server_config(options))
+    config = uvicorn_config(app, options, host=options.host, port=options.port, certificate=certificate, key=key)
+    scheme = "http" if certificate is None else "https"
+    address = f"{scheme}://{_shown_host(options.host)}:{options.port}/" + (f"#token={quote(token)}" if token else "")
+    return Server(GracefulServer(config, app).run, address, notes)
+
+
+def server_config(options: ServeOptions) -> ServerConfig:
+    """Return the limits that the options set."""
+    return ServerConfig(
         max_sessions=options.max_sessions,
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
         steps=options.steps,
         credentials=options.credentials,
     )
-    app = create_app(
-        make_worker(options.weights, options.model, steps=options.steps, limits=settings),
+
+
+def build_app(
+    options: ServeOptions, token: str | None, settings: ServerConfig, *, threads: int | None = None
+) -> FastAPI:
+    """Build the app of a server with a worker of its own; ``threads`` are torch's on a CPU."""
+    return create_app(
+        make_worker(options.weights, options.model, steps=options.steps, limits=settings, threads=threads),
         Auth(token, options.origins, config=settings),
         live=LiveConfig(idle_s=options.idle_s),
         server=settings,
     )
-    config = uvicorn.Config(
+
+
+def uvicorn_config(
+    app: FastAPI,
+    options: ServeOptions,
+    *,
+    host: str,
+    port: int,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> uvicorn.Config:
+    """Configure uvicorn for an app of ``build_app``."""
+    return uvicorn.Config(
         app,
-        host=options.host,
-        port=options.port,
+        host=host,
+        port=port,
         ssl_certfile=certificate,
         ssl_keyfile=key,
         log_level="warning",
         log_config=None if options.log_format == "json" else LOGGING_CONFIG,
         ws="websockets-sansio",
-        ws_max_size=settings.frame_bytes + 1024,
+        ws_max_size=ServerConfig.frame_bytes + 1024,
         ws_max_queue=4,
-        timeout_graceful_shutdown=int(settings.shutdown_s),
+        timeout_graceful_shutdown=int(ServerConfig.shutdown_s),
         server_header=False,
     )
-    scheme = "http" if certificate is None else "https"
-    address = f"{scheme}://{_shown_host(options.host)}:{options.port}/" + (f"#token={quote(token)}" if token else "")
-    return Server(GracefulServer(config, app).run, address, notes)
 
 
 def _tls_files(options: ServeOptions, folder: Path) -> tuple[Path | None, Path | None, list[str]]:

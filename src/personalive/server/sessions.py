@@ -10,15 +10,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from personalive.live.config import LiveConfig
 from personalive.live.controls import LiveControls
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock
-from personalive.live.session import Session
+from personalive.live.session import SavedSession, Session
 from personalive.live.worker import Worker
 from personalive.server.auth import same
 from personalive.server.config import ServerConfig
+from personalive.server.tickets import TicketQueue
 
 _LOG = logging.getLogger(__name__)
 _CHECK_S = 0.5
@@ -44,7 +46,7 @@ class SessionRegistry:
         self.live, self.server = live or LiveConfig(), server or ServerConfig()
         self.signing = asyncio.Semaphore(self.server.signed_at_once)
         self._sessions: dict[str, Session] = {}
-        self._tickets: dict[str, float] = {}  # in order of arrival, with the time of the last request
+        self._tickets = TicketQueue(self.server, clock)
         self._totals: Counter[str] = Counter()  # of sessions that have ended
         self.draining = False  # no session is opened any more
 
@@ -86,13 +88,22 @@ class SessionRegistry:
             RefusedError: the model is not ready, or no session is free; then with a ticket.
         """
         self.check_ready()
-        worker = self.worker
-        self._drop_stale_tickets()
-        ahead = list(self._tickets).index(ticket) if ticket in self._tickets else len(self._tickets)
-        if ahead >= worker.session_limit - len(self):
-            raise self._queued(ticket, ahead)
-        if ticket is not None:
-            self._tickets.pop(ticket, None)
+        self._tickets.admit(ticket, open_count=len(self), limit=self.worker.session_limit)
+        return self._add(LiveControls(seed=seed, steps=self.server.steps), view_key=view_key)
+
+    def restore(self, saved: SavedSession) -> Session:
+        """Go on with a session of another server, whether one is free or not; its portrait comes next.
+
+        Raises:
+            RefusedError: the model is not ready.
+            InputError: controls out of range.
+        """
+        self.check_ready()
+        session = self._add(LiveControls().changed(saved.controls), saved=saved)
+        session.set_playing(saved.playing)
+        return session
+
+    def _add(self, controls: LiveControls, **identity: Any) -> Session:
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         session = Session(
@@ -100,11 +111,11 @@ class SessionRegistry:
             loop=asyncio.get_running_loop(),
             clock=self._clock,
             config=self.live,
-            controls=LiveControls(seed=seed, steps=self.server.steps),
-            view_key=view_key,
+            controls=controls,
+            **identity,
         )
         self._sessions[session.id] = session
-        worker.add_session(session)
+        self.worker.add_session(session)
         _LOG.info("session opened", extra={"session": session.id})
         return session
 
@@ -144,7 +155,7 @@ class SessionRegistry:
             self.close(session, reason)
 
     async def watch(self) -> None:
-        """Restart a dead worker, end unused sessions and drop stale tickets, until cancelled."""
+        """Restart a dead worker and end unused sessions, until cancelled."""
         while True:
             await asyncio.sleep(_CHECK_S)
             self.check()
@@ -152,7 +163,6 @@ class SessionRegistry:
     def check(self) -> None:
         """Run one round of ``watch``."""
         self.worker.check()
-        self._drop_stale_tickets()
         now = self._clock()
         for session in self:
             if session.connections:
@@ -161,28 +171,6 @@ class SessionRegistry:
                 self.close(session, session.ended)
             elif now - session.seen_s > self.live.idle_s:
                 self.close(session, "nobody was connected any more")
-
-    def _queued(self, ticket: str | None, ahead: int) -> RefusedError:
-        """Return the refusal of a client with ``ahead`` before it, and a ticket if the queue has room."""
-        limit, wait_s = self.worker.session_limit, self.server.retry_after_s
-        if ticket is None or ticket not in self._tickets:
-            if len(self._tickets) >= self.server.waiting_places:
-                message = "all sessions are taken, and so are all places in line"
-                return RefusedError("server_full", message, retry_after_s=wait_s)
-            ticket = secrets.token_urlsafe(12)
-        self._tickets[ticket] = self._clock()
-        are_open = "session is" if limit == 1 else "sessions are"
-        return RefusedError(
-            "server_full",
-            f"all that this device can serve at once ({limit} {are_open} open): you are number {ahead + 1} in line",
-            ticket=ticket,
-            position=ahead + 1,
-            retry_after_s=wait_s,
-        )
-
-    def _drop_stale_tickets(self) -> None:
-        now = self._clock()
-        self._tickets = {ticket: seen for ticket, seen in self._tickets.items() if now - seen <= self.server.ticket_s}
 
 
 def _counts(session: Session) -> Counter[str]:
