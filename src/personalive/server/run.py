@@ -52,6 +52,17 @@ class ServeOptions:
 
 
 @dataclass(frozen=True)
+class Access:
+    """Address, token and certificate of a server, once its options are checked."""
+
+    token: str | None
+    certificate: Path | None
+    key: Path | None
+    address: str  # of the page
+    notes: list[str]  # for the user
+
+
+@dataclass(frozen=True)
 class Server:
     """Server that is ready to run, the address of its page, and notes for the user."""
 
@@ -90,6 +101,21 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         InputError: options that do not go together, or a port that is taken.
     """
     log_as(options.log_format)
+    access = check_access(options, folder)
+    app = build_app(options, access.token, server_config(options))
+    config = uvicorn_config(app, options, host=options.host, port=options.port, access=access)
+    return Server(GracefulServer(config, app).run, access.address, access.notes)
+
+
+def check_access(options: ServeOptions, folder: Path) -> Access:
+    """Check all options that the model has no part in.
+
+    Args:
+        folder: for a self-signed certificate.
+
+    Raises:
+        InputError: options that do not go together, or a port that is taken.
+    """
     is_local = options.host in LOCAL_NAMES
     token = options.token or (None if is_local else secrets.token_urlsafe(12))
     certificate, key, notes = _tls_files(options, folder)
@@ -100,11 +126,9 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         check_signer()
     else:
         notes = [*notes, f"videos, recordings and snapshots have {NO_CREDENTIALS}"]
-    app = build_app(options, token, server_config(options))
-    config = uvicorn_config(app, options, host=options.host, port=options.port, certificate=certificate, key=key)
     scheme = "http" if certificate is None else "https"
     address = f"{scheme}://{_shown_host(options.host)}:{options.port}/" + (f"#token={quote(token)}" if token else "")
-    return Server(GracefulServer(config, app).run, address, notes)
+    return Access(token, certificate, key, address, notes)
 
 
 def server_config(options: ServeOptions) -> ServerConfig:
@@ -131,21 +155,15 @@ def build_app(
 
 
 def uvicorn_config(
-    app: FastAPI,
-    options: ServeOptions,
-    *,
-    host: str,
-    port: int,
-    certificate: Path | None = None,
-    key: Path | None = None,
+    app: FastAPI, options: ServeOptions, *, host: str, port: int, access: Access | None = None
 ) -> uvicorn.Config:
-    """Configure uvicorn for an app of ``build_app``."""
+    """Configure uvicorn for an app of ``build_app``; ``access`` for its certificate."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
+        ssl_certfile=access and access.certificate,
+        ssl_keyfile=access and access.key,
         log_level="warning",
         log_config=None if options.log_format == "json" else LOGGING_CONFIG,
         ws="websockets-sansio",
