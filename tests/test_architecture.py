@@ -19,12 +19,13 @@ MODULES = sorted(ROOT.rglob("*.py"))
 # Imports run from a lower number to the same or a higher one. Parts of one level may use each other one way.
 LEVELS = {
     **dict.fromkeys(("__main__", "cli"), 0),
-    "server": 1,
-    **dict.fromkeys(("live", "offline", "training", "evaluation"), 2),
-    "runtime": 3,
-    **dict.fromkeys(("engine", "checkpoints"), 4),
-    **dict.fromkeys(("models", "vision", "media", "synthetic"), 5),
-    **dict.fromkeys(("certificates", "config", "device", "errors", "progress"), 6),
+    "cluster": 1,
+    "server": 2,
+    **dict.fromkeys(("live", "offline", "training", "evaluation"), 3),
+    "runtime": 4,
+    **dict.fromkeys(("engine", "checkpoints"), 5),
+    **dict.fromkeys(("models", "vision", "media", "synthetic"), 6),
+    **dict.fromkeys(("certificates", "config", "device", "errors", "progress"), 7),
 }
 QUESTION_WORDS = {"What", "Whether", "How", "Who", "Whom", "Whose", "Where", "When", "Why"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_WITH_SIGNATURE_LINES = 400, 60, 80
@@ -145,7 +146,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_slow_libraries_are_imported_inside_functions_only():
-    slow = {"diffusers", "transformers", "huggingface_hub", "accelerate"}
+    slow = {"diffusers", "transformers", "huggingface_hub", "accelerate", "ray"}
     found = []
     for path in MODULES:
         for node in tree(path).body:
@@ -153,6 +154,17 @@ def test_slow_libraries_are_imported_inside_functions_only():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found += [f"{name_of(path)}: {name}" for name in names if name.split(".")[0] in slow]
     assert found == []
+
+
+def test_only_the_cluster_uses_ray():
+    using = {
+        top(name_of(path))
+        for path in MODULES
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.Import) and any(a.name.split(".")[0] == "ray" for a in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ray")
+    }
+    assert using == {"cluster"}
 
 
 def test_modules_of_networks_touch_neither_files_nor_the_environment():

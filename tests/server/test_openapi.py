@@ -79,7 +79,7 @@ def test_every_answer_is_described(described: dict[str, Any]):
 
 
 def test_addresses_that_need_a_key_say_so(described: dict[str, Any]):
-    public = {"GET /api/status", "GET /api/gallery", "GET /api/gallery/{name}"}
+    public = {"GET /healthz", "GET /readyz", "GET /api/status", "GET /api/gallery", "GET /api/gallery/{name}"}
     assert {name for name, operation in operations(described) if "security" not in operation} == public
 
 

@@ -7,12 +7,13 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from personalive.cli.console import show_rows
 from personalive.cli.options import CredentialsOption, LiveStepsOption, ModelOptions, with_groups
+from personalive.errors import InputError
 from personalive.live.config import LiveConfig
 from personalive.server.config import ServerConfig
 
@@ -63,6 +64,29 @@ class _Access:
     ] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Cluster:
+    """Devices to serve on, where they are several."""
+
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Serve on the devices of a Ray cluster, one server each, behind this one address: HOST:PORT of its "
+            "head, or 'local' for a cluster of this machine. Needs the extra personalive[cluster].",
+            show_default="none",
+        ),
+    ] = None
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIN..MAX",
+            help="Servers of the cluster: a number, or the least and the most, as many as the load needs.",
+            show_default="1 up to its number of GPUs",
+        ),
+    ] = None
+
+
 @with_groups
 def serve(
     model: ModelOptions = ModelOptions(),
@@ -85,7 +109,8 @@ def serve(
         int,
         typer.Option(
             min=1,
-            help="Most sessions at once; fewer where the device could not give each --min-fps frames per second.",
+            help="Most sessions at once, of each server of a cluster; fewer where the device could not give each "
+            "--min-fps frames per second.",
         ),
     ] = ServerConfig.max_sessions,
     credentials: CredentialsOption = True,
@@ -93,11 +118,18 @@ def serve(
         float,
         typer.Option(min=0.1, help="Frames per second that each session must still get for another to be admitted."),
     ] = ServerConfig.min_session_fps,
+    devices: _Cluster = _Cluster(),
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(help="Log on stderr: 'text' of faults alone; 'json' with sessions by their ids, a line each."),
+    ] = "text",
 ) -> None:
     """Serve a page where a camera drives a portrait, live."""
-    from personalive.server.run import ServeOptions, prepare  # noqa: PLC0415 (imports torch)
+    from personalive.server import run  # noqa: PLC0415 (imports torch)
 
-    options = ServeOptions(
+    if devices.replicas is not None and devices.cluster is None:
+        raise InputError("--replicas is for --cluster: give both")
+    options = run.ServeOptions(
         weights=model.weights,
         model=model.engine_options(),
         steps=steps,
@@ -111,11 +143,17 @@ def serve(
         max_sessions=max_sessions,
         min_session_fps=min_fps,
         credentials=credentials,
+        log_format=log_format,
         idle_s=idle,
         ice_servers=tuple(ice_server or ()),
     )
     with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
-        server = prepare(options, Path(folder))
+        if devices.cluster is None:
+            server = run.prepare(options, Path(folder))
+        else:
+            from personalive.cluster import serve as serving  # noqa: PLC0415 (an extra)
+
+            server = serving.prepare(options, Path(folder), devices.cluster, devices.replicas)
         notes = [("note", note) for note in server.notes]
         show_rows([("open", server.address), *notes, ("stop", "Ctrl-C")])
         sys.stdout.flush()

@@ -43,6 +43,7 @@ class SessionMetrics:
         self._camera, self._finished = Rate(), Rate()
         self._samples: deque[StageTimes] = deque(maxlen=config.latency_samples)
         self._newest_s = float("-inf")  # when the last driving frame came
+        self.finished = 0  # frames made
         self.dropped_viewer = 0  # of viewers that are gone
 
     def add_driving(self, received_s: float) -> None:
@@ -63,18 +64,24 @@ class SessionMetrics:
     def add_finished(self, frames: Sequence[FinishedFrame]) -> None:
         """Record a chunk."""
         with self._lock:
+            self.finished += len(frames)
             self._finished.add(frames[-1].done_s, len(frames))
             self._samples.extend(frame.header.times for frame in frames if frame.header.times.of_driver)
 
+    def recent(self, now: float) -> tuple[float, list[StageTimes]]:
+        """Return frames made per second, and the times of the last ones."""
+        with self._lock:
+            return self._finished.per_s(now), list(self._samples)
+
     def to_dict(self, now: float, chunk_frames: int, warmup_frames: int) -> dict[str, Any]:
         """Return the metrics as JSON (docs/protocol.md)."""
+        made, samples = self.recent(now)
         with self._lock:
-            made, camera, samples = self._finished.per_s(now), self._camera.per_s(now), list(self._samples)
-        latency = {}
-        for field in fields(StageTimes):
-            values = [getattr(sample, field.name) for sample in samples]
-            low, high = np.percentile(values, (50, 95)) if values else (None, None)
-            latency[field.name.removesuffix("_ms")] = {"p50": _rounded(low), "p95": _rounded(high)}
+            camera = self._camera.per_s(now)
+        latency = {
+            stage: {"p50": _rounded(low), "p95": _rounded(high)}
+            for stage, (low, high) in percentiles(samples).items()
+        }
         floor = 1e3 * (warmup_frames + chunk_frames - 1) / made if made else None
         return {
             "frames_per_s": round(made, 2),
@@ -82,6 +89,15 @@ class SessionMetrics:
             "floor_ms": _rounded(floor),
             "latency_ms": latency,
         }
+
+
+def percentiles(samples: Sequence[StageTimes]) -> dict[str, tuple[float | None, float | None]]:
+    """Median and 95th percentile of each stage, in milliseconds; None without samples."""
+    found = {}
+    for field in fields(StageTimes):
+        values = [getattr(sample, field.name) for sample in samples]
+        found[field.name.removesuffix("_ms")] = tuple(np.percentile(values, (50, 95))) if values else (None, None)
+    return found
 
 
 def _rounded(value: float | None) -> float | None:

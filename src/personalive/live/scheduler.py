@@ -134,7 +134,9 @@ class Scheduler:
     def _admit(self) -> None:
         """Give new sessions a slot, and take it from those that have ended."""
         while self._added:
-            self._slots.append(_Slot(self._added.popleft(), self._new_stream()))
+            session, stream = self._added.popleft(), self._new_stream()
+            stream.generation, stream.index = session.first_generation, session.index
+            self._slots.append(_Slot(session, stream))
         for slot in [slot for slot in self._slots if slot.session.ended is not None]:
             self._slots.remove(slot)
 
@@ -196,7 +198,7 @@ class Scheduler:
 
     def _fail_session(self, slot: _Slot, error: Exception) -> None:
         """End a session after an unexpected error; raise where the device does not respond any more."""
-        _LOG.exception("a session failed", exc_info=error)
+        _LOG.exception("a session failed", exc_info=error, extra={"session": slot.session.id})
         slot.session.end("an unexpected fault of the server; start again")
         assert self._engine is not None
         torch.zeros(1, device=self._engine.device).add(1).item()

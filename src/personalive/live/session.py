@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -37,6 +37,19 @@ class Player(Protocol):
     def discard(self) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class SavedSession:
+    """All of a session but its portrait and driver, to go on with elsewhere."""
+
+    id: str
+    key: str
+    view_key: str
+    controls: dict[str, Any]
+    playing: bool
+    generation: int  # of its newest portrait
+    index: int  # of its next finished frame
+
+
 class Session:
     """Session that is made and ended on the event loop. State of both threads is atomic or behind one lock."""
 
@@ -49,15 +62,21 @@ class Session:
         config: LiveConfig,
         controls: LiveControls | None = None,
         view_key: str | None = None,
+        saved: SavedSession | None = None,
     ) -> None:
         """
         Args:
             folder: for uploads; made and deleted by the owner.
             controls: to begin with; None: the defaults.
             view_key: None makes a new one.
+            saved: of the server that it was on before; None begins a new session.
         """
-        self.id, self.key, new_key = (secrets.token_urlsafe(_KEY_BYTES) for _ in range(3))
-        self.view_key = view_key or new_key
+        id_, key, new_key = (secrets.token_urlsafe(_KEY_BYTES) for _ in range(3))
+        saved = saved or SavedSession(
+            id=id_, key=key, view_key=view_key or new_key, controls={}, playing=True, generation=0, index=0
+        )
+        self.id, self.key, self.view_key = saved.id, saved.key, saved.view_key
+        self.first_generation, self.index = saved.generation, saved.index
         self.folder, self.loop, self.clock, self.config = folder, loop, clock, config
         self.inbox = DrivingQueue(config.inbox_frames)
         self.controls = controls or LiveControls()
@@ -74,7 +93,12 @@ class Session:
         self._requests: deque[Request] = deque()
         self._viewers: set[Viewer] = set()
         self._listeners: set[Listener] = set()
-        self._stream_state: dict[str, Any] = {"portrait": False, "generation": 0, "face": None, "recording": False}
+        self._stream_state: dict[str, Any] = {
+            "portrait": False,
+            "generation": saved.generation,
+            "face": None,
+            "recording": False,
+        }
         self._message = ""
         self._neutral = False
         self._sent_stage = ""
@@ -228,6 +252,7 @@ class Session:
 
     def update(self, stream: LiveStream) -> None:
         """Send the state where the stream's part of it has changed; drop frames of an older portrait."""
+        self.index = stream.index
         state = {
             "portrait": stream.ready,
             "generation": stream.generation,
@@ -266,12 +291,27 @@ class Session:
             **self._stream_state,
         }
 
+    def save(self) -> SavedSession:
+        """Return what another server needs to go on with the session."""
+        return SavedSession(
+            id=self.id,
+            key=self.key,
+            view_key=self.view_key,
+            controls=asdict(self.controls),
+            playing=self.playing,
+            generation=self._stream_state["generation"],
+            index=self.index,
+        )
+
     def send_stats(self, worker_stats: Mapping[str, Any], chunk_frames: int, warmup_frames: int) -> None:
         """Send the metrics of the last seconds, with those of the worker."""
-        dropped = self.metrics.dropped_viewer + sum(viewer.dropped for viewer in self._all_viewers())
         measured = self.metrics.to_dict(self.clock(), chunk_frames, warmup_frames)
-        counts = {"dropped_driving": self.inbox.dropped, "dropped_viewer": dropped}
-        self.send({"type": "stats", "stats": {**measured, **counts, **worker_stats}})
+        self.send({"type": "stats", "stats": {**measured, **self.dropped(), **worker_stats}})
+
+    def dropped(self) -> dict[str, int]:
+        """Return how many driving frames and frames for viewers were dropped so far."""
+        viewers = self.metrics.dropped_viewer + sum(viewer.dropped for viewer in self._all_viewers())
+        return {"dropped_driving": self.inbox.dropped, "dropped_viewer": viewers}
 
     def send_state(self) -> None:
         """Send the state to all listeners."""

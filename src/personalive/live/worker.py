@@ -232,12 +232,18 @@ class Worker:
 
 
 def make_worker(
-    weights: str, model: EngineOptions, *, steps: int | None = None, limits: WorkerConfig | None = None
+    weights: str,
+    model: EngineOptions,
+    *,
+    steps: int | None = None,
+    limits: WorkerConfig | None = None,
+    threads: int | None = None,
 ) -> Worker:
     """Return a worker that will load this model; for the arguments see ``load_engine``.
 
     Args:
         steps: that the model must have; it is not ready without. None: chosen here, on a CPU by measurement.
+        threads: of torch on a CPU; None: one less than the machine has cores.
     """
     chosen = os.environ.get(WEIGHTS_ENV, AUTO) if weights == AUTO else weights
 
@@ -253,7 +259,7 @@ def make_worker(
         )
         engine.check_steps(steps)
         if engine.device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # one core for images and connections
+            torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))  # one for images and connections
         # Videos leave it off: which of cuDNN's algorithms is the fastest may differ from one start to the next.
         torch.backends.cudnn.benchmark = engine.device.type == "cuda"
         if later is not None:

@@ -77,7 +77,7 @@ def create_app(
     for router in routes.ROUTERS:
         app.include_router(router)
     add_error_handlers(app)
-    _add_middleware(app, auth)
+    add_middleware(app, auth)
     _add_page(app)
 
     @app.webhooks.post("message", response_model=None)
@@ -114,7 +114,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(body, error.status_code, headers=error.headers)
 
 
-def _add_middleware(app: FastAPI, auth: Auth) -> None:
+def add_middleware(app: FastAPI, auth: Auth) -> None:
     """Check origin, rate and body before every route, and add headers after; CORS around both."""
 
     @app.middleware("http")

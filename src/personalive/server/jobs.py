@@ -141,6 +141,9 @@ class JobQueue:
         self._jobs: dict[str, Job] = {}
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
 
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
     def open(self, options: Mapping[str, Any]) -> Job:
         """Create a job, which takes its portrait and clip next.
 

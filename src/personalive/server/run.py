@@ -6,12 +6,13 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 
 from personalive.errors import InputError
 from personalive.live.config import LiveConfig
@@ -22,6 +23,7 @@ from personalive.server.app import create_app
 from personalive.server.auth import LOCAL_NAMES, Auth
 from personalive.server.certificate import self_signed
 from personalive.server.config import ServerConfig
+from personalive.server.monitoring import LogFormat, log_as
 from personalive.server.webrtc.sdp import read_ice_server
 
 _GOODBYE_ROUNDS, _GOODBYE_ROUND_S = 50, 0.02  # longest wait for clients to read why they are disconnected
@@ -46,6 +48,18 @@ class ServeOptions:
     min_session_fps: float = ServerConfig.min_session_fps
     steps: int | None = None  # see ``ServerConfig``
     credentials: bool = ServerConfig.credentials
+    log_format: LogFormat = "text"
+
+
+@dataclass(frozen=True)
+class Access:
+    """Address, token and certificate of a server, once its options are checked."""
+
+    token: str | None
+    certificate: Path | None
+    key: Path | None
+    address: str  # of the page
+    notes: list[str]  # for the user
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class GracefulServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the sessions, give their clients a moment to read why, then shut down."""
         registry = self._app.state.sessions
+        registry.draining = True
         sessions = list(registry)
         registry.close_all("the server is shutting down")
         for _ in range(_GOODBYE_ROUNDS):
@@ -85,6 +100,22 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
     Raises:
         InputError: options that do not go together, or a port that is taken.
     """
+    log_as(options.log_format)
+    access = check_access(options, folder)
+    app = build_app(options, access.token, server_config(options))
+    config = uvicorn_config(app, options, host=options.host, port=options.port, access=access)
+    return Server(GracefulServer(config, app).run, access.address, access.notes)
+
+
+def check_access(options: ServeOptions, folder: Path) -> Access:
+    """Check all options that the model has no part in.
+
+    Args:
+        folder: for a self-signed certificate.
+
+    Raises:
+        InputError: options that do not go together, or a port that is taken.
+    """
     is_local = options.host in LOCAL_NAMES
     token = options.token or (None if is_local else secrets.token_urlsafe(12))
     certificate, key, notes = _tls_files(options, folder)
@@ -95,36 +126,52 @@ def prepare(options: ServeOptions, folder: Path) -> Server:
         check_signer()
     else:
         notes = [*notes, f"videos, recordings and snapshots have {NO_CREDENTIALS}"]
-    settings = replace(
-        ServerConfig(),
+    scheme = "http" if certificate is None else "https"
+    address = f"{scheme}://{_shown_host(options.host)}:{options.port}/" + (f"#token={quote(token)}" if token else "")
+    return Access(token, certificate, key, address, notes)
+
+
+def server_config(options: ServeOptions) -> ServerConfig:
+    """Return the limits that the options set."""
+    return ServerConfig(
         max_sessions=options.max_sessions,
         min_session_fps=options.min_session_fps,
         ice_servers=options.ice_servers,
         steps=options.steps,
         credentials=options.credentials,
     )
-    app = create_app(
-        make_worker(options.weights, options.model, steps=options.steps, limits=settings),
+
+
+def build_app(
+    options: ServeOptions, token: str | None, settings: ServerConfig, *, threads: int | None = None
+) -> FastAPI:
+    """Build the app of a server with a worker of its own; ``threads`` are torch's on a CPU."""
+    return create_app(
+        make_worker(options.weights, options.model, steps=options.steps, limits=settings, threads=threads),
         Auth(token, options.origins, config=settings),
         live=LiveConfig(idle_s=options.idle_s),
         server=settings,
     )
-    config = uvicorn.Config(
+
+
+def uvicorn_config(
+    app: FastAPI, options: ServeOptions, *, host: str, port: int, access: Access | None = None
+) -> uvicorn.Config:
+    """Configure uvicorn for an app of ``build_app``; ``access`` for its certificate."""
+    return uvicorn.Config(
         app,
-        host=options.host,
-        port=options.port,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
+        host=host,
+        port=port,
+        ssl_certfile=access and access.certificate,
+        ssl_keyfile=access and access.key,
         log_level="warning",
+        log_config=None if options.log_format == "json" else LOGGING_CONFIG,
         ws="websockets-sansio",
-        ws_max_size=settings.frame_bytes + 1024,
+        ws_max_size=ServerConfig.frame_bytes + 1024,
         ws_max_queue=4,
-        timeout_graceful_shutdown=int(settings.shutdown_s),
+        timeout_graceful_shutdown=int(ServerConfig.shutdown_s),
         server_header=False,
     )
-    scheme = "http" if certificate is None else "https"
-    address = f"{scheme}://{_shown_host(options.host)}:{options.port}/" + (f"#token={quote(token)}" if token else "")
-    return Server(GracefulServer(config, app).run, address, notes)
 
 
 def _tls_files(options: ServeOptions, folder: Path) -> tuple[Path | None, Path | None, list[str]]:

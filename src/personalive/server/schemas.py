@@ -63,6 +63,12 @@ class SessionCounts(Answer):
     waiting: int
 
 
+class Health(Answer):
+    """Answer to a probe; a failed one is an error."""
+
+    status: Literal["live", "ready"]
+
+
 class Limits(Answer):
     """Largest uploads and frames."""
 
@@ -311,6 +317,13 @@ class PongMessage(Answer):
     at_ms: Number
 
 
+class MovedMessage(Answer):
+    """The session goes on on another server of a cluster: a clip is to be sent and WebRTC to be offered again."""
+
+    type: Literal["moved"]
+    reason: str
+
+
 class EndedMessage(Answer):
     """Last message before the server closes the socket."""
 
@@ -319,5 +332,6 @@ class EndedMessage(Answer):
 
 
 Message = Annotated[
-    StateMessage | StatsMessage | ErrorMessage | PongMessage | EndedMessage, Field(discriminator="type")
+    StateMessage | StatsMessage | ErrorMessage | PongMessage | MovedMessage | EndedMessage,
+    Field(discriminator="type"),
 ]

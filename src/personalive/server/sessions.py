@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from personalive.live.config import LiveConfig
 from personalive.live.controls import LiveControls
 from personalive.live.errors import RefusedError
 from personalive.live.frames import Clock
-from personalive.live.session import Session
+from personalive.live.session import SavedSession, Session
 from personalive.live.worker import Worker
 from personalive.server.auth import same
 from personalive.server.config import ServerConfig
+from personalive.server.tickets import TicketQueue
 
+_LOG = logging.getLogger(__name__)
 _CHECK_S = 0.5
 
 
@@ -41,7 +46,9 @@ class SessionRegistry:
         self.live, self.server = live or LiveConfig(), server or ServerConfig()
         self.signing = asyncio.Semaphore(self.server.signed_at_once)
         self._sessions: dict[str, Session] = {}
-        self._tickets: dict[str, float] = {}  # in order of arrival, with the time of the last request
+        self._tickets = TicketQueue(self.server, clock)
+        self._totals: Counter[str] = Counter()  # of sessions that have ended
+        self.draining = False  # no session is opened any more
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -54,6 +61,22 @@ class SessionRegistry:
         """Number of clients in the queue."""
         return len(self._tickets)
 
+    @property
+    def ready(self) -> bool:
+        """True while sessions can be opened."""
+        return self.worker.state == "ready" and not self.draining
+
+    def check_ready(self) -> None:
+        """Raise ``RefusedError`` unless sessions can be opened."""
+        if not self.ready:
+            message = "the server is about to stop" if self.draining else self.worker.message
+            message = message or "the server is not ready"
+            raise RefusedError("not_ready", message, retry_after_s=self.server.retry_after_s)
+
+    def totals(self) -> Counter[str]:
+        """Return sessions opened, frames made and frames dropped since the start."""
+        return self._totals + sum((_counts(session) for session in self), Counter())
+
     def open(self, ticket: str | None, *, seed: int = 0, view_key: str | None = None) -> Session:
         """Create a session.
 
@@ -64,16 +87,23 @@ class SessionRegistry:
         Raises:
             RefusedError: the model is not ready, or no session is free; then with a ticket.
         """
-        worker = self.worker
-        if worker.state != "ready":
-            message = worker.message or "the server is not ready"
-            raise RefusedError("not_ready", message, retry_after_s=self.server.retry_after_s)
-        self._drop_stale_tickets()
-        ahead = list(self._tickets).index(ticket) if ticket in self._tickets else len(self._tickets)
-        if ahead >= worker.session_limit - len(self):
-            raise self._queued(ticket, ahead)
-        if ticket is not None:
-            self._tickets.pop(ticket, None)
+        self.check_ready()
+        self._tickets.admit(ticket, open_count=len(self), limit=self.worker.session_limit)
+        return self._add(LiveControls(seed=seed, steps=self.server.steps), view_key=view_key)
+
+    def restore(self, saved: SavedSession) -> Session:
+        """Go on with a session of another server, whether one is free or not; its portrait comes next.
+
+        Raises:
+            RefusedError: the model is not ready.
+            InputError: controls out of range.
+        """
+        self.check_ready()
+        session = self._add(LiveControls().changed(saved.controls), saved=saved)
+        session.set_playing(saved.playing)
+        return session
+
+    def _add(self, controls: LiveControls, **identity: Any) -> Session:
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         session = Session(
@@ -81,11 +111,12 @@ class SessionRegistry:
             loop=asyncio.get_running_loop(),
             clock=self._clock,
             config=self.live,
-            controls=LiveControls(seed=seed, steps=self.server.steps),
-            view_key=view_key,
+            controls=controls,
+            **identity,
         )
         self._sessions[session.id] = session
-        worker.add_session(session)
+        self.worker.add_session(session)
+        _LOG.info("session opened", extra={"session": session.id})
         return session
 
     def find(self, ident: str) -> Session:
@@ -113,7 +144,9 @@ class SessionRegistry:
     def close(self, session: Session, reason: str) -> None:
         """End a session and remove its uploads."""
         session.end(reason)
-        self._sessions.pop(session.id, None)
+        if self._sessions.pop(session.id, None) is not None:
+            self._totals += _counts(session)
+            _LOG.info("session ended: %s", reason, extra={"session": session.id})
         shutil.rmtree(session.folder, ignore_errors=True)
 
     def close_all(self, reason: str) -> None:
@@ -122,7 +155,7 @@ class SessionRegistry:
             self.close(session, reason)
 
     async def watch(self) -> None:
-        """Restart a dead worker, end unused sessions and drop stale tickets, until cancelled."""
+        """Restart a dead worker and end unused sessions, until cancelled."""
         while True:
             await asyncio.sleep(_CHECK_S)
             self.check()
@@ -130,7 +163,6 @@ class SessionRegistry:
     def check(self) -> None:
         """Run one round of ``watch``."""
         self.worker.check()
-        self._drop_stale_tickets()
         now = self._clock()
         for session in self:
             if session.connections:
@@ -140,24 +172,6 @@ class SessionRegistry:
             elif now - session.seen_s > self.live.idle_s:
                 self.close(session, "nobody was connected any more")
 
-    def _queued(self, ticket: str | None, ahead: int) -> RefusedError:
-        """Return the refusal of a client with ``ahead`` before it, and a ticket if the queue has room."""
-        limit, wait_s = self.worker.session_limit, self.server.retry_after_s
-        if ticket is None or ticket not in self._tickets:
-            if len(self._tickets) >= self.server.waiting_places:
-                message = "all sessions are taken, and so are all places in line"
-                return RefusedError("server_full", message, retry_after_s=wait_s)
-            ticket = secrets.token_urlsafe(12)
-        self._tickets[ticket] = self._clock()
-        are_open = "session is" if limit == 1 else "sessions are"
-        return RefusedError(
-            "server_full",
-            f"all that this device can serve at once ({limit} {are_open} open): you are number {ahead + 1} in line",
-            ticket=ticket,
-            position=ahead + 1,
-            retry_after_s=wait_s,
-        )
 
-    def _drop_stale_tickets(self) -> None:
-        now = self._clock()
-        self._tickets = {ticket: seen for ticket, seen in self._tickets.items() if now - seen <= self.server.ticket_s}
+def _counts(session: Session) -> Counter[str]:
+    return Counter(opened=1, frames=session.metrics.finished, **session.dropped())

@@ -1,5 +1,5 @@
 """Addresses of the HTTP API."""
 
-from personalive.server.routes import jobs, media, sessions, webrtc
+from personalive.server.routes import health, jobs, media, sessions, webrtc
 
-ROUTERS = (sessions.router, media.router, jobs.router, webrtc.router)
+ROUTERS = (sessions.router, media.router, jobs.router, webrtc.router, health.router)

@@ -103,7 +103,7 @@ class Connection:
         except RefusedError as error:
             self.session.send(error.message())
         except Exception as error:  # noqa: BLE001 (one connection's fault is not the server's)
-            _LOG.exception("a WebRTC connection failed", exc_info=error)
+            _LOG.exception("a WebRTC connection failed", exc_info=error, extra={"session": self.session.id})
         if essential:
             self._ended.set()
 
@@ -285,5 +285,5 @@ def _refusal(session: Session, error: Exception) -> RefusedError:
         return RefusedError(
             "bad_request", "the offer could not be answered in time: its addresses cannot be resolved"
         )
-    _LOG.info("a WebRTC offer was refused", exc_info=error)
+    _LOG.info("a WebRTC offer was refused", exc_info=error, extra={"session": session.id})
     return RefusedError("bad_request", "the offer cannot be used: no codec in common (VP8, H.264, Opus), or broken")

@@ -124,7 +124,20 @@ export class App {
   receive(message) {
     if (message.type === "state") this.showState(message.state);
     else if (message.type === "stats") this.events.onstats(message.stats);
+    else if (message.type === "moved") this.goOn(message.reason);
     else if (message.type === "error") this.notices.show("server", message.error.message, { kind: "problem" });
+  }
+
+  /**
+   * The session goes on on another server, which has its portrait and controls: what else it needs is sent again.
+   * @param {string} reason
+   */
+  async goOn(reason) {
+    this.notices.show("connection", `The stream was moved: ${reason}.`, { brief: true });
+    this.sent = null;
+    if (!this.session || !this.connection) return;
+    await this.connection.renewWebRtc();
+    await this.sendDriving(this.session, this.connection);
   }
 
   /** @param {SessionState} state */

@@ -103,6 +103,13 @@ export class Connection {
     }
   }
 
+  /** Connects anew by WebRTC, which ended with the server that the session was on. */
+  async renewWebRtc() {
+    if (!this.webrtc) return;
+    this.webrtc.close(false);
+    await this.tryWebRtc();
+  }
+
   /** @param {string} text */
   async fallBack(text) {
     this.webrtc?.close(false);

@@ -13,7 +13,7 @@ const MAX_RETRY_MS = 4_000;
 /**
  * The server's text messages, by type.
  * @typedef {{type: "state", state: SessionState}|{type: "stats", stats: Stats}
- *   |{type: "error", error: Refusal}|{type: "ended", reason: string}} Message
+ *   |{type: "error", error: Refusal}|{type: "moved", reason: string}|{type: "ended", reason: string}} Message
  */
 /**
  * @typedef {object} SocketOptions
