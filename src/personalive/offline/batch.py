@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,12 +67,17 @@ def run_batch(
                 results.append(RowResult(row=row, state="kept"))
                 continue
             engine = engine or load()
-            results.append(_make(row, engine, None if progress is None else _of_row(progress, number, row)))
+            results.append(make_row(row, engine, None if progress is None else _of_row(progress, number, row)))
     except KeyboardInterrupt as stop:
-        made = sum(result.state != "failed" for result in results)
-        stop.add_note(f"{made} of {len(rows)} videos are made; the same command makes the rest")
+        note_stop(stop, results, len(rows))
         raise
     return results
+
+
+def note_stop(stop: KeyboardInterrupt, results: Iterable[RowResult], total: int) -> None:
+    """Note how far an interrupted batch of ``total`` rows is."""
+    made = sum(result.state != "failed" for result in results)
+    stop.add_note(f"{made} of {total} videos are made; the same command makes the rest")
 
 
 def is_made(row: BatchRow, weights: str) -> bool:
@@ -97,7 +102,8 @@ def is_made(row: BatchRow, weights: str) -> bool:
     return same and all(path.is_file() for path in row.writes)
 
 
-def _make(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], None] | None) -> RowResult:
+def make_row(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], None] | None) -> RowResult:
+    """Make the video of one row; whatever fails is the result."""
     try:
         _make_folder(row.output.parent)
         report = animate(
