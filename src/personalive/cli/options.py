@@ -196,20 +196,23 @@ LiveStepsOption = Annotated[
 # --- many devices ---------------------------------------------------------------------------------------------------
 
 
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|auto|local",
+        help="Work on a Ray cluster: HOST:PORT of its head, 'auto' for the one this machine belongs to, 'local' "
+        "for one of this machine alone. Paths are those of storage that all its machines share. Needs "
+        'pip install "personalive[cluster]".',
+        show_default="in this process",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnCluster:
     """Cluster to work on."""
 
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS|auto|local",
-            help="Work on a Ray cluster: HOST:PORT of its head, 'auto' for the one this machine belongs to, 'local' "
-            "for one of this machine alone. Paths are those of storage that all its machines share. Needs "
-            'pip install "personalive[cluster]".',
-            show_default="in this process",
-        ),
-    ] = None
+    cluster: ClusterOption = None
     actors: Annotated[
         int | None,
         typer.Option(

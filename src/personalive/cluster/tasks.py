@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personalive import __version__
 from personalive.cluster.connect import connected
 from personalive.errors import DeviceError, InputError
 
@@ -18,7 +20,6 @@ Job = Callable[[Any, int, Callable[[Any], None]], Any]  # (task, tries before, t
 Running = Mapping[int, Any]  # progress last told of each task at work, by its index; None before the first
 _POLL_S = 0.5
 _TRIES = 4  # of a task whose process dies, and of a process that does not begin
-_CORES = 4  # of an actor on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class ClusterOptions:
     address: str  # see ``connected``
     actors: int | None = None  # None: one per GPU, or without GPUs one per four cores
     device: str = "auto"  # of the engine, as for ``load_engine``
+    cores: int = 4  # of an actor without a GPU
 
     def __post_init__(self) -> None:
         if self.actors is not None and self.actors < 1:
@@ -39,10 +41,10 @@ class ClusterOptions:
 class _Actor:
     """Process of the pool. Loads nothing before its first task, so that a process that dies of it is counted."""
 
-    def __init__(self, make_job: Callable[[], Job], folder: str) -> None:
+    def __init__(self, make_job: Callable[[], Job], folder: str, version: str) -> None:
         with suppress(OSError):  # not on this machine: then no path may be relative
             os.chdir(folder)
-        self._make_job = make_job
+        self._make_job, self._version = make_job, version
         self._job: Job | None = None
         self._progress: Any = None
 
@@ -51,6 +53,8 @@ class _Actor:
 
     def run(self, task: Any, tries: int) -> Any:
         """Do one task."""
+        if self._version != __version__:
+            raise DeviceError(f"{socket.gethostname()}: has personalive {__version__}, not {self._version}")
         self._progress = None
         self._job = self._job or self._make_job()
         return self._job(task, tries, self._tell)
@@ -71,7 +75,7 @@ class ActorPool:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         count, resources = share_of_actor(nodes, options)
         actor = ray.remote(_Actor).options(max_restarts=-1, max_concurrency=2, **resources)
-        self._actors = [actor.remote(make_job, str(Path.cwd())) for _ in range(count)]
+        self._actors = [actor.remote(make_job, str(Path.cwd()), __version__) for _ in range(count)]
 
     def run(self, tasks: Sequence[Any], on_progress: Callable[[Running], None]) -> Iterator[tuple[int, Any]]:
         """Do all tasks, on whatever actors are free, and again where a process dies.
@@ -89,18 +93,16 @@ class ActorPool:
         """
         return _Run(self._ray, self._actors, tasks, on_progress).results()
 
-    def run_in_order(self, tasks: Sequence[Any], on_progress: Callable[[Running], None]) -> list[Any]:
-        """Results in the order of the tasks; see ``run``.
+    def run_one(self, task: Any) -> Any:
+        """Result of a single task; see ``run``.
 
         Raises:
-            DeviceError: also where a task's process died in every try.
+            DeviceError: also where its process died in every try.
         """
-        results: list[Any] = [None] * len(tasks)
-        for index, result in self.run(tasks, on_progress):
-            if isinstance(result, DeviceError):
-                raise result
-            results[index] = result
-        return results
+        ((_, result),) = self.run([task], lambda _running: None)
+        if isinstance(result, DeviceError):
+            raise result
+        return result
 
 
 @contextmanager
@@ -133,7 +135,7 @@ def share_of_actor(nodes: Sequence[Mapping[str, float]], options: ClusterOptions
     if not cores:
         raise DeviceError("the cluster has no machine with processors; add one")
     if options.actors is None:
-        each = min(_CORES, *cores)
+        each = min(options.cores, *cores)
         return sum(number // each for number in cores), {"num_cpus": each}
     for each in range(sum(cores) // options.actors, 0, -1):
         if sum(number // each for number in cores) >= options.actors:
