@@ -38,9 +38,9 @@ videos.csv, or the same as an object per line in videos.jsonl:
   you.jpg,clip.mp4,,512,
 
 Columns are portrait, driving, output and the options of `personalive animate` that decide a video; an empty cell
-takes the option of this command. Inputs are found from the manifest's folder. A row that fails is reported at the
-end, and the rest is made. The same command makes what is missing: a video is kept where its record names the same
-inputs, options and weights and is newer than the inputs.
+takes the option of this command. Inputs are found from the manifest's folder; all three may be URLs (s3, gs, http).
+A row that fails is reported at the end, and the rest is made. The same command makes what is missing: a video is kept
+where its record names the same inputs, options and weights and is newer than the inputs.
 """
 
 
@@ -49,12 +49,12 @@ class _Written:
     """Files that a batch writes."""
 
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder of the videos, made if need be; a video without a name of its own is "
+            help="Folder of the videos, a path or URL, made if need be; a video without a name of its own is "
             "DRIVING_by_PORTRAIT.mp4.",
             show_default="the manifest's, or here",
         ),
@@ -114,7 +114,7 @@ def batch(
     if driving is None:
         found = read_manifest(source, written.output, defaults)
     else:
-        found = pair_folders(source, driving, written.output or Path(), defaults)
+        found = pair_folders(source, driving, written.output or ".", defaults)
     target = None if written.json_file is None else _summary_file(written.json_file, found)
     _summarise(found, _make(found.rows, model, on_cluster, resume=written.resume), target)
 

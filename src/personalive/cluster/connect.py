@@ -17,7 +17,9 @@ _CONNECT_S = 5.0  # Ray itself tries an address at which nobody answers for minu
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Ray, connected: the module ``ray``. A local cluster and this command's actors end with the context.
+    """Ray, connected: the module ``ray``. A local cluster ends with the context.
+
+    A program that is connected already stays so, to that cluster.
 
     Args:
         address: "local" for a cluster of this machine, begun here; HOST:PORT of a cluster's head, on one of whose
@@ -28,6 +30,9 @@ def connected(address: str) -> Iterator[Any]:
         DeviceError: Ray is not installed, or there is no cluster that answers.
     """
     ray = _import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
     if address not in (LOCAL, AUTO) and os.environ.get("RAY_USE_TLS", "0") != "1":
         _check_address(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}

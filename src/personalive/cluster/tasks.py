@@ -77,6 +77,11 @@ class ActorPool:
         actor = ray.remote(_Actor).options(max_restarts=-1, max_concurrency=2, **resources)
         self._actors = [actor.remote(make_job, str(Path.cwd()), __version__) for _ in range(count)]
 
+    def end(self) -> None:
+        """End the processes, whatever they are at."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+
     def run(self, tasks: Sequence[Any], on_progress: Callable[[Running], None]) -> Iterator[tuple[int, Any]]:
         """Do all tasks, on whatever actors are free, and again where a process dies.
 
@@ -117,7 +122,11 @@ def actor_pool(make_job: Callable[[], Job], options: ClusterOptions) -> Iterator
         InputError, DeviceError: see ``connected``.
     """
     with connected(options.address) as ray:
-        yield ActorPool(ray, make_job, options)
+        pool = ActorPool(ray, make_job, options)
+        try:
+            yield pool
+        finally:
+            pool.end()
 
 
 def share_of_actor(nodes: Sequence[Mapping[str, float]], options: ClusterOptions) -> tuple[int, dict[str, float]]:

@@ -12,8 +12,10 @@ from typing import Any, Literal
 from personalive.engine.base import BaseEngine
 from personalive.errors import OutputError, PersonaLiveError
 from personalive.offline.animate import animate
+from personalive.offline.config import BatchConfig
 from personalive.offline.manifest import BatchRow
 from personalive.offline.options import AnimateReport, options_to_json
+from personalive.offline.storage import local_copy, modified_ns, read_place, renamed
 from personalive.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -83,14 +85,16 @@ def note_stop(stop: KeyboardInterrupt, results: Iterable[RowResult], total: int)
 def is_made(row: BatchRow, weights: str) -> bool:
     """Tell whether the video is there, with a record of these inputs, options and weights, and newer than its inputs.
 
-    Device, dtype, backend and decoder are not compared.
+    Device, dtype, backend and decoder are not compared, nor the time of an input whose storage tells none.
     """
     record = row.output.with_suffix(".json")
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-        made = record.stat().st_mtime_ns
-        if any(path.stat().st_mtime_ns > made for path in (row.portrait, row.driving)):
+        found = json.loads(read_place(record, BatchConfig.max_record_bytes))
+        made = modified_ns(record) or 0
+        if any((modified_ns(place) or 0) > made for place in (row.portrait, row.driving)):
             return False
+        for place in row.writes:
+            modified_ns(place)  # it is there
     except (OSError, ValueError):
         return False
     wanted: dict[str, Any] = {
@@ -98,24 +102,24 @@ def is_made(row: BatchRow, weights: str) -> bool:
         "options": options_to_json(asdict(row.options)),
         "weights": weights,
     }
-    same = isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
-    return same and all(path.is_file() for path in row.writes)
+    return isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
 
 
 def make_row(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], None] | None) -> RowResult:
     """Make the video of one row; whatever fails is the result."""
+    names: dict[str, str] = {}
     try:
-        _make_folder(row.output.parent)
-        report = animate(
-            row.portrait, row.driving, row.output, engine=engine, progress=progress, **asdict(row.options)
-        )
+        with local_copy(row) as (local, names):
+            _make_folder(Path(str(local.output)).parent)
+            files = (Path(str(place)) for place in (local.portrait, local.driving, local.output))
+            report = animate(*files, engine=engine, progress=progress, **asdict(local.options))
     except PersonaLiveError as error:
-        return RowResult(row=row, state="failed", problem=f"{row.where}: {error}")
+        return RowResult(row=row, state="failed", problem=f"{row.where}: {renamed(str(error), names)}")
     except Exception as error:  # noqa: BLE001 (the others are made all the same)
         _LOG.debug("%s", row.where, exc_info=True)
         text = " ".join(str(error).split())
         return RowResult(row=row, state="failed", problem=f"{row.where}: unexpected {type(error).__name__}: {text}")
-    return RowResult(row=row, state="made", report=report)
+    return RowResult(row=row, state="made", report=AnimateReport(**renamed(asdict(report), names)))
 
 
 def _make_folder(folder: Path) -> None:
