@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from personalive import __version__
-from personalive.cluster.connect import connected
+from personalive.cluster.connect import check_address, connected
 from personalive.errors import DeviceError, InputError
 
 Job = Callable[[Any, int, Callable[[Any], None]], Any]  # (task, tries before, tell progress) -> result
 Running = Mapping[int, Any]  # progress last told of each task at work, by its index; None before the first
 _POLL_S = 0.5
-_TRIES = 4  # of a task whose process dies, and of a process that does not begin
+_TRIES = 4  # of a task whose process dies, and of a process that dies before it answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class ClusterOptions:
     cores: int = 4  # of an actor without a GPU
 
     def __post_init__(self) -> None:
+        check_address(self.address)
         if self.actors is not None and self.actors < 1:
             raise InputError(f"actors {self.actors}: give a number from 1 up")
         if ":" in self.device:
@@ -138,8 +139,11 @@ def share_of_actor(nodes: Sequence[Mapping[str, float]], options: ClusterOptions
     if with_gpu:
         gpus = sum(node["GPU"] for node in with_gpu)
         count = options.actors or int(gpus)
-        cores = min(node.get("CPU", 0) // node["GPU"] for node in with_gpu)
-        return count, {"num_gpus": min(1.0, _rounded_down(gpus / count)), "num_cpus": cores}
+        share = min(1.0, _rounded_down(gpus / count))
+        return count, {
+            "num_gpus": share,
+            "num_cpus": min(node.get("CPU", 0) * share // node["GPU"] for node in with_gpu),
+        }
     cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU")]
     if not cores:
         raise DeviceError("the cluster has no machine with processors; add one")
@@ -164,10 +168,12 @@ class _Run:
     ) -> None:
         self._ray, self._tasks, self._on_progress = ray, tasks, on_progress
         self._waiting = deque(range(len(tasks)))
-        self._tries, self._failures = Counter[int](), Counter[Any]()
+        self._tries = Counter[int]()
         self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, int]] = {}  # reference of a result -> actor, task
-        self._beginning = {actor.ready.remote(): actor for actor in actors}
+        self._beginning = dict[Any, Any]()  # reference of an answer -> actor
+        for actor in actors:
+            self._begin(actor)
         self._asked: dict[Any, int] = {}  # reference of a progress -> task
         self._progress: dict[int, Any] = {}
 
@@ -187,6 +193,10 @@ class _Run:
             while self._waiting and self._idle:
                 self._give(self._idle.pop(), self._waiting.popleft())
             self._ask()
+
+    def _begin(self, actor: Any) -> None:
+        """Hear from an actor once it is there: now, when it is begun anew, or when the cluster has room for it."""
+        self._beginning[actor.ready.options(max_task_retries=_TRIES - 1).remote()] = actor
 
     def _give(self, actor: Any, task: int) -> None:
         self._running[actor.run.remote(self._tasks[task], self._tries[task])] = actor, task
@@ -211,10 +221,7 @@ class _Run:
         try:
             self._ray.get(reference)
         except self._ray.exceptions.RayActorError as error:
-            self._failures[actor] += 1
-            if self._failures[actor] < _TRIES:
-                self._beginning[actor.ready.remote()] = actor
-            elif not (self._idle or self._running or self._beginning):
+            if not (self._idle or self._running or self._beginning):
                 reason = str(error).strip().splitlines()[-1]
                 raise DeviceError(f"no process of the cluster can be begun ({reason}); see Ray's logs") from None
             return
@@ -226,7 +233,7 @@ class _Run:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayActorError:
-            self._beginning[actor.ready.remote()] = actor  # Ray begins it anew, as soon as there is room
+            self._begin(actor)
             self._tries[task] += 1
             if self._tries[task] < _TRIES:
                 self._waiting.appendleft(task)
@@ -237,5 +244,4 @@ class _Run:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         self._idle.append(actor)
-        self._failures.pop(actor, None)
         return task, result
