@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from personalive.engine.base import BaseEngine
 from personalive.errors import OutputError, PersonaLiveError
+from personalive.media.paths import write_whole
 from personalive.offline.animate import animate
 from personalive.offline.config import BatchConfig
 from personalive.offline.manifest import BatchRow
 from personalive.offline.options import AnimateReport, options_to_json
-from personalive.offline.storage import local_copy, modified_ns, read_place, renamed
+from personalive.offline.storage import Url, modified_ns, place_of, read_place, renamed
 from personalive.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -109,7 +112,7 @@ def make_row(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], N
     """Make the video of one row; whatever fails is the result."""
     names: dict[str, str] = {}
     try:
-        with local_copy(row) as (local, names):
+        with _local_copy(row) as (local, names):
             _make_folder(Path(str(local.output)).parent)
             files = (Path(str(place)) for place in (local.portrait, local.driving, local.output))
             report = animate(*files, engine=engine, progress=progress, **asdict(local.options))
@@ -120,6 +123,41 @@ def make_row(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], N
         text = " ".join(str(error).split())
         return RowResult(row=row, state="failed", problem=f"{row.where}: unexpected {type(error).__name__}: {text}")
     return RowResult(row=row, state="made", report=AnimateReport(**renamed(asdict(report), names)))
+
+
+@contextmanager
+def _local_copy(row: BatchRow) -> Iterator[tuple[BatchRow, dict[str, str]]]:
+    """The row with paths in the place of URLs: inputs fetched, results sent at the end, the record last.
+
+    Yields:
+        The row, and the URLs by those paths.
+
+    Raises:
+        InputError, OutputError: a file cannot be fetched or sent.
+    """
+    sheet = row.options.contact_sheet
+    places = {"portrait": row.portrait, "driving": row.driving, "output": row.output}
+    places |= {"sheet": place_of(sheet, Path())} if sheet else {}
+    urls = {name: place for name, place in places.items() if isinstance(place, Url)}
+    if not urls:
+        yield row, {}
+        return
+    with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
+        paths = {name: Path(folder) / f"{name}{url.suffix}" for name, url in urls.items()}
+        for name in urls.keys() & {"portrait", "driving"}:
+            urls[name].fetch(paths[name])
+        local = replace(row, **{name: paths[name] for name in paths.keys() - {"sheet"}})
+        if "sheet" in paths:
+            local = replace(local, options=replace(row.options, contact_sheet=str(paths["sheet"])))
+        names = {str(path): urls[name].text for name, path in paths.items()}
+        yield local, names
+        record = Path(str(local.output)).with_suffix(".json")
+        write_whole(record, json.dumps(renamed(json.loads(record.read_bytes()), names), indent=2) + "\n")
+        for name in ("sheet", "output"):
+            if name in urls:
+                urls[name].send(paths[name])
+        if "output" in urls:
+            urls["output"].with_suffix(".json").send(record)
 
 
 def _make_folder(folder: Path) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from personalive.errors import InputError, OutputError
-from personalive.media.paths import write_whole
 from personalive.offline.config import BatchConfig
-
-if TYPE_CHECKING:
-    from personalive.offline.manifest import BatchRow
 
 _BLOCK_BYTES = 1 << 20
 
@@ -179,41 +173,6 @@ def read_place(place: Place, limit_bytes: int) -> bytes:
 def modified_ns(place: Place) -> int | None:
     """Time of the last change of a file; see ``Url.modified_ns``."""
     return place.modified_ns() if isinstance(place, Url) else place.stat().st_mtime_ns
-
-
-@contextmanager
-def local_copy(row: BatchRow) -> Iterator[tuple[BatchRow, dict[str, str]]]:
-    """The row with paths in the place of URLs: inputs fetched, results sent at the end, the record last.
-
-    Yields:
-        The row, and the URLs by those paths.
-
-    Raises:
-        InputError, OutputError: a file cannot be fetched or sent.
-    """
-    sheet = row.options.contact_sheet
-    places = {"portrait": row.portrait, "driving": row.driving, "output": row.output}
-    places |= {"sheet": place_of(sheet, Path())} if sheet else {}
-    urls = {name: place for name, place in places.items() if isinstance(place, Url)}
-    if not urls:
-        yield row, {}
-        return
-    with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
-        paths = {name: Path(folder) / f"{name}{url.suffix}" for name, url in urls.items()}
-        for name in urls.keys() & {"portrait", "driving"}:
-            urls[name].fetch(paths[name])
-        local = replace(row, **{name: paths[name] for name in paths.keys() - {"sheet"}})
-        if "sheet" in paths:
-            local = replace(local, options=replace(row.options, contact_sheet=str(paths["sheet"])))
-        names = {str(path): urls[name].text for name, path in paths.items()}
-        yield local, names
-        record = Path(str(local.output)).with_suffix(".json")
-        write_whole(record, json.dumps(renamed(json.loads(record.read_bytes()), names), indent=2) + "\n")
-        for name in ("sheet", "output"):
-            if name in urls:
-                urls[name].send(paths[name])
-        if "output" in urls:
-            urls["output"].with_suffix(".json").send(record)
 
 
 def renamed(value: Any, names: dict[str, str]) -> Any:
