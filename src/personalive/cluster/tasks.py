@@ -19,7 +19,7 @@ from personalive.errors import DeviceError, InputError
 Job = Callable[[Any, int, Callable[[Any], None]], Any]  # (task, tries before, tell progress) -> result
 Running = Mapping[int, Any]  # progress last told of each task at work, by its index; None before the first
 _POLL_S = 0.5
-_TRIES = 4  # of a task whose process dies, and of a process that dies before it answers
+_TRIES = 4  # of a task whose process dies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class _Run:
 
     def _begin(self, actor: Any) -> None:
         """Hear from an actor once it is there: now, when it is begun anew, or when the cluster has room for it."""
-        self._beginning[actor.ready.options(max_task_retries=_TRIES - 1).remote()] = actor
+        self._beginning[actor.ready.options(max_task_retries=-1).remote()] = actor
 
     def _give(self, actor: Any, task: int) -> None:
         self._running[actor.run.remote(self._tasks[task], self._tries[task])] = actor, task
