@@ -46,8 +46,8 @@ def _job(out: Path, config: PrepareConfig, detector_folder: Path | None) -> Acto
     detector = find_detector(detector_folder, FramingConfig())
     if detector.name != config.detector:
         raise InputError(
-            f"{socket.gethostname()}: finds faces by {detector.name}, not {config.detector}: its files must lie in the "
-            "same place on all machines"
+            f"{socket.gethostname()}: finds faces by {detector.name}, not {config.detector}: its files must lie in "
+            "the same place on all machines"
         )
 
     def work(video: Video, _tries: int, tell: Callable[[tuple[float, int]], None]) -> None:

@@ -37,8 +37,7 @@ DROPS = {  # reasons why something is not in the set
 def prepare_video(
     video: Video, out: Path, detector: FaceDetector, advance: Callable[[float, int], None], config: PrepareConfig
 ) -> None:
-    """Write the clips of ``video`` below ``out``, in the place of older ones, and then its record, which makes them part
-    of the set.
+    """Write the clips of ``video`` below ``out`` anew, and then its record, which makes them part of the set.
 
     Args:
         advance: hears, with every frame read, the share of the video that is done, an estimate, and the number
