@@ -32,7 +32,8 @@ from personalive.evaluation.metrics.catalog import FACES, METRICS
 from personalive.evaluation.metrics.functional import l1, psnr, ssim
 from personalive.evaluation.metrics.pretrained import PretrainedNetworks
 from personalive.evaluation.report import HTML, JSON, MARKDOWN, check_report_folder, write_report
-from personalive.evaluation.runner import EvaluateOptions, Evaluation, evaluate
+from personalive.evaluation.results import EvaluateOptions, Evaluation
+from personalive.evaluation.runner import evaluate
 from personalive.runtime.face import load_face_reader
 from personalive.vision.face_landmarks import FaceReader
 from support.clips import read_film
@@ -297,12 +298,12 @@ def test_frames_without_a_face_do_not_count_and_what_does_not_move_is_not_follow
 
 
 def test_no_clip_runs_from_one_case_into_the_next():
-    clips, image = ClipFeatures(ColourNetwork()), np.zeros((4, 4, 3), np.uint8)  # pyright: ignore[reportArgumentType]
-    for count in (20, 15, 16):
-        for _ in range(count):
+    network, image = ColourNetwork(), np.zeros((4, 4, 3), np.uint8)
+    for frames, whole in ((20, 1), (15, 0), (32, 2)):
+        clips = ClipFeatures(network)  # pyright: ignore[reportArgumentType]
+        for _ in range(frames):
             clips.update(Sample(image), image)
-        clips.end_case()
-    assert (len(clips.made), len(clips.true)) == (2, 2)
+        assert (len(clips.made), len(clips.true)) == (whole, whole)
 
 
 def test_lpips_is_to_the_truth_and_tlp_to_the_driver_where_there_is_none(moving):

@@ -12,10 +12,12 @@ import typer
 
 from personalive.cli.animate import NoFace, NoFaceOption, ResultOptions, SizeOption, VideoControls
 from personalive.cli.console import clock, progress, show_rows
-from personalive.cli.options import ClipOptions, ModelOptions, SeedOption, StepsOption, with_groups
+from personalive.cli.options import ClipOptions, ModelOptions, OnCluster, SeedOption, StepsOption, with_groups
 from personalive.errors import InputError
 
 if TYPE_CHECKING:
+    from personalive.cluster.tasks import ClusterOptions
+    from personalive.engine.base import BaseEngine
     from personalive.offline.batch import RowResult
     from personalive.offline.manifest import Batch, BatchRow
     from personalive.progress import Progress
@@ -27,6 +29,7 @@ Examples:
   personalive batch videos.jsonl -o results --weights ~/weights --json results.json
   personalive batch portraits/ clips/ -o results
   personalive batch me.jpg clips/ -o results --side-by-side
+  personalive batch videos.csv -o /shared/results --cluster 10.0.0.1:6379
 
 \b
 videos.csv, or the same as an object per line in videos.jsonl:
@@ -35,9 +38,9 @@ videos.csv, or the same as an object per line in videos.jsonl:
   you.jpg,clip.mp4,,512,
 
 Columns are portrait, driving, output and the options of `personalive animate` that decide a video; an empty cell
-takes the option of this command. Inputs are found from the manifest's folder. A row that fails is reported at the
-end, and the rest is made. The same command makes what is missing: a video is kept where its record names the same
-inputs, options and weights and is newer than the inputs.
+takes the option of this command. Inputs are found from the manifest's folder; all three may be URLs (s3, gs, http).
+A row that fails is reported at the end, and the rest is made. The same command makes what is missing: a video is kept
+where its record names the same inputs, options and weights and is newer than the inputs.
 """
 
 
@@ -46,12 +49,12 @@ class _Written:
     """Files that a batch writes."""
 
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Folder of the videos, made if need be; a video without a name of its own is "
+            help="Folder of the videos, a path or URL, made if need be; a video without a name of its own is "
             "DRIVING_by_PORTRAIT.mp4.",
             show_default="the manifest's, or here",
         ),
@@ -84,6 +87,7 @@ def batch(
     ] = None,
     written: _Written = _Written(),
     model: ModelOptions = ModelOptions(),
+    cluster: OnCluster = OnCluster(),
     seed: SeedOption = 0,
     steps: StepsOption = None,
     size: SizeOption = None,
@@ -93,9 +97,8 @@ def batch(
     result: ResultOptions = ResultOptions(),
 ) -> None:
     """Make the videos of a manifest, or of every portrait with every clip, by one model."""
-    from personalive.offline.batch import run_batch  # noqa: PLC0415 (imports torch)
-    from personalive.offline.manifest import pair_folders, read_manifest  # noqa: PLC0415
-    from personalive.runtime.load import load_engine, weights_name  # noqa: PLC0415
+    on_cluster = cluster.to_options(model.device)
+    from personalive.offline.manifest import pair_folders, read_manifest  # noqa: PLC0415 (imports torch)
 
     defaults: dict[str, Any] = {
         "seed": seed,
@@ -111,24 +114,31 @@ def batch(
     if driving is None:
         found = read_manifest(source, written.output, defaults)
     else:
-        found = pair_folders(source, driving, written.output or Path(), defaults)
+        found = pair_folders(source, driving, written.output or ".", defaults)
     target = None if written.json_file is None else _summary_file(written.json_file, found)
-    weights = weights_name(model.weights)
+    _summarise(found, _make(found.rows, model, on_cluster, resume=written.resume), target)
+
+
+def _make(
+    rows: list[BatchRow], model: ModelOptions, cluster: ClusterOptions | None, *, resume: bool
+) -> list[RowResult]:
+    from personalive.offline.batch import run_batch  # noqa: PLC0415 (imports torch)
+    from personalive.runtime.load import load_engine, weights_name  # noqa: PLC0415
+
+    weights, options = weights_name(model.weights), model.engine_options()
     with progress("batch") as display:
 
-        def show(number: int, row: BatchRow, now: Progress) -> None:
-            display.show(replace(now, label=f"{number} of {len(found.rows)}, {row.output.name}: {now.label}".strip()))
+        def load() -> BaseEngine:
+            return load_engine(weights, **options, progress=display.loading, preparing=display.preparing)
 
-        results = run_batch(
-            found.rows,
-            lambda: load_engine(
-                weights, **model.engine_options(), progress=display.loading, preparing=display.preparing
-            ),
-            weights,
-            resume=written.resume,
-            progress=show,
-        )
-    _summarise(found, results, target)
+        def show(number: int, row: BatchRow, now: Progress) -> None:
+            display.show(replace(now, label=f"{number} of {len(rows)}, {row.output.name}: {now.label}".strip()))
+
+        if cluster is None:
+            return run_batch(rows, load, weights, resume=resume, progress=show)
+        from personalive.cluster.batch import run_batch_on_cluster  # noqa: PLC0415
+
+        return run_batch_on_cluster(rows, weights, options, cluster, resume=resume, progress=display.show)
 
 
 def _summary_file(path: Path, batch: Batch) -> Path:

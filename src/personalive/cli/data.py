@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from personalive.checkpoints.layout import find_root
 from personalive.cli.console import progress, show_rows, size
+from personalive.cli.options import ClusterOption
 from personalive.config import WEIGHTS_ENV, ModelConfig, default_weights_folder
 from personalive.errors import InputError
 from personalive.training.data.prepare.config import PrepareConfig
@@ -24,6 +26,7 @@ app = typer.Typer(
 Examples:
   personalive data prepare videos/ set/
   personalive data prepare videos/ set/ --size 256 --workers 4
+  personalive data prepare /shared/videos /shared/set --cluster 10.0.0.1:6379
   personalive data heads portraits/ heads/ --landmarks landmarks.npz
 """,
     rich_markup_mode=None,
@@ -55,6 +58,7 @@ def prepare(
         int | None,
         typer.Option(metavar="COUNT", help="Processes, each with one video at a time.", show_default="one per core"),
     ] = None,
+    cluster: ClusterOption = None,
     min_seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Shorter clips are dropped.")
     ] = PrepareConfig.min_clip_s,
@@ -83,6 +87,13 @@ def prepare(
     """
     from personalive.training.data.prepare.runner import prepare as make_set  # noqa: PLC0415 (imports torch)
 
+    elsewhere = None
+    if cluster is not None:
+        from personalive.cluster.prepare import prepare_on_cluster  # noqa: PLC0415
+        from personalive.cluster.tasks import ClusterOptions  # noqa: PLC0415
+
+        options = ClusterOptions(address=cluster, actors=workers, device="cpu", cores=1)
+        elsewhere = partial(prepare_on_cluster, options)
     with progress("preparing") as display:
         try:
             report = make_set(
@@ -94,6 +105,7 @@ def prepare(
                 workers=workers,
                 detector_folder=_detector_folder(weights),
                 progress=display.show,
+                elsewhere=elsewhere,
             )
         except KeyboardInterrupt as stop:
             stop.add_note(f"the videos finished so far are kept in {out}; the same command goes on")

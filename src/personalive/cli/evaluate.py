@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.console import clock, progress, show_rows
-from personalive.cli.options import Framing, ModelOptions, SeedOption, StepsOption, with_groups
+from personalive.cli.options import Framing, ModelOptions, OnCluster, SeedOption, StepsOption, with_groups
 from personalive.config import default_metrics_folder, expand_user
 from personalive.evaluation.config import EvaluationConfig
 from personalive.progress import Progress
 
 if TYPE_CHECKING:
-    from personalive.evaluation.runner import EvaluateOptions, Evaluation
-    from personalive.evaluation.runner import Progress as Scored
+    from personalive.cluster.tasks import ClusterOptions
+    from personalive.evaluation.results import EvaluateOptions, Evaluation
+    from personalive.evaluation.results import Progress as Scored
 
 DEFAULT_DATASET = f"synthetic:{EvaluationConfig.people}"
 EPILOG = """
@@ -26,6 +27,7 @@ Examples:
   personalive evaluate synthetic:2 --frames 16 --output quick --weights tiny
   personalive evaluate ~/clips --output scores --weights ~/weights
   personalive evaluate ~/clips --output scores --weights ~/weights --method LivePortrait=~/videos/liveportrait
+  personalive evaluate /shared/clips --output scores --weights /shared/weights --cluster 10.0.0.1:6379
   personalive evaluate synthetic:4 --output scores --weights tiny --inputs for-others
   personalive evaluate ~/clips --output scores --no-model --method A=videos_a --method B=videos_b
 
@@ -95,6 +97,7 @@ def evaluate(
         typer.Option("--model/--no-model", help="Score the model; without it only the videos given by --method."),
     ] = True,
     network: ModelOptions = ModelOptions(),
+    cluster: OnCluster = OnCluster(),
     seed: SeedOption = 0,
     steps: StepsOption = None,
     framing: Annotated[
@@ -135,7 +138,7 @@ def evaluate(
         raise typer.BadParameter("--no-model leaves nothing to score: give videos with --method NAME=DIR")
     from personalive.evaluation.datasets import KINDS, check_inputs_folder  # noqa: PLC0415 (imports torch)
     from personalive.evaluation.report import check_report_folder, write_report  # noqa: PLC0415
-    from personalive.evaluation.runner import EvaluateOptions  # noqa: PLC0415
+    from personalive.evaluation.results import EvaluateOptions  # noqa: PLC0415
 
     check_report_folder(output, overwrite=overwrite)
     if inputs is not None:
@@ -154,7 +157,7 @@ def evaluate(
         steps=steps,
         metrics_folder=str(metric_files or default_metrics_folder()),
     )
-    found = _evaluate(options, network if model else None, inputs)
+    found = _evaluate(options, network if model else None, cluster.to_options(network.device), inputs)
     _show(found, write_report(found, output, overwrite=overwrite))
 
 
@@ -165,7 +168,9 @@ def _method(text: str) -> tuple[str, str]:
     return name, str(expand_user(folder))
 
 
-def _evaluate(options: EvaluateOptions, model: ModelOptions | None, inputs: Path | None) -> Evaluation:
+def _evaluate(
+    options: EvaluateOptions, model: ModelOptions | None, cluster: ClusterOptions | None, inputs: Path | None
+) -> Evaluation:
     from personalive.evaluation.runner import evaluate as run  # noqa: PLC0415
     from personalive.runtime.load import load_engine  # noqa: PLC0415
     from personalive.runtime.memory import engine_oom_errors  # noqa: PLC0415
@@ -175,6 +180,11 @@ def _evaluate(options: EvaluateOptions, model: ModelOptions | None, inputs: Path
         def show(now: Scored) -> None:
             display.show(Progress(now.frames, now.total, now.fps))
 
+        if cluster is not None:
+            from personalive.cluster.evaluate import evaluate_on_cluster  # noqa: PLC0415
+
+            chosen = None if model is None else (model.weights, model.engine_options())
+            return evaluate_on_cluster(options, chosen, cluster, progress=show, inputs=inputs)
         if model is None:
             return run(options, None, progress=show, inputs=inputs)
         engine = load_engine(

@@ -20,6 +20,7 @@ from personalive.engine.controls import ControlLimits, Controls
 from personalive.offline.config import BeginningConfig
 
 if TYPE_CHECKING:
+    from personalive.cluster.tasks import ClusterOptions
     from personalive.runtime.load import EngineOptions
 
 AUTO = "auto"
@@ -191,6 +192,46 @@ StepsOption = Annotated[int | None, _steps_option("the model's own, 4")]
 LiveStepsOption = Annotated[
     int | None, _steps_option("on a CPU the fewest without a visible loss, by measurement; else the model's own, 4")
 ]
+
+# --- many devices ---------------------------------------------------------------------------------------------------
+
+
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|auto|local",
+        help="Work on a Ray cluster: HOST:PORT of its head, 'auto' for the one this machine belongs to, 'local' "
+        "for one of this machine alone. Paths are those of storage that all its machines share. Needs "
+        'pip install "personalive[cluster]".',
+        show_default="in this process",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCluster:
+    """Cluster to work on."""
+
+    cluster: ClusterOption = None
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="COUNT",
+            help="With --cluster: processes, each with the model.",
+            show_default="one per GPU, without GPUs one per four cores",
+        ),
+    ] = None
+
+    def to_options(self, device: str) -> ClusterOptions | None:
+        """Return the library's options, or None for this process."""
+        if self.cluster is None:
+            if self.actors is not None:
+                raise typer.BadParameter("--actors means nothing without --cluster: leave it out")
+            return None
+        from personalive.cluster.tasks import ClusterOptions  # noqa: PLC0415
+
+        return ClusterOptions(address=self.cluster, actors=self.actors, device=device)
+
 
 # --- provenance -----------------------------------------------------------------------------------------------------
 

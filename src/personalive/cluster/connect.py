@@ -17,7 +17,9 @@ _CONNECT_S = 5.0  # Ray itself tries an address at which nobody answers for minu
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """Ray, connected: the module ``ray``. A local cluster and this command's actors end with the context.
+    """Ray, connected: the module ``ray``. A local cluster ends with the context.
+
+    A program that is connected already stays so, to that cluster.
 
     Args:
         address: "local" for a cluster of this machine, begun here; HOST:PORT of a cluster's head, on one of whose
@@ -28,10 +30,17 @@ def connected(address: str) -> Iterator[Any]:
         DeviceError: Ray is not installed, or there is no cluster that answers.
     """
     ray = _import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    check_address(address)
     if address not in (LOCAL, AUTO) and os.environ.get("RAY_USE_TLS", "0") != "1":
-        _check_address(address)
+        _check_answer(address)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    local = {"include_dashboard": False} if address == LOCAL else {}
+    local: dict[str, Any] = {}
+    if address == LOCAL:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as the command itself, where Ray has 15
+        local = {"include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **quiet, **local)
@@ -55,13 +64,26 @@ def _import_ray() -> Any:
     return ray
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
+    """Refuse what ``connected`` could not connect to, without trying.
+
+    Raises:
+        InputError: no such address.
+        DeviceError: Ray is not installed.
+    """
+    _import_ray()
     host, colon, port = address.rpartition(":")
+    if address in (LOCAL, AUTO):
+        return
     if "/" in address or not (colon and host and port.isdecimal() and int(port) < 1 << 16):
         raise InputError(
             f"--cluster {address!r}: give {LOCAL}, HOST:PORT of the cluster's head, such as 10.0.0.1:6379, or "
             f"{AUTO} on one of its machines"
         )
+
+
+def _check_answer(address: str) -> None:
+    """Refuse an address at which no server of Ray's protocol answers."""
     import grpc  # noqa: PLC0415 (comes with Ray)
 
     with grpc.insecure_channel(address) as channel:

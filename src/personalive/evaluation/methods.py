@@ -92,14 +92,14 @@ class EngineMethod:
         """
         self._engine, self._warmup_calls = engine, warmup_calls
         engine.check_steps(steps)
-        self._warmup_frames = engine.warmup_frames  # of the last case
+        self.warmup_frames = engine.warmup_frames  # of the last case
         self._options: dict[str, Any] = {
             "seed": seed,
             "keyframe_threshold": keyframe_threshold,
             "steps": steps,
             "controls": controls,
         }
-        self._times: list[CallTimes] = []
+        self.times: list[CallTimes] = []
         self.keyframes: list[int] = []  # stored by the last step, of each case
 
     def covers(self, case: Case) -> bool:
@@ -112,7 +112,7 @@ class EngineMethod:
 
         def on_step(state: StreamState, seconds: float) -> None:
             nonlocal keyframes
-            keyframes, self._warmup_frames = state.keyframes, state.warmup_frames
+            keyframes, self.warmup_frames = state.keyframes, state.warmup_frames
             times.add(seconds)
 
         yield from reenact(
@@ -122,12 +122,12 @@ class EngineMethod:
             on_step=on_step,
             **self._options,
         )
-        self._times.append(times)
+        self.times.append(times)
         self.keyframes.append(keyframes)
 
     def speed(self) -> dict[str, float]:
         """Speed of whole calls: condition, denoise, decode; empty where the cases were too short."""
-        return speed(self._times, self._engine.chunk_frames, self._warmup_frames, self._warmup_calls)
+        return speed(self.times, self._engine.chunk_frames, self.warmup_frames, self._warmup_calls)
 
 
 def reenact(

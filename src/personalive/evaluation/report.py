@@ -23,7 +23,7 @@ from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.methods import COPY, TRUTH
 from personalive.evaluation.metrics.catalog import INFINITE, METRICS, NO_VALUE, SPEED, format_value
 from personalive.evaluation.published import published
-from personalive.evaluation.runner import Evaluation
+from personalive.evaluation.results import Evaluation
 from personalive.media.paths import reason, temporary_beside
 from personalive.vision.resize import ImageArray
 

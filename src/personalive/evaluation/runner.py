@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,6 @@ from personalive.engine.base import BaseEngine
 from personalive.errors import InputError
 from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.datasets import (
-    KINDS,
     Case,
     Dataset,
     DatasetOptions,
@@ -28,93 +27,26 @@ from personalive.evaluation.datasets import (
     open_dataset,
     write_inputs,
 )
-from personalive.evaluation.methods import COPY, OURS, TRUTH, Baseline, EngineMethod, Method, VideoMethod
+from personalive.evaluation.methods import (
+    COPY,
+    TRUTH,
+    Baseline,
+    EngineMethod,
+    Method,
+    VideoMethod,
+)
 from personalive.evaluation.metrics.accumulators import ClipFeatures, Metric, mean_of, metrics_for
 from personalive.evaluation.metrics.catalog import ANGLES, EXPRESSIONS, FACES, METRICS, SPEED
 from personalive.evaluation.metrics.functional import frechet_distance
 from personalive.evaluation.metrics.pretrained import PretrainedNetworks, load_pretrained
 from personalive.evaluation.previews import CasePreview
+from personalive.evaluation.results import CaseOutcome, CaseResult, EvaluateOptions, Evaluation, Progress, Row
 from personalive.vision.faces import find_detector
-from personalive.vision.framing import FramingMode
 from personalive.vision.resize import ImageArray
 
+Task = tuple[Kind, int]  # a kind, and the number of one of its cases
 _CONFIG = EvaluationConfig()
 _PACKAGES = ("personalive", "torch", "numpy", "opencv-python-headless", "av", "torchmetrics", "onnxruntime")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """All options of an evaluation but the model."""
-
-    dataset: str = f"synthetic:{_CONFIG.people}"
-    kinds: tuple[Kind, ...] = KINDS
-    methods: tuple[tuple[str, str], ...] = ()  # name and folder of videos
-    people: int | None = None  # at most so many cases of a kind
-    frames: int | None = None  # at most so many frames of each case
-    pairs: str | None = None  # file of portraits and their drivers
-    framing: FramingMode = "auto"
-    center_fallback: bool = False
-    size_px: int | None = None  # side of the images compared without a model; else the model's
-    seed: int = 0
-    steps: int | None = None  # of denoising; None: the model's own
-    metrics_folder: str = ""  # of the metrics' pretrained networks
-
-    def __post_init__(self) -> None:
-        if not self.kinds:
-            raise InputError("nothing to evaluate: leave --no-self or --no-cross out")
-        for name, value in (("people", self.people), ("frames", self.frames)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}: give a whole number from 1 up")
-        if self.seed < 0:
-            raise InputError(f"seed {self.seed}: give a whole number from 0 up")
-        names = [name for name, _ in self.methods]
-        taken = {OURS, COPY, TRUTH, ""} & set(names) or {name for name in names if names.count(name) > 1}
-        if taken:
-            raise InputError(f"method name {taken.pop()!r} is taken or empty: give each --method a name of its own")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Progress of an evaluation."""
-
-    frames: int  # scored
-    total: int | None  # where every video's length is known
-    fps: float  # scored frames per second
-
-
-@dataclass
-class CaseResult:
-    """Metrics of one method in one case."""
-
-    case: str
-    frames: int
-    metrics: dict[str, float]
-
-
-@dataclass
-class Row:
-    """Metrics of one method in all cases of a kind: means over its cases, FVD and speed over all of them."""
-
-    kind: Kind
-    method: str
-    cases: list[CaseResult] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Evaluation:
-    """Content of the report."""
-
-    options: dict[str, Any]
-    model: dict[str, str]
-    versions: dict[str, str]
-    rows: list[Row] = field(default_factory=list)
-    missing: dict[str, str] = field(default_factory=dict)  # metric -> why there is none
-    files: list[dict[str, str]] = field(default_factory=list)  # pretrained networks that were used
-    skipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    previews: list[CasePreview] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def evaluate(
@@ -136,16 +68,18 @@ def evaluate(
         InputError: nothing can be evaluated: no dataset, nothing readable in it, no method.
         CheckpointError: a pretrained network's file is damaged or another one.
     """
-    if engine is None and not options.methods:
-        raise InputError("nothing to score: give a model with --weights, or videos with --method NAME=FOLDER")
-    if engine is not None and options.size_px not in (None, engine.image_size):
-        raise InputError(
-            f"size {options.size_px}: this model makes {engine.image_size} px, which decides: leave --size out"
-        )
-    run = _Run(options, engine, progress)
-    if inputs is not None:
-        run.write_inputs(inputs)
-    return run.result()
+    begun, evaluator = time.monotonic(), Evaluator(options, engine)
+    unwritten = [] if inputs is None else evaluator.write_inputs(inputs)
+    outcomes: list[CaseOutcome] = []
+
+    def report(frames: int) -> None:
+        if progress is not None:
+            scored, spent = frames + sum(outcome.scored for outcome in outcomes), max(time.monotonic() - begun, 1e-9)
+            progress(Progress(frames=scored, total=evaluator.total, fps=scored / spent))
+
+    for task in evaluator.tasks:
+        outcomes.append(evaluator.run_case(task, report))
+    return evaluator.gather(outcomes, unwritten, time.monotonic() - begun)
 
 
 def score(
@@ -166,29 +100,33 @@ def score(
     return _means(found)
 
 
-class _Run:
-    """State of one call of ``evaluate``."""
+class Evaluator:
+    """Cases of an evaluation, each run by itself and in any order, and the report of all."""
 
-    def __init__(
-        self, options: EvaluateOptions, engine: BaseEngine | None, progress: Callable[[Progress], None] | None
-    ) -> None:
-        self.options, self.engine, self.progress = options, engine, progress
+    def __init__(self, options: EvaluateOptions, engine: BaseEngine | None) -> None:
+        """
+        Args:
+            options, engine: as for ``evaluate``, which also says what is raised.
+        """
+        if engine is None and not options.methods:
+            raise InputError("nothing to score: give a model with --weights, or videos with --method NAME=FOLDER")
+        if engine is not None and options.size_px not in (None, engine.image_size):
+            raise InputError(
+                f"size {options.size_px}: this model makes {engine.image_size} px, which decides: leave --size out"
+            )
+        self.options, self.engine = options, engine
         size = engine.image_size if engine is not None else options.size_px or _CONFIG.size_px
-        self.dataset = self._open_dataset(size)
+        self.size_px, self.dataset = size, self._open_dataset(size)
         self.cases = {kind: self.dataset.cases(kind) for kind in options.kinds}
+        self.tasks: list[Task] = []
+        for kind in options.kinds:
+            self.tasks.extend((kind, number) for number in range(len(self.cases[kind])))
         self.methods = [VideoMethod(name, Path(folder), size) for name, folder in options.methods]
         self._check_methods()
         weights = None if engine is None else engine.folder
         self.networks = load_pretrained(
             Path(options.metrics_folder), weights, torch.device("cpu") if engine is None else engine.device
         )
-        self.evaluation = Evaluation(_resolved(options, size), _described(engine), _versions())
-        self.evaluation.files = [
-            {"file": one.file.name, "sha256": one.sha256, "check": one.check, "licence": one.file.licence}
-            for one in self.networks.found
-        ]
-        self.evaluation.skipped += self.dataset.skipped
-        self.begun, self.scored = time.monotonic(), 0
         self.total = self._count_frames()
         self.known: dict[str, dict[str, float]] = {}  # metrics of the ground truth, which both kinds share
 
@@ -234,84 +172,110 @@ class _Run:
 
     # --- the work -----------------------------------------------------------------------------------------
 
-    def write_inputs(self, folder: Path) -> None:
-        """Write portraits and driving videos of all cases, for other methods."""
-        every = [case for cases in self.cases.values() for case in cases]
-        self.evaluation.skipped += write_inputs(every, folder)
+    def write_inputs(self, folder: Path) -> list[str]:
+        """Write portraits and driving videos of all cases, for other methods; returns a line for each left out."""
+        return write_inputs([case for cases in self.cases.values() for case in cases], folder)
 
-    def result(self) -> Evaluation:
-        """Reenact all cases and gather the metrics."""
-        for kind in self.options.kinds:
-            self._run_kind(kind)
-        found = self.evaluation
-        if not any(row.cases for row in found.rows):
-            reason = f"; the first reason: {found.skipped[0]}" if found.skipped else ""
-            raise InputError(f"{self.options.dataset}: not one case could be evaluated{reason}")
-        found.missing = _missing(found.rows, self.networks, self.engine, isinstance(self.dataset, SyntheticHeads))
-        found.notes += self.dataset.notes
-        found.notes += [note for method in self.methods for note in dict.fromkeys(method.notes)]
-        found.skipped += [line for method in self.methods for line in method.skipped]
-        found.seconds = time.monotonic() - self.begun
-        return found
+    def run_case(self, task: Task, progress: Callable[[int], None]) -> CaseOutcome:
+        """Reenact one of ``tasks`` by every method.
 
-    def _run_kind(self, kind: Kind) -> None:
-        methods, i3d = self._all_methods(), self.networks.i3d
-        rows = [Row(kind, method.name) for method in methods]
-        clips = [None if i3d is None else ClipFeatures(i3d) for _ in methods]
-        for number, case in enumerate(self.cases[kind]):
-            preview = CasePreview(case.name, kind) if number < _CONFIG.preview_cases else None
-            for method, row, features in zip(methods, rows, clips, strict=True):
-                if not method.covers(case):
-                    if isinstance(method, VideoMethod):
-                        self.evaluation.skipped.append(f"{method.name}: has no video named {case.name}")
-                    continue
-                try:
-                    row.cases.append(self._run_case(method, case, preview, features))
-                except InputError as error:
-                    self.evaluation.skipped.append(f"{case.name} ({kind}, {method.name}): {error}")
-                    if preview is not None:
-                        preview.rows.pop(method.name, None)
-                    if not isinstance(method, VideoMethod):
-                        break  # the case itself cannot be read
-            if preview is not None and len(preview.rows) > 1:
-                self.evaluation.previews.append(preview)
-        for method, row, features in zip(methods, rows, clips, strict=True):
-            row.metrics = _means([case.metrics for case in row.cases]) | _fvd(features) | method.speed()
-        self.evaluation.rows += [row for row in rows if row.cases]
+        Args:
+            progress: called after every frame with the number scored.
+        """
+        kind, number = task
+        case, outcome = self.cases[kind][number], CaseOutcome(kind)
+        preview = outcome.preview = CasePreview(case.name, kind) if number < _CONFIG.preview_cases else None
+        self.dataset.notes.clear()
+        for method in self._all_methods():
+            if not method.covers(case):
+                if isinstance(method, VideoMethod):
+                    outcome.skipped.append(f"{method.name}: has no video named {case.name}")
+                continue
+            try:
+                outcome.results[method.name] = self._run_method(method, case, outcome, progress)
+            except InputError as error:
+                outcome.skipped.append(f"{case.name} ({kind}, {method.name}): {error}")
+                if preview is not None:
+                    preview.rows.pop(method.name, None)
+                if not isinstance(method, VideoMethod):
+                    break  # the case itself cannot be read
+            finally:
+                if isinstance(method, EngineMethod):
+                    outcome.times, outcome.warmup_frames = method.times, method.warmup_frames
+        for method in self.methods:
+            outcome.notes[method.name], method.notes = method.notes, []
+        outcome.remarks = list(self.dataset.notes)
+        return outcome
 
-    def _run_case(
-        self, method: Method, case: Case, preview: CasePreview | None, clips: ClipFeatures | None
+    def _run_method(
+        self, method: Method, case: Case, outcome: CaseOutcome, progress: Callable[[int], None]
     ) -> CaseResult:
+        clips = None if self.networks.i3d is None else ClipFeatures(self.networks.i3d)
         known = f"{method.name}/{case.truth_id}" if method.name == TRUTH and clips is None else ""
-        portrait, metrics = case.portrait(), []
+        portrait, metrics, preview = case.portrait(), [], outcome.preview
         if known not in self.known:
             metrics = metrics_for(case, portrait, self.engine, self.networks, estimate_motion=method.name != COPY)
         updates: list[Callable[[Sample, ImageArray], None]] = [metric.update for metric in metrics]
         if clips is not None:
+            outcome.features[method.name] = clips.made, clips.true
             updates.append(clips.update)
         if preview is not None:
             preview.begin(method.name, portrait)
             updates.append(partial(preview.add, method.name))
-        frames = 0
+        before = outcome.scored
         for sample, output in method.reenact(case):
             for update in updates:
                 update(sample, output)
-            frames += 1
-            self._report_progress()
-        if clips is not None:
-            clips.end_case()
-        if not frames:
+            outcome.scored += 1
+            progress(outcome.scored)
+        if outcome.scored == before:
             raise InputError("not one frame to compare")
         computed = _computed(metrics)
         if known:
             computed = self.known.setdefault(known, computed)
-        return CaseResult(case.name, frames, computed)
+        return CaseResult(case.name, outcome.scored - before, computed)
 
-    def _report_progress(self) -> None:
-        self.scored += 1
-        if self.progress is not None:
-            spent = max(time.monotonic() - self.begun, 1e-9)
-            self.progress(Progress(frames=self.scored, total=self.total, fps=self.scored / spent))
+    def gather(self, outcomes: Sequence[CaseOutcome], unwritten: Sequence[str], seconds: float) -> Evaluation:
+        """Content of the report.
+
+        Args:
+            outcomes: of all ``tasks``, in their order.
+            unwritten: what ``write_inputs`` returned.
+            seconds: that the evaluation took.
+        """
+        found = Evaluation(_resolved(self.options, self.size_px), _described(self.engine), _versions())
+        found.files = [
+            {"file": one.file.name, "sha256": one.sha256, "check": one.check, "licence": one.file.licence}
+            for one in self.networks.found
+        ]
+        found.skipped = [*self.dataset.skipped, *unwritten, *(line for one in outcomes for line in one.skipped)]
+        for kind in self.options.kinds:
+            found.rows += self._rows(kind, [outcome for outcome in outcomes if outcome.kind == kind])
+        if not found.rows:
+            reason = f"; the first reason: {found.skipped[0]}" if found.skipped else ""
+            raise InputError(f"{self.options.dataset}: not one case could be evaluated{reason}")
+        previews = (outcome.preview for outcome in outcomes)
+        found.previews = [preview for preview in previews if preview is not None and len(preview.rows) > 1]
+        found.missing = _missing(found.rows, self.networks, self.engine, isinstance(self.dataset, SyntheticHeads))
+        found.notes = list(dict.fromkeys(line for outcome in outcomes for line in outcome.remarks))
+        for method in self.methods:
+            found.notes += dict.fromkeys(line for outcome in outcomes for line in outcome.notes[method.name])
+            found.skipped += method.skipped
+        found.seconds = seconds
+        return found
+
+    def _rows(self, kind: Kind, outcomes: Sequence[CaseOutcome]) -> list[Row]:
+        """Rows of the methods that have a case of a kind."""
+        rows: list[Row] = []
+        for method in self._all_methods():
+            cases = [outcome.results[method.name] for outcome in outcomes if method.name in outcome.results]
+            features = [outcome.features[method.name] for outcome in outcomes if method.name in outcome.features]
+            if isinstance(method, EngineMethod):
+                method.times = [times for outcome in outcomes for times in outcome.times]
+                method.warmup_frames = next((o.warmup_frames for o in reversed(outcomes) if o.times), 0)
+            metrics = _means([case.metrics for case in cases]) | _fvd(features) | method.speed()
+            rows += [Row(kind, method.name, cases, metrics)] if cases else []
+        return rows
 
 
 def _computed(metrics: Iterable[Metric]) -> dict[str, float]:
@@ -325,10 +289,9 @@ def _means(cases: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: mean_of(found) for name, found in values.items() if found}
 
 
-def _fvd(clips: ClipFeatures | None) -> dict[str, float]:
-    if clips is None or len(clips.made) < 2:
-        return {}
-    return {"fvd": frechet_distance(np.stack(clips.made), np.stack(clips.true))}
+def _fvd(features: Sequence[tuple[list[np.ndarray], list[np.ndarray]]]) -> dict[str, float]:
+    made, true = ([clip for one in features for clip in one[side]] for side in (0, 1))
+    return {"fvd": frechet_distance(np.stack(made), np.stack(true))} if len(made) >= 2 else {}
 
 
 def _missing(

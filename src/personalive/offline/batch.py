@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from personalive.engine.base import BaseEngine
 from personalive.errors import OutputError, PersonaLiveError
+from personalive.media.paths import write_whole
 from personalive.offline.animate import animate
+from personalive.offline.config import BatchConfig
 from personalive.offline.manifest import BatchRow
 from personalive.offline.options import AnimateReport, options_to_json
+from personalive.offline.storage import Url, modified_ns, place_of, read_place, renamed
 from personalive.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -67,25 +72,32 @@ def run_batch(
                 results.append(RowResult(row=row, state="kept"))
                 continue
             engine = engine or load()
-            results.append(_make(row, engine, None if progress is None else _of_row(progress, number, row)))
+            results.append(make_row(row, engine, None if progress is None else _of_row(progress, number, row)))
     except KeyboardInterrupt as stop:
-        made = sum(result.state != "failed" for result in results)
-        stop.add_note(f"{made} of {len(rows)} videos are made; the same command makes the rest")
+        note_stop(stop, results, len(rows))
         raise
     return results
+
+
+def note_stop(stop: KeyboardInterrupt, results: Iterable[RowResult], total: int) -> None:
+    """Note how far an interrupted batch of ``total`` rows is."""
+    made = sum(result.state != "failed" for result in results)
+    stop.add_note(f"{made} of {total} videos are made; the same command makes the rest")
 
 
 def is_made(row: BatchRow, weights: str) -> bool:
     """Tell whether the video is there, with a record of these inputs, options and weights, and newer than its inputs.
 
-    Device, dtype, backend and decoder are not compared.
+    Device, dtype, backend and decoder are not compared, nor the time of an input whose storage tells none.
     """
     record = row.output.with_suffix(".json")
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-        made = record.stat().st_mtime_ns
-        if any(path.stat().st_mtime_ns > made for path in (row.portrait, row.driving)):
+        found = json.loads(read_place(record, BatchConfig.max_record_bytes))
+        made = modified_ns(record) or 0
+        if any((modified_ns(place) or 0) > made for place in (row.portrait, row.driving)):
             return False
+        for place in row.writes:
+            modified_ns(place)  # it is there
     except (OSError, ValueError):
         return False
     wanted: dict[str, Any] = {
@@ -93,23 +105,59 @@ def is_made(row: BatchRow, weights: str) -> bool:
         "options": options_to_json(asdict(row.options)),
         "weights": weights,
     }
-    same = isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
-    return same and all(path.is_file() for path in row.writes)
+    return isinstance(found, dict) and all(found.get(name) == value for name, value in wanted.items())
 
 
-def _make(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], None] | None) -> RowResult:
+def make_row(row: BatchRow, engine: BaseEngine, progress: Callable[[Progress], None] | None) -> RowResult:
+    """Make the video of one row; whatever fails is the result."""
+    names: dict[str, str] = {}
     try:
-        _make_folder(row.output.parent)
-        report = animate(
-            row.portrait, row.driving, row.output, engine=engine, progress=progress, **asdict(row.options)
-        )
+        with _local_copy(row) as (local, names):
+            _make_folder(Path(str(local.output)).parent)
+            files = (Path(str(place)) for place in (local.portrait, local.driving, local.output))
+            report = animate(*files, engine=engine, progress=progress, **asdict(local.options))
     except PersonaLiveError as error:
-        return RowResult(row=row, state="failed", problem=f"{row.where}: {error}")
+        return RowResult(row=row, state="failed", problem=f"{row.where}: {renamed(str(error), names)}")
     except Exception as error:  # noqa: BLE001 (the others are made all the same)
         _LOG.debug("%s", row.where, exc_info=True)
         text = " ".join(str(error).split())
         return RowResult(row=row, state="failed", problem=f"{row.where}: unexpected {type(error).__name__}: {text}")
-    return RowResult(row=row, state="made", report=report)
+    return RowResult(row=row, state="made", report=AnimateReport(**renamed(asdict(report), names)))
+
+
+@contextmanager
+def _local_copy(row: BatchRow) -> Iterator[tuple[BatchRow, dict[str, str]]]:
+    """The row with paths in the place of URLs: inputs fetched, results sent at the end, the record last.
+
+    Yields:
+        The row, and the URLs by those paths.
+
+    Raises:
+        InputError, OutputError: a file cannot be fetched or sent.
+    """
+    sheet = row.options.contact_sheet
+    places = {"portrait": row.portrait, "driving": row.driving, "output": row.output}
+    places |= {"sheet": place_of(sheet, Path())} if sheet else {}
+    urls = {name: place for name, place in places.items() if isinstance(place, Url)}
+    if not urls:
+        yield row, {}
+        return
+    with tempfile.TemporaryDirectory(prefix="personalive-") as folder:
+        paths = {name: Path(folder) / f"{name}{url.suffix}" for name, url in urls.items()}
+        for name in urls.keys() & {"portrait", "driving"}:
+            urls[name].fetch(paths[name])
+        local = replace(row, **{name: paths[name] for name in paths.keys() - {"sheet"}})
+        if "sheet" in paths:
+            local = replace(local, options=replace(row.options, contact_sheet=str(paths["sheet"])))
+        names = {str(path): urls[name].text for name, path in paths.items()}
+        yield local, names
+        record = Path(str(local.output)).with_suffix(".json")
+        write_whole(record, json.dumps(renamed(json.loads(record.read_bytes()), names), indent=2) + "\n")
+        for name in ("sheet", "output"):
+            if name in urls:
+                urls[name].send(paths[name])
+        if "output" in urls:
+            urls["output"].with_suffix(".json").send(record)
 
 
 def _make_folder(folder: Path) -> None:

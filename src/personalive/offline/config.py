@@ -64,6 +64,8 @@ class BatchConfig:
 
     max_bytes: int = 16_000_000
     max_rows: int = 100_000
+    max_fetched_bytes: int = 20_000_000_000  # of an input at a URL
+    max_record_bytes: int = 1_000_000  # of a video's record at a URL; ours have 3,000
     portrait_suffixes: tuple[str, ...] = (
         *(".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif"),
         *(".bmp", ".tif", ".tiff"),

@@ -18,6 +18,7 @@ from personalive.errors import InputError, PersonaLiveError
 from personalive.media import check_input
 from personalive.offline.config import BatchConfig
 from personalive.offline.options import AnimateOptions
+from personalive.offline.storage import Place, folder_of, place_of, resolved
 
 _FILES = ("portrait", "driving", "output")
 _KEYFRAMES = "keyframes"  # false is an infinite threshold, as in the command
@@ -30,19 +31,19 @@ _KINDS = {name: TypeAdapter(kind) for name, kind in (_FIELDS | {_KEYFRAMES: bool
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRow:
-    """One video of a batch; all paths are absolute, so that a row is the same from any folder."""
+    """One video of a batch; places are URLs or absolute paths, so that a row is the same from any folder."""
 
     where: str  # "line 3" of a manifest, or the two names of a pair
-    portrait: Path
-    driving: Path
-    output: Path
+    portrait: Place
+    driving: Place
+    output: Place
     options: AnimateOptions
 
     @property
-    def writes(self) -> list[Path]:
+    def writes(self) -> list[Place]:
         """Files that the video will replace: itself, its record, its contact sheet."""
         sheet = self.options.contact_sheet
-        return [self.output, self.output.with_suffix(".json"), *([Path(sheet)] if sheet else [])]
+        return [self.output, self.output.with_suffix(".json"), *([place_of(sheet, Path())] if sheet else [])]
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ def read_manifest(
 
     Columns are ``portrait``, ``driving``, ``output`` and any option of ``animate`` by its name (``size``,
     ``head-motion``, ``keyframes``, ...). An empty cell is the default. Portraits and clips are looked for from the
-    manifest's folder.
+    manifest's folder; URLs stay as they are.
 
     Args:
-        folder: where outputs go, the manifest's own folder by default. Without an output, it is
+        folder: where outputs go, a path or URL, by default the manifest's own folder. Without an output, it is
             ``DRIVING_by_PORTRAIT.mp4``.
         defaults: fields of ``AnimateOptions`` for rows that do not say otherwise.
 
@@ -74,8 +75,8 @@ def read_manifest(
     """
     AnimateOptions(**(defaults or {}))  # refuses once what no row could be made with
     file = check_input(path)
-    home = _absolute(file).parent
-    target = home if folder is None else _absolute(Path(folder))
+    home = resolved(file).parent
+    target = home if folder is None else folder_of(folder)
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if file.suffix.lower() not in readers:
         raise InputError(f"{file}: should be a .csv or .jsonl manifest; or give portraits and clips")
@@ -90,7 +91,7 @@ def read_manifest(
             batch.problems.append(f"line {number}: {error}")
     if not count:
         raise InputError(f"{file}: has no rows; give a line per video: portrait, driving, output")
-    return _without_clashes(batch, {_absolute(file)})
+    return _without_clashes(batch, {resolved(file)})
 
 
 def pair_folders(
@@ -104,7 +105,7 @@ def pair_folders(
     Raises:
         InputError: a folder is missing, or holds no such file.
     """
-    config, target = BatchConfig(), _absolute(Path(folder))
+    config, target = BatchConfig(), folder_of(folder)
     stills = _files(portraits, config.portrait_suffixes)
     clips = _files(driving, config.driving_suffixes)
     options = AnimateOptions(**(defaults or {}))
@@ -113,7 +114,7 @@ def pair_folders(
             where=f"{still.name} with {clip.name}",
             portrait=still,
             driving=clip,
-            output=target / _default_output(still, clip),
+            output=place_of(_default_output(still, clip), target),
             options=options,
         )
         for still in stills
@@ -163,7 +164,7 @@ def _json_rows(text: str, file: Path) -> Iterator[tuple[int, Any]]:
                 yield number, None
 
 
-def _row(where: str, values: Any, home: Path, folder: Path, defaults: Mapping[str, Any]) -> BatchRow:
+def _row(where: str, values: Any, home: Path, folder: Place, defaults: Mapping[str, Any]) -> BatchRow:
     if not isinstance(values, dict):
         raise InputError('is no JSON object; write {"portrait": "me.jpg", "driving": "clip.mp4"}')
     if None in values:
@@ -173,16 +174,16 @@ def _row(where: str, values: Any, home: Path, folder: Path, defaults: Mapping[st
     paths = {name: _path(name, given.pop(name)) for name in _FILES if name in given}
     if lacking := [name for name in _FILES[:2] if name not in paths]:
         raise InputError(f"has no {' and no '.join(lacking)}")
-    portrait, driving = (_absolute(home / paths[name]) for name in _FILES[:2])
-    output = folder / paths.get("output", _default_output(portrait, driving))
+    portrait, driving = (place_of(paths[name], home) for name in _FILES[:2])
+    output = paths.get("output", _default_output(portrait, driving))
     options = dict(defaults) | _options(given)
     if sheet := options.get("contact_sheet"):
-        options["contact_sheet"] = str(_absolute(folder / sheet))
+        options["contact_sheet"] = str(place_of(sheet, folder))
     return BatchRow(
         where=where,
         portrait=portrait,
         driving=driving,
-        output=_absolute(output),
+        output=place_of(output, folder),
         options=AnimateOptions(**options),
     )
 
@@ -191,13 +192,6 @@ def _path(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} {value!r}: give a path")
     return value
-
-
-def _absolute(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{str(path)!r}: leads nowhere ({error}); check the name") from None
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +215,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _files(where: str | os.PathLike[str], suffixes: tuple[str, ...]) -> list[Path]:
-    path = _absolute(Path(where))
+    path = resolved(Path(where))
     if not path.is_dir():
         return [check_input(path)]
     try:
@@ -233,14 +227,14 @@ def _files(where: str | os.PathLike[str], suffixes: tuple[str, ...]) -> list[Pat
     return found
 
 
-def _default_output(portrait: Path, driving: Path) -> str:
+def _default_output(portrait: Place, driving: Place) -> str:
     return f"{driving.stem}_by_{portrait.stem}.mp4"
 
 
-def _without_clashes(batch: Batch, kept: set[Path]) -> Batch:
+def _without_clashes(batch: Batch, kept: set[Place]) -> Batch:
     """The batch without rows that would replace an input of any row, or what another row writes."""
     inputs = kept | {path for row in batch.rows for path in (row.portrait, row.driving)}
-    rows, problems, owners = list[BatchRow](), list(batch.problems), dict[Path, str]()
+    rows, problems, owners = list[BatchRow](), list(batch.problems), dict[Place, str]()
     for row in batch.rows:
         if clash := next((path for path in row.writes if path in inputs), None):
             problems.append(f"{row.where}: would replace {clash}, which the batch reads; choose another output")

@@ -325,7 +325,7 @@ class FaceFollowing:
 
 
 class ClipFeatures:
-    """I3D features of a method's clips and of the true (or driving) ones, over all its cases, for FVD."""
+    """I3D features of a method's clips and of the true (or driving) ones in a case, for FVD: of whole clips only."""
 
     def __init__(self, network: I3d) -> None:
         self._network = network
@@ -339,8 +339,4 @@ class ClipFeatures:
         if len(self._frames) == _CONFIG.fvd_clip_frames:
             for features, clip in zip((self.made, self.true), zip(*self._frames, strict=True), strict=True):
                 features.append(self._network.describe(list(clip)))
-            self.end_case()
-
-    def end_case(self) -> None:
-        """Drop an incomplete clip: none runs from one case into the next."""
-        self._frames = []
+            self._frames = []

@@ -21,7 +21,6 @@ from personalive.training.data.prepare.folder import (
     Video,
     all_records,
     find_videos,
-    forget,
     open_set,
     read_record,
     remove_temporary,
@@ -46,6 +45,7 @@ def prepare(
     workers: int | None = None,
     detector_folder: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
+    elsewhere: Callable[[Job, Meter], None] | None = None,
 ) -> Report:
     """Turn the videos below ``videos`` into a training set at ``out``.
 
@@ -59,6 +59,7 @@ def prepare(
         workers: processes, one video each; one per core by default.
         detector_folder: where YuNet's file may be; without it faces are found by the bundled cascades.
         progress: called a few times per second with the share of the bytes of all videos.
+        elsewhere: does the job on other machines, in the place of the processes here.
 
     Raises:
         InputError: no videos, a number out of range, or nothing fit to keep.
@@ -75,11 +76,13 @@ def prepare(
     with alone_in(target):
         done = {v.key for v in found if (read_record(target, v.key) or {}).get("fingerprint") == v.fingerprint}
         todo = [video for video in found if video.key not in done]
-        job = _Job(todo, target, config, detector_folder)
-        meter = _Meter(found, job, progress)
+        job = Job(todo, target, config, detector_folder)
+        meter = Meter(found, job, progress)
         count = min(workers or os.cpu_count() or 1, len(todo))
         try:
-            if count > 1:
+            if elsewhere is not None and todo:
+                elsewhere(job, meter)
+            elif count > 1:
                 _in_workers(job, count, meter)
             else:
                 _in_this_process(job, detector, meter)
@@ -106,7 +109,7 @@ def _check_numbers(config: PrepareConfig, workers: int | None) -> None:
         raise InputError(f"workers {workers}: give a number from 1 up")
 
 
-class _Job:
+class Job:
     """Videos to do, with the settings of every worker, and how far each is, in memory that all share."""
 
     def __init__(self, todo: list[Video], out: Path, config: PrepareConfig, detector_folder: Path | None) -> None:
@@ -120,12 +123,11 @@ class _Job:
             self.shares[index], self.frames[index] = share, frames
             advanced()
 
-        forget(self.out, self.todo[index].key)
         prepare_video(self.todo[index], self.out, detector, advance, self.config)
         self.shares[index] = 1.0
 
 
-def _in_this_process(job: _Job, detector: FaceDetector, meter: _Meter) -> None:
+def _in_this_process(job: Job, detector: FaceDetector, meter: Meter) -> None:
     """With OpenCV on one thread, as in workers: results must not depend on their number."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -140,7 +142,7 @@ def _in_this_process(job: _Job, detector: FaceDetector, meter: _Meter) -> None:
 # --- workers ------------------------------------------------------------------------------------------------
 
 
-def _in_workers(job: _Job, count: int, meter: _Meter) -> None:
+def _in_workers(job: Job, count: int, meter: Meter) -> None:
     others = set(multiprocessing.active_children())
     with ExitStack() as stack:
         with sigint_later():
@@ -164,7 +166,7 @@ def _in_workers(job: _Job, count: int, meter: _Meter) -> None:
 _state: dict[str, Any] = {}  # of a worker process: its job and its detector
 
 
-def _begin_worker(job: _Job) -> None:
+def _begin_worker(job: Job) -> None:
     begin_worker()
     _state.update(job=job, detector=find_detector(job.detector_folder, FramingConfig()))
 
@@ -182,10 +184,10 @@ def _work(index: int) -> None:
 # --- progress -----------------------------------------------------------------------------------------------
 
 
-class _Meter:
+class Meter:
     """Turns shares of videos into one progress."""
 
-    def __init__(self, found: list[Video], job: _Job, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, found: list[Video], job: Job, progress: Callable[[Progress], None]) -> None:
         self._job, self._progress = job, progress
         self._sizes = [max(video.size_bytes, 1) for video in job.todo]
         self._bytes = sum(max(video.size_bytes, 1) for video in found)

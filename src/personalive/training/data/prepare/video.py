@@ -17,7 +17,7 @@ from personalive.media.paths import write_whole
 from personalive.training.data.prepare.boxes import BOX_NAMES, fill_and_smooth, part_boxes
 from personalive.training.data.prepare.clip_file import CLIPS, SIZES, FilmWriter, clip_files, tensor_bytes
 from personalive.training.data.prepare.config import PrepareConfig
-from personalive.training.data.prepare.folder import RECORDS, Video
+from personalive.training.data.prepare.folder import RECORDS, Video, forget
 from personalive.training.data.prepare.stretches import View, views
 from personalive.vision.faces import FaceBox, FaceDetector
 
@@ -37,7 +37,7 @@ DROPS = {  # reasons why something is not in the set
 def prepare_video(
     video: Video, out: Path, detector: FaceDetector, advance: Callable[[float, int], None], config: PrepareConfig
 ) -> None:
-    """Write the clips of ``video`` below ``out`` and then its record, which makes them part of the set.
+    """Write the clips of ``video`` below ``out`` anew, and then its record, which makes them part of the set.
 
     Args:
         advance: hears, with every frame read, the share of the video that is done, an estimate, and the number
@@ -46,6 +46,7 @@ def prepare_video(
     Raises:
         OutputError: the disk is full.
     """
+    forget(out, video.key)
     work = _Work(video, out, detector, config)
     try:
         with open_isolated_video(video.path) as reader:
