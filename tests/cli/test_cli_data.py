@@ -83,8 +83,8 @@ def test_time_left_is_that_of_what_this_run_has_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
     videos = [runner.Video(Path(name), name, name, size, name) for name, size in (("a", 600), ("b", 300), ("c", 100))]
     told: list[Progress] = []
-    job = runner._Job(videos[1:], Path(), PrepareConfig(), None)
-    meter = runner._Meter(videos, job, told.append)
+    job = runner.Job(videos[1:], Path(), PrepareConfig(), None)
+    meter = runner.Meter(videos, job, told.append)
     clock[0] += 10
     meter.tell()
     assert told[-1].note == "1 of 3 videos, 0 frames, 0 per second"
