@@ -15,11 +15,11 @@ from personalive.cli.config import CliConfig
 from personalive.cli.options import Backend, Dtype
 from personalive.config import KeyframeConfig
 from personalive.engine.controls import Controls, PoseMode
-from personalive.offline.composition import OutputFrame
 from personalive.progress import Progress
 from personalive.runtime.load import DTYPES
 from personalive.runtime.registry import BACKENDS
 from personalive.vision.framing import FramingMode, NoFace
+from personalive.vision.paste_back import OutputFrame
 from support.clips import NOISE_FPS, read_film, write_noise
 from support.small_model import SMALL_SIZE_PX
 

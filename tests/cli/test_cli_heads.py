@@ -52,7 +52,7 @@ def test_without_landmarks_faces_are_found(run, place):
         (["photos", "set", "--landmarks", "gone.npz"], "gone.npz", "names and landmarks_px"),
         (["photos", "set", "--landmarks", "short.npz"], "(1, 68, 3)", "give (1, 478, 3)"),
         (["photos", "set", "--landmarks", "other.npz"], "not one portrait", "1 without landmarks"),
-        (["photos", "photos", "--landmarks", "landmarks.npz"], "photos: exists", "choose a new name"),
+        (["photos", "photos", "--landmarks", "landmarks.npz"], "photos: already exists", "choose another folder"),
         (
             ["photos", "set", "--landmarks", "landmarks.npz", "--tracks", "landmarks.npz"],
             "no file of tracks",

@@ -13,15 +13,22 @@ from personalive.errors import InputError
 MANIFEST = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "rayservice.yaml").read_text(encoding="utf-8"))
 
 
+SERVED = yaml.safe_load(MANIFEST["spec"]["serveConfigV2"])
+
+
+@pytest.mark.full  # importing Ray's schemas takes longer than all else here
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own schemas
-def test_the_application_is_what_ray_serve_takes():
+def test_the_configuration_is_what_ray_serve_takes():
     from ray.serve.schema import ServeDeploySchema
 
-    schema = ServeDeploySchema.model_validate(yaml.safe_load(MANIFEST["spec"]["serveConfigV2"]))
-    (application,) = schema.applications
-    module, _, name = application.import_path.partition(":")
+    assert len(ServeDeploySchema.model_validate(SERVED).applications) == 1
+
+
+def test_the_application_is_ours_with_arguments_that_it_takes():
+    (application,) = SERVED["applications"]
+    module, _, name = application["import_path"].partition(":")
     assert (module, name) == (build.__module__, build.__name__)
-    arguments = Arguments.model_validate(application.args)
+    arguments = Arguments.model_validate(application["args"])
     assert read_replicas(arguments.replicas) == (1, 8)
 
 

@@ -11,8 +11,8 @@ class ServeClusterConfig:
 
     state_interval_s: float = 0.25  # a replica sends its state to the ingress so often
     join_interval_s: float = 1.0  # and makes itself known so often: the ingress may be new
-    heartbeat_s: float = 10.0  # a host that does not answer a ping for half as long is lost
-    place_s: float = 30.0  # a session that finds no replica for so long ends
+    heartbeat_s: float = 20.0  # a host that does not answer a ping for half as long is lost
+    place_s: float = 60.0  # a session that finds no replica for so long ends
     drain_s: float = 600.0  # a replica that leaves waits so long for its jobs, then it is killed
     busy_share: float = 0.8  # replicas are added where sessions would take more than this share of all places
     measured_s: float = 4.0  # load is averaged over so long
