@@ -13,7 +13,7 @@ import numpy as np
 
 from personalive.vision.face_fit import Fit
 from personalive.vision.face_model import EYE, GUM, MOUTH, PIVOT, SIDES, SKIN, TOOTH, face_model
-from personalive.vision.face_paint import closed_gaps, filled, rim_outline
+from personalive.vision.face_paint import closed_gaps, rim_outline
 from personalive.vision.face_portrait import MovablePortrait
 from personalive.vision.face_surround import surround_field
 from personalive.vision.mesh_raster import Raster, rasterise, towards_camera
@@ -173,14 +173,18 @@ def _between_lips(raster: Raster, parts: np.ndarray, places: np.ndarray, size_px
     """The raster without what shows of the mouth's inside elsewhere: below a raised chin no skin hides it."""
     model = face_model()
     kinds = parts[raster.triangles]
-    lips = np.zeros((size_px, size_px), np.float32)
-    for side in SIDES:
-        outline = rim_outline(model, places, f"lip_inner_upper_{side}", f"lip_inner_lower_{side}")
-        lips = np.maximum(lips, filled(outline, lips.shape, 0))
-    lips = cv2.dilate(lips, np.ones((3, 3)))
-    row = raster.pixels // size_px
-    nostrils = (kinds == MOUTH) & (row < places[model.rims["lip_inner_upper_right"], 1].min())  # are as dark
-    kept = np.flatnonzero((kinds == SKIN) | (kinds == EYE) | nostrils | (lips.reshape(-1)[raster.pixels] > 0))
+    inside = np.flatnonzero((kinds != SKIN) & (kinds != EYE))
+    outlines = [rim_outline(model, places, f"lip_inner_upper_{s}", f"lip_inner_lower_{s}") for s in SIDES]
+    lips = np.zeros((size_px, size_px), np.uint8)
+    for outline in outlines:
+        cv2.fillPoly(lips, [np.round(outline - 0.5).astype(np.int32)], 1)
+    pixels = raster.pixels[inside]
+    nostrils = (kinds[inside] == MOUTH) & (pixels // size_px < outlines[0][:, 1].min())  # are as dark
+    elsewhere = inside[~nostrils & (cv2.dilate(lips, np.ones((3, 3))).reshape(-1)[pixels] == 0)]
+    if not len(elsewhere):
+        return raster
+    kept = np.ones(len(kinds), bool)
+    kept[elsewhere] = False
     return Raster(raster.pixels[kept], raster.triangles[kept], raster.weights[kept])
 
 
