@@ -41,7 +41,7 @@ class Assumptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Day:
-    """What a simulated day was like."""
+    """Outcome of a simulated day."""
 
     sessions: int
     streamed_h: float

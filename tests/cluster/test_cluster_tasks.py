@@ -94,7 +94,7 @@ def rows(place: Path, folder: str) -> list[BatchRow]:
 
 
 def contents(results: list[RowResult]) -> list[Any]:
-    """What a batch made, without times and the names of its folder."""
+    """Results, records and videos of a batch, without times and the names of its folder."""
     found = []
     for result in results:
         if result.problem is not None:

@@ -13,7 +13,6 @@ import typer
 
 from personalive.cli.console import show_rows
 from personalive.cli.options import CredentialsOption, LiveStepsOption, ModelOptions, with_groups
-from personalive.errors import InputError
 from personalive.live.config import LiveConfig
 from personalive.server.config import ServerConfig
 
@@ -71,9 +70,10 @@ class _Cluster:
     cluster: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS|local",
+            metavar="ADDRESS|auto|local",
             help="Serve on the devices of a Ray cluster, one server each, behind this one address: HOST:PORT of its "
-            "head, or 'local' for a cluster of this machine. Needs the extra personalive[cluster].",
+            "head, 'auto' for the one this machine belongs to, 'local' for one of this machine alone. Needs "
+            'pip install "personalive[cluster]".',
             show_default="none",
         ),
     ] = None
@@ -128,7 +128,7 @@ def serve(
     from personalive.server import run  # noqa: PLC0415 (imports torch)
 
     if devices.replicas is not None and devices.cluster is None:
-        raise InputError("--replicas is for --cluster: give both")
+        raise typer.BadParameter("--replicas means nothing without --cluster: leave it out")
     options = run.ServeOptions(
         weights=model.weights,
         model=model.engine_options(),
