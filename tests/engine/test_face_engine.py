@@ -11,6 +11,7 @@ import torch
 from personalive.engine import face_engine
 from personalive.engine.controls import Controls
 from personalive.engine.face_engine import BLENDSHAPES, CONFIG, FaceEngine
+from personalive.engine.state import Window
 from personalive.errors import InputError
 from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReading
 from support.drawn_face import drawn_face
@@ -94,8 +95,10 @@ def test_interleaved_streams_are_those_run_alone(engine: FaceEngine):
 def test_a_stream_of_motion_is_that_of_its_frames(engine: FaceEngine):
     windows = [window(frame(0.2), frame(0.8, 5.0)), window(frame(0.4, -5.0))]
     motions = [engine.encode_motion(one) for one in windows]
-    shown = [chunk.numpy() for chunk in engine.stream(frame(), motions)]
-    np.testing.assert_array_equal(np.stack(run(engine, *windows)), np.stack(shown))
+    prepared = [engine.prepared(Window(given)) for given in (windows[0], motions[1])]
+    for given in (motions, prepared):
+        shown = [chunk.numpy() for chunk in engine.stream(frame(), given)]
+        np.testing.assert_array_equal(np.stack(run(engine, *windows)), np.stack(shown))
 
 
 def test_frames_without_a_face_repeat_the_last_motion(engine: FaceEngine):

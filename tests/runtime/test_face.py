@@ -11,6 +11,7 @@ from personalive.engine.face_engine import FaceEngine
 from personalive.errors import CheckpointError
 from personalive.media import load_still
 from personalive.offline.motion_file import engine_motion_digest, weights_motion_digest
+from personalive.runtime import openvino
 from personalive.runtime.face import load_face_engine
 from personalive.runtime.load import load_diffusion_engine, load_engine
 
@@ -65,6 +66,24 @@ def test_it_is_found_by_name_and_has_no_diffusion_networks(engine: FaceEngine):
     assert engine_motion_digest(found) == weights_motion_digest("photo") == engine_motion_digest(engine)
     with pytest.raises(CheckpointError, match="no diffusion networks"):
         load_diffusion_engine("photo")
+
+
+def test_openvino_reads_what_torch_reads(engine: FaceEngine, monkeypatch, caplog):
+    """It is prepared once for each user, and where it cannot be, torch reads."""
+    with_openvino = load_face_engine(backend="openvino")
+    assert engine.reader is not with_openvino.reader
+    for row in range(3):
+        image = cell(row, 2)
+        ours, theirs = engine.reader.read(image), with_openvino.reader.read(image)
+        assert ours is not None and theirs is not None
+        np.testing.assert_allclose(theirs.landmarks, ours.landmarks, atol=0.05)  # px
+        np.testing.assert_allclose(theirs.blendshapes, ours.blendshapes, atol=0.005)
+    monkeypatch.setattr(openvino, "write", lambda *_: pytest.fail("it was prepared again"))
+    load_face_engine(backend="openvino")
+    monkeypatch.setattr(openvino, "read", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(openvino, "write", lambda *_: None)
+    assert jaw(load_face_engine(backend="openvino"), cell(0, 2)) > 0.4
+    assert caplog.messages == ["openvino cannot read faces here (division by zero): torch does, slower"]
 
 
 @pytest.mark.parametrize("person", [0, 1])

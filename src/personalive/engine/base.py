@@ -117,6 +117,10 @@ class BaseEngine(ABC):
     def encode_motion(self, frames: np.ndarray) -> Motion:
         """Motion of square driving frames (F, H, W, 3) uint8 RGB, which ``step`` takes in their place."""
 
+    def prepared(self, window: Window) -> Window:
+        """The window after the part of ``step`` that another thread may do ahead; the same frames come of it."""
+        return window
+
     @abstractmethod
     def step(
         self, state: Any, window: np.ndarray | Motion, *, cut: int | None = None, controls: Controls = PLAIN

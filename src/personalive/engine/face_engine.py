@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from personalive.config import FULL, KeyframeConfig, ModelConfig, MotionEncoderConfig
 from personalive.engine.base import PLAIN, BaseEngine, check_square
 from personalive.engine.controls import Controls
-from personalive.engine.state import Motion
+from personalive.engine.state import Motion, Window
 from personalive.errors import InputError
 from personalive.vision.face_cover import covered_parts
 from personalive.vision.face_fit import Fit, angles_deg, fit_face, fit_pose, rotation_of
@@ -234,6 +234,12 @@ class FaceEngine(BaseEngine):
             scale=scale[:, None],
         )
         return Motion(torch.from_numpy(tokens)[None, :, None], pose)
+
+    def prepared(self, window: Window) -> Window:
+        """See ``BaseEngine.prepared``: the driver is read, by one thread at a time."""
+        if isinstance(window.driver, Motion):
+            return window
+        return dataclasses.replace(window, driver=self.encode_motion(window.driver))
 
     def step(
         self, state: FaceState, window: np.ndarray | Motion, *, cut: int | None = None, controls: Controls = PLAIN

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, Moti
 from personalive.offline.motion_file import MotionClip, fit_motion_clip, is_motion_file, load_motion_file
 from personalive.offline.options import AnimateOptions, AnimateReport
 from personalive.offline.parts import PartedWriter, Reached, UnfinishedVideo, render_identity, unfinished_video
+from personalive.offline.prefetch import prefetched
 from personalive.offline.provenance import origin_of
 from personalive.progress import Meter, Progress
 from personalive.runtime.load import AUTO, load_engine
@@ -41,6 +42,8 @@ from personalive.vision.framing import DrivingFramer, Framed, frame_portrait
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import resize_portrait
 from personalive.vision.visible_mark import draw_visible_mark
+
+_WINDOWS_AHEAD = 2  # that are decoded, framed and read while the engine makes one
 
 
 def animate(
@@ -274,17 +277,20 @@ class _Video:
         if self.sheet is not None and sheet is not None:
             self.sheet.state = sheet
         done, meter = reached.frames, Meter(driving.expected, found=reached.frames)
-        with PartedWriter(
-            unfinished,
-            composition.width,
-            composition.height,
-            time_base=driving.time_base,
-            fps=driving.fps,
-            audio_from=driving.audio if options.audio else None,
-            inputs=inputs,
-            origin=self.origin,
-        ) as writer:
-            for driver, result in self._results(done // engine.chunk_frames):
+        with (
+            PartedWriter(
+                unfinished,
+                composition.width,
+                composition.height,
+                time_base=driving.time_base,
+                fps=driving.fps,
+                audio_from=driving.audio if options.audio else None,
+                inputs=inputs,
+                origin=self.origin,
+            ) as writer,
+            closing(self._results(done // engine.chunk_frames)) as results,
+        ):
+            for driver, result in results:
                 writer.write(composition.compose(driver.image, result), *driver.time)
                 if self.sheet is not None:
                     self.sheet.add(driver.image, result)
@@ -310,7 +316,7 @@ class _Video:
     def _reached(self, frames: int, seconds: float) -> Reached:
         return Reached(frames, seconds, (self.state, None if self.sheet is None else self.sheet.state))
 
-    def _results(self, chunks_done: int) -> Iterator[tuple[DrivingFrame, np.ndarray]]:
+    def _results(self, chunks_done: int) -> Generator[tuple[DrivingFrame, np.ndarray]]:
         """Driving frames with the finished (S, S, 3) frames that they made, in order; padding is left out.
 
         Args:
@@ -324,13 +330,14 @@ class _Video:
                 if number >= chunks_done:
                     in_flight.append(window.frames)
                 if number >= taken:
-                    yield window.to_engine()
+                    yield self.engine.prepared(window.to_engine())
 
-        chunks = self.engine.stream_from(
-            self.state, windows(), controls=self.options.controls, on_step=self._note_step
-        )
-        for chunk in chunks:
-            yield from zip(in_flight.popleft(), chunk.numpy(), strict=False)
+        with closing(prefetched(windows(), _WINDOWS_AHEAD)) as ready:
+            chunks = self.engine.stream_from(
+                self.state, ready, controls=self.options.controls, on_step=self._note_step
+            )
+            for chunk in chunks:
+                yield from zip(in_flight.popleft(), chunk.numpy(), strict=False)
 
     def _note_step(self, state: Any, _seconds: float) -> None:
         self.state = state

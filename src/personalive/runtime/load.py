@@ -16,7 +16,6 @@ from personalive.checkpoints.decoder import decoder_identity, load_decoder
 from personalive.checkpoints.folder import CheckpointFolder
 from personalive.checkpoints.networks import LoadProgress, count_values, load_networks
 from personalive.config import (
-    BACKEND_ENV,
     FP16_SUMS_ENV,
     OWN_DECODER,
     PHOTO,
@@ -35,16 +34,17 @@ from personalive.runtime.cache import ProgramCache
 from personalive.runtime.face import load_face_engine
 from personalive.runtime.memory import choose_preset, memory_hints, offload, oom_errors
 from personalive.runtime.registry import (
+    AUTO,
     EAGER,
     PrepareProgress,
     default_precision,
+    named_backend,
     network_dtype,
     open_backend,
     unavailable,
 )
 
 _LOG = logging.getLogger(__name__)
-AUTO = "auto"
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -79,7 +79,8 @@ def load_engine(
     Args:
         weights: a folder in the released layout, ``"photo"`` for the bundled model of photographs, ``"tiny"`` for
             the bundled one of drawn heads, or ``"auto"``: the released weights (see ``find_weights``), and where
-            there are none "photo". The other arguments are of no effect on "photo", which needs no GPU.
+            there are none "photo", which needs no GPU and takes of the other arguments ``backend`` alone (see
+            ``load_face_engine``).
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"`` (see ``choose_dtype``).
         vram: GPU memory budget in GB, 8, 12 or 16, or ``"auto"`` (see ``choose_preset``).
@@ -100,7 +101,7 @@ def load_engine(
     name = weights_name(weights)
     if name == PHOTO:
         choose_dtype(dtype, choose_device(device))  # refuses what is not there
-        return load_face_engine()
+        return load_face_engine(backend=backend, preparing=preparing)
     return load_diffusion_engine(
         name,
         device=device,
@@ -136,7 +137,7 @@ def load_diffusion_engine(
     loader = _loader(
         find_weights() if str(weights) == AUTO else weights, device, dtype, vram, decoder, progress, preparing
     )
-    wanted = _backend(backend)
+    wanted = named_backend(backend)
     return loader.fastest(frames) if wanted == AUTO else loader.open(wanted)
 
 
@@ -154,7 +155,7 @@ def load_engine_at_once(
         thread; None where there is nothing to prepare.
     """
     name = weights_name(weights)
-    if name == PHOTO or _backend(options.get("backend", AUTO)) != AUTO:
+    if name == PHOTO or named_backend(options.get("backend", AUTO)) != AUTO:
         return load_engine(name, progress=progress, preparing=preparing, **options), None
     loader = _loader(
         name,
@@ -192,10 +193,6 @@ def _loader(
         progress=progress,
         preparing=preparing,
     )
-
-
-def _backend(name: str) -> str:
-    return os.environ.get(BACKEND_ENV) or AUTO if name == AUTO else name
 
 
 @dataclass(frozen=True, kw_only=True)

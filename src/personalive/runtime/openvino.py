@@ -28,7 +28,7 @@ def write(specs: Mapping[str, ProgramSpec], folder: Path, on_progress: Callable[
         on_progress(number / len(specs))
         with warnings.catch_warnings():  # torch copies exported programs in a way it warns of itself
             warnings.simplefilter("ignore")
-            model = openvino.convert_model(exported(spec))
+            model = openvino.convert_model(exported(spec)) if spec.dynamic else _from_trace(spec)
         if len(model.inputs) != len(spec.inputs):
             raise RuntimeError(f"{name}: converted with {len(model.inputs)} of {len(spec.inputs)} inputs")
         openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
@@ -70,6 +70,14 @@ def read(
         program = compiled(name, spec, exact=exact)
         programs[name] = InBatches(program, chunk, exact=exact) if spec.per_image else program
     return programs
+
+
+def _from_trace(spec: ProgramSpec) -> Any:
+    """Model of a spec for its own shapes, in a quarter of the time that exporting takes."""
+    examples = tuple(spec.inputs.values())
+    with torch.no_grad():
+        traced = torch.jit.freeze(torch.jit.trace(spec.module.eval(), examples, check_trace=False))
+    return _openvino().convert_model(traced, example_input=examples, input=[list(t.shape) for t in examples])
 
 
 def _openvino() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from personalive.config import BACKEND_ENV
 from personalive.engine.backend import Backend
 from personalive.errors import DeviceError, PersonaLiveError
 from personalive.models.networks import Networks
@@ -18,6 +20,7 @@ from personalive.runtime.cache import ProgramCache, program_key
 from personalive.runtime.compile import compile_blocks, missing_for_compile
 from personalive.runtime.programs import REFERENCES, ProgramSpec, program_backend, program_specs
 
+AUTO = "auto"
 EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT = "eager", "compile", "openvino", "onnxruntime", "tensorrt"
 BACKENDS = (EAGER, COMPILE, OPENVINO, ONNXRUNTIME, TENSORRT)
 _MAX_REASON_CHARS = 200  # of a library's error in ours
@@ -58,7 +61,7 @@ def open_backend(
         _use_channels_last(networks)
     if name == EAGER:
         return Backend(networks)
-    on_progress = partial(on_prepare, name) if on_prepare else _ignore
+    on_progress = partial(on_prepare, name) if on_prepare else ignore_progress
     try:
         if name == COMPILE:
             return compile_blocks(networks, on_progress, decode_frames or networks.config.chunk_frames)
@@ -71,6 +74,11 @@ def open_backend(
         raise DeviceError(
             f"backend {name}: this model could not be prepared for it ({reason}): use --backend eager"
         ) from error
+
+
+def named_backend(name: str) -> str:
+    """The backend's name; of "auto" the one that ``PERSONALIVE_BACKEND`` names, else still "auto"."""
+    return os.environ.get(BACKEND_ENV) or AUTO if name == AUTO else name
 
 
 def network_dtype(name: str, precision: torch.dtype) -> torch.dtype:
@@ -172,5 +180,5 @@ def _use_channels_last(networks: Networks) -> None:
         module.to(memory_format=torch.channels_last)
 
 
-def _ignore(_share: float) -> None:
+def ignore_progress(_share: float) -> None:
     """Progress that nobody asked for."""

@@ -22,6 +22,7 @@ from personalive.vision.mesh_raster import Raster, rasterise, towards_camera
 _LAYER_LIFT = np.array([1e5, -1e5, 0.0, 0.0, 0.0], np.float32)
 _TOP_EDGE_PX, _TOP_STRETCH = 3.0, 0.5  # blur of the outline beyond the portrait's top; rows mirrored for each there
 _DISTANCE = 45.0  # model units from the head to the camera, as to a laptop's
+_HARDLY = 0.999  # of a person mask, above which nothing behind it shows
 _GAP = 0.5  # model units, widest gap between teeth that is filled
 _GAZE_DEG = 28.0  # turn of an eyeball at full strength of eyeLook
 
@@ -149,7 +150,7 @@ def move(portrait: MovablePortrait, motion: FaceMotion, size_px: int) -> Moved:
     _paint_eyes(portrait, raster, corners, kinds, at, paint, share)
     _paint_lids(portrait, raster, kinds, at, motion.closing, paint, share)
     part = part.reshape(size_px, size_px)
-    paint, share = _behind(portrait, field, part, paint, share)
+    _paint_behind(portrait, field, part, paint, share)
     return Moved(field * np.float32(2 / side) - 1, paint, share, part, scaled)
 
 
@@ -300,24 +301,26 @@ def _softened(paint: np.ndarray, share: np.ndarray, sigma_px: float) -> tuple[np
     return paint, share
 
 
-def _behind(
+def _paint_behind(
     portrait: MovablePortrait, field: np.ndarray, part: np.ndarray, paint: np.ndarray, share: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Paint with the background where the person is not."""
+) -> None:
+    """Put the background on the paint where the person is not, in place."""
     if portrait.mask is None or portrait.background is None:
-        return paint, share
-    size_px = field.shape[0]
-    person = np.clip(_sampled(portrait.mask, field), 0, 1)
+        return
+    person = _sampled(portrait.mask, field)
     beyond = field[..., 1] < 0
     height = portrait.above[np.clip(field[beyond, 0], 0, portrait.image.shape[0] - 1).astype(int)]
     person[beyond] *= np.clip((height + field[beyond, 1]) / _TOP_EDGE_PX, 0, 1)
-    person = np.where(part != 255, 1.0, person).astype(np.float32)
-    back = cv2.resize(portrait.background, (size_px, size_px), interpolation=cv2.INTER_AREA)
-    total = share + (1 - share) * (1 - person)
-    colour = (paint * share[..., None] + back * ((1 - share) * (1 - person))[..., None]) / np.maximum(total, 1e-4)[
-        ..., None
-    ]
-    return colour, total
+    person[part != 255] = 1.0
+    back = cv2.resize(portrait.background, part.shape, interpolation=cv2.INTER_AREA).reshape(-1, 3)
+    flat, flat_paint = share.reshape(-1), paint.reshape(-1, 3)
+    chosen = np.flatnonzero(person < _HARDLY)
+    old = flat.take(chosen)
+    added = (1 - old) * (1 - np.clip(person.take(chosen), 0, 1))
+    total = np.maximum(old + added, 1e-4)
+    ahead, behind = (old / total)[:, None], (added / total)[:, None]
+    flat_paint[chosen] = flat_paint.take(chosen, axis=0) * ahead + back.take(chosen, axis=0) * behind
+    flat[chosen] = total
 
 
 def _sampled(image: np.ndarray, field_px: np.ndarray) -> np.ndarray:
@@ -336,8 +339,11 @@ def compose(portrait: MovablePortrait, moved: Moved) -> np.ndarray:
     """Picture of a moved portrait, (S, S, 3) uint8 RGB."""
     side = portrait.image.shape[0]
     found = _sampled(portrait.image, _mirrored((moved.field + 1) * np.float32(side / 2), side))
-    found += moved.paint_share[..., None] * (moved.paint - found)
-    return np.clip(np.rint(found), 0, 255).astype(np.uint8)
+    painted = np.flatnonzero(moved.paint_share)
+    flat, share = found.reshape(-1, 3), moved.paint_share.reshape(-1).take(painted)[:, None]
+    own = flat.take(painted, axis=0)
+    flat[painted] = own + share * (moved.paint.reshape(-1, 3).take(painted, axis=0) - own)
+    return cv2.convertScaleAbs(np.maximum(found, 0, out=found))
 
 
 def moved_picture(portrait: MovablePortrait, motion: FaceMotion, size_px: int, supersample: int = 1) -> np.ndarray:

@@ -34,10 +34,10 @@ class Raster:
             corners: (T, 3) the triangles that were rasterised.
             values: (V, D) float32 at the vertices.
         """
-        at = corners[self.triangles]
-        found = values[at[:, 0]] * self.weights[:, :1]
-        found += values[at[:, 1]] * self.weights[:, 1:2]
-        found += values[at[:, 2]] * self.weights[:, 2:]
+        at, weights = np.take(corners, self.triangles, axis=0).T, self.weights.T[..., None]
+        found = np.take(values, at[0], axis=0) * weights[0]
+        found += np.take(values, at[1], axis=0) * weights[1]
+        found += np.take(values, at[2], axis=0) * weights[2]
         return found
 
 
@@ -57,26 +57,29 @@ def rasterise(
     low = np.minimum(np.minimum(a, b), c)[:, :2]
     high = np.maximum(np.maximum(a, b), c)[:, :2]
     size = np.array([width, height])
-    first = np.clip(np.ceil(low - 0.5), 0, size).astype(np.int64)
-    last = np.clip(np.floor(high - 0.5), -1, size - 1).astype(np.int64)
+    first = np.clip(np.ceil(low - 0.5), 0, size).astype(np.int32)
+    last = np.clip(np.floor(high - 0.5), -1, size - 1).astype(np.int32)
     span = np.maximum(last - first + 1, 0)
     count = span[:, 0] * span[:, 1]
     count[np.abs(area) < 1e-9] = 0
-    of = np.repeat(np.arange(len(triangles)), count)
-    number = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
-    row, column = np.divmod(number, span[of, 0])
-    column += first[of, 0]
-    row += first[of, 1]
-    planes = _planes(a, b, c, area)[of]
+    of = np.repeat(np.arange(len(triangles), dtype=np.int32), count)
+    number = np.arange(len(of), dtype=np.int32) - np.repeat(np.cumsum(count, dtype=np.int32) - count, count)
+    across = np.repeat(span[:, 0], count)
+    row = number // across
+    column = number - row * across
+    column += np.repeat(first[:, 0], count)
+    row += np.repeat(first[:, 1], count)
+    planes = np.repeat(_planes(a, b, c, area), count, axis=1)
     x, y = column.astype(np.float32) + np.float32(0.5), row.astype(np.float32) + np.float32(0.5)
-    second = planes[:, 0] * x + planes[:, 1] * y + planes[:, 2]
-    third = planes[:, 3] * x + planes[:, 4] * y + planes[:, 5]
+    second = planes[0] * x + planes[1] * y + planes[2]
+    third = planes[3] * x + planes[4] * y + planes[5]
     inside = np.flatnonzero((second >= -1e-4) & (third >= -1e-4) & (second + third <= 1.0001))
-    of, second, third = of[inside], second[inside], third[inside]
-    pixel = row[inside] * width + column[inside]
-    depth = a[of, 2] + second * (b - a)[of, 2] + third * (c - a)[of, 2]
+    of, second, third = of.take(inside), second.take(inside), third.take(inside)
+    pixel = row.take(inside).astype(np.int64) * width + column.take(inside)
+    depths = np.stack([a[:, 2], b[:, 2] - a[:, 2], c[:, 2] - a[:, 2]])
+    depth = depths[0].take(of) + second * depths[1].take(of) + third * depths[2].take(of)
     if lift is not None:
-        depth += lift[of].astype(np.float32)
+        depth += lift.astype(np.float32).take(of)
     nearest = np.full(width * height, _FAR, np.float32)
     np.maximum.at(nearest, pixel, depth)
     wins = np.flatnonzero(depth == nearest[pixel])
@@ -88,12 +91,12 @@ def rasterise(
 
 
 def _planes(a: np.ndarray, b: np.ndarray, c: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Weights of the second and third corner as p0 x + p1 y + p2 and p3 x + p4 y + p5, (T, 6) float32."""
+    """Weights of the second and third corner as p0 x + p1 y + p2 and p3 x + p4 y + p5, (6, T) float32."""
     inverse = 1 / np.where(np.abs(area) < 1e-9, 1, area)
     bx, by = (c[:, 1] - a[:, 1]) * inverse, -(c[:, 0] - a[:, 0]) * inverse
     cx, cy = -(b[:, 1] - a[:, 1]) * inverse, (b[:, 0] - a[:, 0]) * inverse
     bc, cc = (-(px * a[:, 0] + py * a[:, 1]) for px, py in ((bx, by), (cx, cy)))
-    return np.stack([bx, by, bc, cx, cy, cc], axis=1)
+    return np.stack([bx, by, bc, cx, cy, cc])
 
 
 def towards_camera(places: np.ndarray, triangles: np.ndarray) -> np.ndarray:
