@@ -41,6 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.relative_to(Path(__file__).parent).as_posix()))
 
 
+@pytest.fixture(autouse=True)
+def decoding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode files of others in this process, as it is done on Windows: another one takes half a second to start.
+
+    Tests of what such a process is for are marked ``isolated``.
+    """
+    if request.node.get_closest_marker("isolated") is None:
+        monkeypatch.setattr("personalive.media.isolated._POSIX", False)
+
+
 # --- a small model in which everything matters: 64 px, narrow, every weight seeded by its key ---
 
 

@@ -20,6 +20,8 @@ from personalive.media.isolated import sign_isolated
 from support.c2pa_reader import read
 from support.clips import read_film
 
+pytestmark = pytest.mark.isolated
+
 ORIGIN = Origin(model="photo", composite=True)
 
 

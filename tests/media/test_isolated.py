@@ -20,6 +20,8 @@ from personalive.media.config import MediaConfig
 from support.channel_orders import write_custom_order
 from support.processes import children, open_descriptors
 
+pytestmark = pytest.mark.isolated
+
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:

@@ -15,6 +15,8 @@ from support.hostile_files import HostileFile, hostile_files
 from support.processes import children, open_descriptors
 from support.studio import Studio
 
+pytestmark = pytest.mark.isolated
+
 LIMIT_S = 20.0
 _LOG = logging.getLogger(__name__)
 

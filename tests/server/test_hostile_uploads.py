@@ -21,6 +21,8 @@ from support.live_server import LiveClient, LiveServer, Socket, running
 from support.processes import children
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.isolated
+
 _LOG = logging.getLogger(__name__)
 
 
