@@ -119,6 +119,7 @@ def test_the_stream_is_driven_by_these_methods():
     of_any = {
         "start",
         "encode_motion",
+        "prepared",
         "step",
         "flush",
         "stream",

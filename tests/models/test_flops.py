@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -31,14 +34,17 @@ def reference(denoiser: DenoisingUNet) -> dict[str, KV]:
     return denoiser.project_reference(features)
 
 
-def call(
-    denoiser: DenoisingUNet,
-    reference: dict[str, KV],
-    pictures: int,
-    shifts: dict[str, Tensor] | None = None,
-    frames: int = FRAMES,
+@pytest.fixture(scope="module")
+def call(denoiser: DenoisingUNet, reference: dict[str, KV]) -> Callable[..., int]:
+    """Counts the FLOPs of one call with a portrait and ``pictures - 1`` keyframes; each kind of call once."""
+    return cache(partial(count_call, denoiser, reference))
+
+
+@torch.no_grad()
+def count_call(
+    denoiser: DenoisingUNet, reference: dict[str, KV], pictures: int, *, frames: int = FRAMES, shifted: bool = False
 ) -> int:
-    """FLOPs of one call with a portrait and ``pictures - 1`` keyframes."""
+    known = embed_time(denoiser) if shifted else None
     attended = {name: KV(*(torch.cat([t] * pictures, dim=1) for t in kv)) for name, kv in reference.items()}
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         denoiser(
@@ -48,32 +54,33 @@ def call(
             motion=torch.empty(1, frames, TOKENS, 16),
             pose=torch.empty(1, 320, frames, SIDE, SIDE),
             reference=attended,
-            time_embeddings=shifts,
+            time_embeddings=known,
         )
     return counted.get_total_flops()
 
 
-@torch.no_grad()
+def embed_time(denoiser: DenoisingUNet) -> dict[str, Tensor]:
+    """What depends on time alone, of all frames."""
+    with torch.device("meta"), torch.no_grad():
+        return denoiser.embed_time(torch.zeros(1, FRAMES, dtype=torch.long))
+
+
 @pytest.mark.parametrize(("keyframes", "limit"), [(0, 23.4), (3, 29.3)])
-def test_a_call_of_the_released_shape_stays_within_its_operations(denoiser, reference, keyframes: int, limit: float):
-    count = call(denoiser, reference, 1 + keyframes) / TERA
+def test_a_call_of_the_released_shape_stays_within_its_operations(call, keyframes: int, limit: float):
+    count = call(1 + keyframes, frames=FRAMES) / TERA
     assert 0.9 * limit < count <= limit  # far fewer would mean that the count misses something
 
 
-@torch.no_grad()
-def test_known_time_embeddings_save_their_projections(denoiser, reference):
-    with torch.device("meta"):
-        shifts = denoiser.embed_time(torch.zeros(1, FRAMES, dtype=torch.long))
-    widths = sum(shift.shape[1] for shift in shifts.values())
+def test_known_time_embeddings_save_their_projections(denoiser, call):
+    widths = sum(shift.shape[1] for shift in embed_time(denoiser).values())
     inner = 4 * 320
     saved = 2 * FRAMES * (inner * widths + 320 * inner + inner * inner)
-    assert call(denoiser, reference, 1) - call(denoiser, reference, 1, shifts) == saved
+    assert call(1, frames=FRAMES) - call(1, frames=FRAMES, shifted=True) == saved
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(("steps", "limit"), [(1, 5.9), (2, 11.7), (3, 17.6), (4, 23.4)])
-def test_each_step_of_denoising_takes_as_many_operations_as_the_next(denoiser, reference, steps: int, limit: float):
-    count = call(denoiser, reference, 1, frames=steps * CHUNK) / TERA
+def test_each_step_of_denoising_takes_as_many_operations_as_the_next(call, steps: int, limit: float):
+    count = call(1, frames=steps * CHUNK) / TERA
     assert 0.95 * limit < count <= limit
 
 

@@ -194,6 +194,8 @@ class Table:
         replica.state = state
         for saved in state.sessions:
             placed = self.sessions.get(saved.id)
+            if placed is None and replica.opening:  # it may be the one that is being opened, which counts already
+                continue
             if placed is None:  # opened before this ingress began
                 placed = self.add(saved, replica)
             if placed.home is replica:
