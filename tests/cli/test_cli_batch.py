@@ -138,6 +138,7 @@ def test_a_batch_that_is_stopped_goes_on(run, place, manifest, common, monkeypat
     assert made.items() < videos(place).items()
 
 
+@pytest.mark.full
 def test_a_batch_that_is_killed_goes_on(run, place, manifest, common, tmp_path):
     write_noise(place / "long.mp4", 100)
     rows = ["me.png,clip.mp4,a.mp4", "me.png,long.mp4,b.mp4", "me.png,clip.mp4,c.mp4"]

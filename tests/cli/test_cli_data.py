@@ -99,7 +99,7 @@ def test_time_left_is_that_of_what_this_run_has_to_do(monkeypatch: pytest.Monkey
     assert (told[-1].done, told[-1].note) == (1.0, "3 of 3 videos, 50 frames, 2 per second, 0:00 left")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.full)])
 def test_ctrl_c_says_how_to_go_on_and_leaves_nothing_half_written(videos, place, tmp_path, workers):
     for name in "abcdefgh":
         os.link(videos / "one.mp4", videos / f"{name}.mp4")

@@ -63,7 +63,7 @@ def work(place: Path, portrait: Path) -> Path:
     return place
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("ending", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.full)])
 def test_an_interruption_leaves_a_playable_video_and_says_where(work, tmp_path, small_weights, ending):
     command = [sys.executable, "-m", "personalive", "animate", "me.png", "long.mp4", "-o", "video.mp4"]
     command += ["--weights", str(small_weights), "--framing", "center", "--side-by-side", "--steps", "1"]

@@ -58,6 +58,7 @@ def test_losses_are_those_of_one_process(folders: tuple[int, Path, Path], stage:
                 assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
 
 
+@pytest.mark.full
 def test_a_killed_process_ends_all_and_one_process_goes_on(tmp_path: Path):
     weights = write_small_model(tmp_path / "weights")
     options = [part for value in (*QUIET, "accumulate=2", "steps=6", "data.people=2") for part in ("--set", value)]

@@ -15,7 +15,8 @@ from support.kill_and_resume import STEPS
 from support.toy_run import rows
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("kills", [2, 5])
 def test_kills_lose_no_checkpoint_and_bend_no_curve(tmp_path: Path, kills: int):
     program = [sys.executable, "-m", "support.kill_and_resume", str(tmp_path), str(kills)]
     place = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}

@@ -17,6 +17,7 @@ from personalive.training.stages import encoders
 from support.toy_run import TOY_DETAIL_SHAPE, rows, toy_config, toy_context
 from support.toy_set import ToySet
 
+pytestmark = pytest.mark.full  # a minute
 STEPS: dict[Stage, tuple[str, ...]] = {
     "autoencoder": ("steps=30", "optimiser.lr=3e-3", "autoencoder.crop_px=32"),
     "extractor": ("steps=40", "data.cached=48", "optimiser.lr=4e-3", "optimiser.clip_norm=10"),
