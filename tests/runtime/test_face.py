@@ -48,6 +48,15 @@ def test_a_photograph_follows_another_person(engine: FaceEngine):
     assert max(made[0], made[1], made[3]) < 0.5 * made[2]
 
 
+def test_each_portrait_opens_its_mouth_as_its_own_reading_asks(engine: FaceEngine):
+    """Whatever a network sees of a mouth, it sees as much of the driver's and of the result's."""
+    for row in range(3):
+        state = engine.start(cell(row, 4))
+        assert state.jaw_read is not None
+        assert np.all(np.diff(state.jaw_read) > 0)
+        assert state.jaw_read[-1] - state.jaw_read[0] > 0.3
+
+
 def test_the_photograph_stays_sharp(engine: FaceEngine):
     """A result at 512 px has the detail of the portrait, brought to that size."""
     portrait = cell(1, 4)

@@ -7,7 +7,7 @@ import pytest
 
 from personalive.errors import InputError
 from personalive.vision.face_model import face_model
-from personalive.vision.face_transfer import driver_neutral, face_values, limited_turn, transferred
+from personalive.vision.face_transfer import JAW_TRIED, driver_neutral, face_values, limited_turn, transferred
 from support.drawn_face import turn
 
 NAMES = ("_neutral", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "browInnerUp", "eyeLookOutLeft")
@@ -102,3 +102,31 @@ def test_a_smiling_portrait_lets_its_smile_go_so_that_the_drivers_is_seen():
     motion = transferred(found[0], driver_neutral(found), rest=rest)
     assert -0.75 < motion.expression[smile] < -0.5  # a fit sees half of a smile
     assert motion.expression[jaw] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("driven", [0.05, 0.2, 0.35])
+def test_a_portrait_opens_its_mouth_until_as_much_is_read_off_it(driven: float):
+    """Off this one, twice as much is read as of the value that opens it, beyond what is read at rest."""
+    jaw = face_model().index("jawOpen")
+    read = 0.05 + 0.8 * np.array(JAW_TRIED)
+    neutral = np.zeros(len(face_model().expression_names), np.float32)
+    values = neutral.copy()
+    values[jaw] = driven
+    usual = transferred(values, neutral).expression[jaw]
+    own = transferred(values, neutral, jaw_read=read).expression[jaw]
+    assert own == pytest.approx(driven / 0.8, abs=0.01)
+    assert own < usual
+
+
+@pytest.mark.parametrize(
+    ("read", "share"), [((0.0, 0.0, 0.0, 0.0), 1.6), ((0.3, 0.2, 0.1, 0.0), 1.6), ((0, 9, 9, 9), 0.5)]
+)
+def test_what_is_read_off_a_poor_mouth_changes_little(read: tuple[float, ...], share: float):
+    jaw = face_model().index("jawOpen")
+    neutral = np.zeros(len(face_model().expression_names), np.float32)
+    values = neutral.copy()
+    values[jaw] = 0.3
+    usual = transferred(values, neutral).expression[jaw]
+    assert transferred(values, neutral, jaw_read=np.array(read, float)).expression[jaw] == pytest.approx(
+        share * usual
+    )

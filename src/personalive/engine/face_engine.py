@@ -30,7 +30,14 @@ from personalive.vision.face_model import face_model
 from personalive.vision.face_move import FaceMotion, moved_picture
 from personalive.vision.face_person import person_mask
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
-from personalive.vision.face_transfer import TURN_LIMIT_DEG, driver_neutral, face_values, limited_turn, transferred
+from personalive.vision.face_transfer import (
+    JAW_TRIED,
+    TURN_LIMIT_DEG,
+    driver_neutral,
+    face_values,
+    limited_turn,
+    transferred,
+)
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.one_euro import OneEuro, OneEuroConfig
 from personalive.vision.resize import ImageArray, resize_portrait
@@ -42,6 +49,7 @@ _SEEN_FRAMES = 250  # of a driver, from which its usual face is known: 10 s
 _PLACED_FRAMES = 50  # and its usual nod
 _SHUT_JAW = 0.03  # most that is read of a shut mouth: a stream may begin with an open one
 _ASIDE_DEG, _SMALL_SIDE_PX = 20.0, 200  # portraits turned further, or framed smaller, are told to be poor
+_TRIED_PX = 256  # side of the pictures in which the portrait's mouth is read
 _OPEN_JAW, _SHUT_LIDS = 0.2, 0.55  # values of a portrait from which its mouth is open and its eyes are shut
 _PROFILE_SHARE = 0.05  # of a driver's frames, from which it is told that its turns are held
 _SCALE_RANGE = (0.7, 1.4)  # of the head, relative to the portrait's
@@ -95,6 +103,7 @@ class FaceState:
 
     portrait: MovablePortrait
     rest: FaceMotion  # of a driver who does nothing
+    jaw_read: np.ndarray | None = None  # off the portrait, see ``transferred``
     driver: Driver | None = None
     calm: tuple[OneEuro, OneEuro] | None = None  # filters of the driver's values (E,) and place (6,)
     last: tuple[np.ndarray, np.ndarray] | None = None  # smoothed values (E,) and place (6,) of the newest frame
@@ -192,10 +201,24 @@ class FaceEngine(BaseEngine):
         return FaceState(
             prepared,
             FaceMotion(nothing),
+            jaw_read=self._jaw_read(prepared, reading),
             notes=tuple(_portrait_notes(image, reading, fit, portrait.shape[0])),
             seed=seed,
             keyframe_threshold=keyframe_threshold,
         )
+
+    def _jaw_read(self, portrait: MovablePortrait, reading: FaceReading) -> np.ndarray | None:
+        """``jawOpen`` as read off the portrait at ``JAW_TRIED``; None where its face is not found again."""
+        model, found = face_model(), list[float]()
+        near = dataclasses.replace(reading, landmarks=reading.landmarks * (_TRIED_PX / self.image_size))
+        for value in JAW_TRIED:
+            expression = np.zeros(len(model.expression_names), np.float32)
+            expression[model.index("jawOpen")] = value
+            seen = self.reader.read(moved_picture(portrait, FaceMotion(expression), _TRIED_PX), near)
+            if seen is None:
+                return None
+            found.append(seen.blendshape("jawOpen"))
+        return np.array(found)
 
     def notes(self, state: FaceState) -> list[str]:
         """Reasons why the portrait is a poor one, and a driver that turns further than a photograph may."""
@@ -327,6 +350,7 @@ def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls:
         changed,
         neutral,
         rest=state.portrait.fit.expression,
+        jaw_read=state.jaw_read,
         rotation=limited_turn(cv2.Rodrigues(turn)[0]),
         scale=float(np.clip(scale**controls.head_motion, *_SCALE_RANGE)),
         shift=(float(controls.head_motion * shift[0]), float(controls.head_motion * shift[1])),

@@ -22,6 +22,8 @@ _WIDEST = -0.3
 _SMILE_LET_GO = 1.4  # times the portrait's own smile as fitted, which is about half of what is seen
 TURN_LIMIT_DEG = (32.0, 20.0)  # to a side, up and down: beyond, pictures tear
 _JAW_SLOPE, _JAW_MOST = 1.7, 1.1  # readers see too little of a jaw that is slightly open
+JAW_TRIED = (0.0, 0.25, 0.5, _JAW_MOST)  # of the model's value, at which a portrait's mouth is read
+_JAW_RANGE = (0.5, 1.6)  # of the usual opening, within which a portrait's own is held: mouths of one's own tear
 
 
 def face_values(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -59,6 +61,7 @@ def transferred(
     neutral: np.ndarray,
     *,
     rest: np.ndarray | None = None,
+    jaw_read: np.ndarray | None = None,
     rotation: np.ndarray | None = None,
     scale: float = 1.0,
     shift: tuple[float, float] = (0.0, 0.0),
@@ -70,6 +73,8 @@ def transferred(
         neutral: (E,) of the same driver.
         rest: (E,) of the portrait (``Fit.expression``); a smile in it is let go, else the driver's would not be
             seen on it.
+        jaw_read: values of ``jawOpen`` that are read off the portrait at ``JAW_TRIED``, so that its mouth opens until
+            as much is read as off the driver; None: as far as usual.
         rotation, scale, shift: as in ``FaceMotion``.
     """
     model = face_model()
@@ -80,11 +85,21 @@ def transferred(
     change[blinks] = 0.0
     jaw = model.index("jawOpen")
     if change[jaw] > 0:
-        change[jaw] = _JAW_MOST * (1 - np.exp(-_JAW_SLOPE * change[jaw]))
+        change[jaw] = _opened(float(change[jaw]), jaw_read)
     if rest is not None:
         smiles = [model.index("mouthSmile_R"), model.index("mouthSmile_L")]
         change[smiles] -= _SMILE_LET_GO * np.maximum(rest[smiles], 0).astype(np.float32)
     return FaceMotion(change, (float(shut[0]), float(shut[1])), gaze, rotation, scale, shift)
+
+
+def _opened(jaw: float, jaw_read: np.ndarray | None) -> float:
+    """Value of the model's jaw for a driver's, both beyond their rest."""
+    usual = _JAW_MOST * (1 - np.exp(-_JAW_SLOPE * jaw))
+    if jaw_read is None:
+        return usual
+    rising = np.maximum.accumulate(jaw_read - jaw_read[0]) + 1e-4 * np.arange(len(jaw_read))
+    own = np.interp(jaw, rising, JAW_TRIED)
+    return min(float(np.clip(own, _JAW_RANGE[0] * usual, _JAW_RANGE[1] * usual)), _JAW_MOST)
 
 
 def limited_turn(rotation: np.ndarray, most_deg: tuple[float, float] = TURN_LIMIT_DEG) -> np.ndarray:
