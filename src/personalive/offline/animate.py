@@ -26,11 +26,10 @@ from personalive.offline.beginning import find_start, read_beginning
 from personalive.offline.composition import Composition, Marked, Panels, WholePhotograph
 from personalive.offline.config import BeginningConfig, PartsConfig
 from personalive.offline.contact_sheet import ContactSheet
-from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving
+from personalive.offline.driving import ClipDriving, Driving, DrivingFrame, MotionDriving, prefetched
 from personalive.offline.motion_file import MotionClip, fit_motion_clip, is_motion_file, load_motion_file
 from personalive.offline.options import AnimateOptions, AnimateReport
 from personalive.offline.parts import PartedWriter, Reached, UnfinishedVideo, render_identity, unfinished_video
-from personalive.offline.prefetch import prefetched
 from personalive.offline.provenance import origin_of
 from personalive.progress import Meter, Progress
 from personalive.runtime.load import AUTO, load_engine

@@ -5,10 +5,12 @@ Letters: F frames of a window (``chunk_frames``), S image side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from personalive.engine.state import Motion, Window
 from personalive.media import AudioCut, VideoReader
 from personalive.offline.motion_file import MotionClip
 from personalive.vision.framing import DrivingFramer, FramedFrame, FrameTime
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +151,21 @@ class MotionDriving:
     def warnings(self) -> list[str]:
         """None."""
         return []
+
+
+def prefetched(items: Iterable[Item], count: int) -> Generator[Item]:
+    """The same items in order, up to ``count`` of them made by another thread while the last one is used.
+
+    An error of ``items`` comes in its place. Close the generator where it is not used up: that ends the thread, after
+    the item that it is at.
+    """
+    end, source = object(), iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="personalive-prefetch") as thread:
+        ahead = deque(thread.submit(next, source, end) for _ in range(count))
+        try:
+            while (item := ahead.popleft().result()) is not end:
+                ahead.append(thread.submit(next, source, end))
+                yield item  # pyright: ignore[reportReturnType]  (the end is no item)
+        finally:
+            for future in ahead:
+                future.cancel()

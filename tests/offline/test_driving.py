@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.offline.prefetch import prefetched
+from personalive.offline.driving import prefetched
 
 
 @given(st.lists(st.integers()), st.integers(1, 4))
