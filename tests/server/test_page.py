@@ -26,6 +26,11 @@ from support.waiting import wait_until
 
 SESSIONS = 2
 WIDE_PX = (240, 160)
+TOP_LEFT_ALPHA = """() => {
+    const one = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    one.drawImage(document.getElementById("result"), 1, 1, 1, 1, 0, 0, 1, 1);
+    return one.getImageData(0, 0, 1, 1).data[3];
+}"""
 BEEP_S, MAX_SOUND_DELAY_S = 1.5, 5.0  # the false microphone beeps every half second
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 TAKEN_OFF = """() => {
@@ -187,16 +192,7 @@ def test_a_recording_plays_and_has_sound(live: Person, tmp_path: Path):
     live.page.get_by_role("button", name="Sound off").click()
     live.page.get_by_role("button", name="Sound on").wait_for()
     assert live.live_tracks() == 2
-    live.find("record").click()
-    live.wait(lambda: recorded_s(live) > sound_delay_s(live) + BEEP_S)
-    files: list[Download] = []
-    live.page.on("download", lambda file: files.append(file))  # noqa: PLW0108 (it marks the function)
-    live.find("record").click()
-    # WebM cannot hold credentials: they come as a file of their own.
-    live.wait(lambda: [file.suggested_filename for file in files if not file.suggested_filename.endswith(".webm")])
-    for file in files:
-        file.save_as(tmp_path / file.suggested_filename)
-    path = tmp_path / files[0].suggested_filename
+    path = recorded(live, tmp_path, lambda: live.wait(lambda: recorded_s(live) > sound_delay_s(live) + BEEP_S))
     credentials = read_credentials(path)
     assert credentials is not None
     assert credentials.intact
@@ -221,6 +217,39 @@ def test_a_snapshot_is_the_current_frame(live: Person, tmp_path: Path):
     with Image.open(tmp_path / "snapshot.png") as image:
         assert image.size == (SMALL_SIZE_PX, SMALL_SIZE_PX)
         assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]
+
+
+def recorded(live: Person, folder: Path, during: Callable[[], object]) -> Path:
+    """A recording of what is done meanwhile; its credentials, a file of their own, have come too."""
+    files: list[Download] = []
+    live.page.on("download", lambda file: files.append(file))  # noqa: PLW0108 (it marks the function)
+    live.find("record").click()
+    during()
+    live.find("record").click()
+    live.wait(lambda: [file.suggested_filename for file in files if not file.suggested_filename.endswith(".webm")])
+    for file in files:
+        file.save_as(folder / file.suggested_filename)
+    return folder / files[0].suggested_filename
+
+
+def test_frames_of_a_recording_keep_their_size(live: Person, portraits: list[Path], tmp_path: Path):
+    square = (SMALL_SIZE_PX, SMALL_SIZE_PX)
+    live.find("portrait-input").set_input_files(portraits[1])
+    live.wait(lambda: canvas_px(live) == square)
+
+    def show_the_whole() -> None:
+        live.see_different(2)
+        live.find("control-output_frame").select_option("portrait")
+        live.wait(lambda: live.page.evaluate(TOP_LEFT_ALPHA) == 0)  # a wide picture leaves bars above and below
+        live.see_different(2)
+        assert canvas_px(live) == square
+
+    path = recorded(live, tmp_path, show_the_whole)
+    live.wait(lambda: canvas_px(live) == WIDE_PX)
+    with av.open(str(path)) as video:
+        assert {(frame.width, frame.height) for frame in video.decode(video=0)} == {square}
+    live.find("control-output_frame").select_option("square")
+    live.wait(lambda: canvas_px(live) == square)
 
 
 def test_the_whole_photograph_is_shown_and_saved(live: Person, portraits: list[Path], tmp_path: Path):

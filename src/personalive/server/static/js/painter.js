@@ -11,6 +11,7 @@ export class Painter {
     this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     /** @type {(Frame & {bitmap: ImageBitmap})|null} */ this.pending = null;
     this.scheduled = false;
+    this.held = false; // the canvas keeps its size: frames of another are drawn inside
     this.epoch = 0; // frames that are still being decoded when it changes are never shown
     /** @type {(header: FrameHeader|null, nowMs: number) => void} */ this.ondrawn = () => {};
     /** @type {(header: FrameHeader) => void} */ this.onsettled = () => {}; // shown or dropped: to be acknowledged
@@ -93,8 +94,12 @@ export class Painter {
 
   /** @param {CanvasImageSource} image @param {number} width @param {number} height */
   paint(image, width, height) {
-    this.resize(width, height);
-    this.context.drawImage(image, 0, 0, width, height);
+    if (!this.held) this.resize(width, height);
+    const { canvas, context } = this;
+    const scale = Math.min(canvas.width / width, canvas.height / height);
+    const x = (canvas.width - scale * width) / 2, y = (canvas.height - scale * height) / 2;
+    if (x || y) context.clearRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, x, y, scale * width, scale * height);
   }
 
   /** @param {number} width @param {number} height */

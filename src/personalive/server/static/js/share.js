@@ -43,6 +43,7 @@ export class SharePanel {
     const { recording } = this;
     setLabel("record", recording ? `Stop ${recording.elapsed()}` : "Record", recording !== null);
     buttonById("sound").disabled = recording !== null;
+    this.app.painter.held = recording !== null; // players want all frames of a video to have one size
   }
 
   toggleRecording() {
