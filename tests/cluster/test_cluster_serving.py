@@ -19,7 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.cluster_clients import ClusterClient, WhipClusterClient
-from support.small_model import write_small_model
+from support.small_model import smallest_shape, write_small_model
 from support.waiting import wait_until_async
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def options_for(folder: Path, *, replicas: tuple[int, int], places: int, **confi
     from personalive.server.run import ServeOptions
 
     os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
-    write_small_model(folder / "model")
+    write_small_model(folder / "model", shape=smallest_shape(chunk_frames=4))
     serve = ServeOptions(
         weights=str(folder / "model"),
         model={"backend": "eager", "dtype": "float32"},

@@ -274,6 +274,7 @@ def own_threads() -> int:
     return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
 
 
+@pytest.mark.isolated
 def test_clients_that_are_torn_away_leave_nothing(engine, pictures):
     with running(lambda: engine, live=LiveConfig(idle_s=1.0), server=generous(max_sessions=64)) as server:
         desk = server.app.state.sessions

@@ -75,14 +75,14 @@ SMALL_SHAPE = ModelShape(
 )
 
 
-def write_small_model(folder: Path, seed: int = 0) -> Path:
+def write_small_model(folder: Path, seed: int = 0, shape: ModelShape = SMALL_SHAPE) -> Path:
     """Write the model, with weights that depend on ``seed`` alone, to ``folder``, which must not exist yet."""
-    save_networks(build_networks(SMALL_SHAPE, seed), folder)
+    save_networks(build_networks(shape, seed), folder)
     return folder
 
 
-def smallest_shape() -> ModelShape:
-    """Eight frames per call, which halves the calls, and one level of everything."""
+def smallest_shape(chunk_frames: int = 8) -> ModelShape:
+    """One level of everything; eight frames per call halve the calls."""
     model = SMALL_SHAPE.model
     side_px = 32
     return dataclasses.replace(
@@ -90,7 +90,7 @@ def smallest_shape() -> ModelShape:
         model=dataclasses.replace(
             model,
             image_size_px=side_px,
-            chunk_frames=8,
+            chunk_frames=chunk_frames,
             motion_extractor=dataclasses.replace(model.motion_extractor, input_size_px=32),
             pose_guider=dataclasses.replace(model.pose_guider, canvas_size_px=side_px),
         ),
