@@ -60,7 +60,7 @@ def count_call(
 
 
 def embed_time(denoiser: DenoisingUNet) -> dict[str, Tensor]:
-    """What depends on time alone, of all frames."""
+    """Embeddings of the frames' times, by block: they depend on nothing else."""
     with torch.device("meta"), torch.no_grad():
         return denoiser.embed_time(torch.zeros(1, FRAMES, dtype=torch.long))
 
