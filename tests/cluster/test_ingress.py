@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -18,6 +19,7 @@ from personalive.cluster.config import ServeClusterConfig
 from personalive.cluster.ingress import Ingress, build_app
 from personalive.cluster.replica import NO_RATE_LIMIT, add_link
 from personalive.engine.engine import Engine
+from personalive.live.session import Session
 from personalive.server.auth import Auth
 from support.live_checks import expect_error, generous, turned
 from support.live_server import LiveClient, LiveServer, Socket, running
@@ -190,6 +192,31 @@ def test_sessions_of_a_replica_that_leaves_or_dies_go_on_elsewhere(cluster: Clus
         socket.close()
     assert gauge(cluster, "personalive_cluster_sessions_moved_total") == {"": 3}
     assert gauge(cluster, "personalive_cluster_sessions_lost_total") == {"": 0}
+
+
+def test_a_session_keeps_its_portrait_though_the_ingress_is_a_new_one(cluster: Cluster, pictures: np.ndarray):
+    clients = [cluster.open() for _ in range(2)]
+    clients[0].put_portrait(pictures[0])
+    gone, stays = map(cluster.home, clients)
+    shown = cluster.replicas[gone].app.state.sessions.find(clients[0].opened["id"])
+    asyncio.run_coroutine_threadsafe(cluster.ingress.links.close(), cluster.ingress.http._loop).result(PATIENCE_S)
+    with ingress_of(cluster.replicas) as new:
+        for name in "ab":
+            new.join(name)
+        wait_until(lambda: len(new.ingress.table.sessions) == 2)
+        wait_until(lambda: [p.portrait is None for p in new.ingress.table.sessions.values()].count(False) == 1)
+        kill(cluster.replicas[gone])
+        wait_until(lambda: len(cluster.replicas[stays].app.state.sessions) >= 2)
+        restored = cluster.replicas[stays].app.state.sessions.find(clients[0].opened["id"])
+        wait_until(lambda: restored.state()["portrait"])
+
+        def image_of(session: Session) -> np.ndarray:
+            future = asyncio.run_coroutine_threadsafe(session.run_on_worker(lambda s: s.image), session.loop)
+            return future.result(PATIENCE_S)
+
+        np.testing.assert_array_equal(image_of(restored), image_of(shown))
+        second = new.ingress.table.sessions[clients[1].opened["id"]]
+        assert second.portrait is None  # it never had one
 
 
 def test_a_session_without_any_replica_left_ends_with_a_reason(cluster: Cluster, pictures: np.ndarray):

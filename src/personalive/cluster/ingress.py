@@ -54,7 +54,7 @@ class Ingress:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
             connector=aiohttp.TCPConnector(limit=0),
         )
-        self.links = Links(self.table, self.http, secret)
+        self.links = Links(self.table, self.http, secret, folder)
 
     async def close(self) -> None:
         """End all links and connections."""

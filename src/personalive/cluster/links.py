@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,12 +25,13 @@ LEAVING = "its device is being removed: the session goes on on another one"
 class Links:
     """One link per replica; a lost or leaving replica's sessions are moved. Event loop only."""
 
-    def __init__(self, table: Table, http: aiohttp.ClientSession, secret: str) -> None:
+    def __init__(self, table: Table, http: aiohttp.ClientSession, secret: str, folder: Path) -> None:
         """
         Args:
             secret: token of the replicas.
+            folder: for portraits.
         """
-        self._table, self._http, self._secret = table, http, secret
+        self._table, self._http, self._secret, self._folder = table, http, secret, folder
         self._tasks: set[asyncio.Task] = set()
         self._joining: set[str] = set()
         self._stopping = False
@@ -80,7 +82,8 @@ class Links:
                     if replica is None:
                         replica = self._table.replicas[ident] = Replica(ident, url, state)
                         _LOG.info("replica %s joined", ident)
-                    self._table.update(replica, state)
+                    for placed in self._table.update(replica, state):
+                        self._start(self._fetch_portrait(placed, replica))
                     if state.draining and not self._stopping:
                         self._move_all(replica, LEAVING)
                     await socket.send_json({"waiting": len(self._table.tickets), "stop": self._stopping})
@@ -90,6 +93,18 @@ class Links:
             self._joining.discard(ident)
             if replica is not None:
                 self._lose(replica)
+
+    async def _fetch_portrait(self, placed: Placed, replica: Replica) -> None:
+        """Keep the portrait of a session that was opened before this ingress began, for its next replica."""
+        url = f"{replica.url}/cluster/sessions/{placed.saved.id}/portrait"
+        try:
+            async with self._http.get(url, headers=self.authorization) as answer:
+                content = await answer.read() if answer.status == 200 else b""
+        except (aiohttp.ClientError, OSError):
+            return  # the replica is lost: so is the portrait
+        if content and placed.portrait is None and not placed.ended:
+            placed.portrait = self._folder / f"{secrets.token_hex(8)}.png"
+            placed.portrait.write_bytes(content)
 
     def _lose(self, replica: Replica) -> None:
         """Forget a replica that is gone, and move its sessions."""

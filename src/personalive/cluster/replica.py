@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
 from personalive.cluster.config import ServeClusterConfig
@@ -15,6 +16,7 @@ from personalive.cluster.table import ReplicaState
 from personalive.errors import InputError
 from personalive.live.session import SavedSession
 from personalive.live.worker import Worker
+from personalive.media.still import png_bytes
 from personalive.server.config import ServerConfig
 from personalive.server.dependencies import AppJobs, AppSessions, check_socket, require_token
 from personalive.server.jobs import JobQueue
@@ -33,6 +35,15 @@ router = APIRouter(prefix="/cluster", include_in_schema=False)
 async def restore(sessions: AppSessions, saved: SavedSession) -> None:
     """Go on with a session that another replica had."""
     sessions.restore(saved)
+
+
+@router.get("/sessions/{ident}/portrait", dependencies=[Depends(require_token)])
+async def portrait(sessions: AppSessions, ident: str) -> Response:
+    """Return a session's portrait as PNG, for an ingress that does not have it; 204 where there is none."""
+    image = await sessions.find(ident).run_on_worker(lambda stream: stream.image)
+    if image is None:
+        return Response(status_code=204)
+    return Response(await asyncio.to_thread(png_bytes, image), media_type="image/png")
 
 
 @router.websocket("/link", dependencies=[Depends(check_socket), Depends(require_token)])

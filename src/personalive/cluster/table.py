@@ -189,15 +189,19 @@ class Table:
         placed.ended, placed.home = True, None
         placed.wake()
 
-    def update(self, replica: Replica, state: ReplicaState) -> None:
-        """Take in a replica's state: what its sessions are like, which are new here, and which have ended."""
-        replica.state = state
+    def update(self, replica: Replica, state: ReplicaState) -> list[Placed]:
+        """Take in a replica's state: what its sessions are like, which are new here, and which have ended.
+
+        Returns:
+            Sessions that were opened before this ingress began: their portraits are not here.
+        """
+        replica.state, found = state, []
         for saved in state.sessions:
             placed = self.sessions.get(saved.id)
             if placed is None and replica.opening:  # it may be the one that is being opened, which counts already
                 continue
-            if placed is None:  # opened before this ingress began
-                placed = self.add(saved, replica)
+            if placed is None:
+                found.append(placed := self.add(saved, replica))
             if placed.home is replica:
                 placed.saved, placed.listed = saved, True
         self.jobs |= dict.fromkeys(state.jobs, replica)
@@ -205,6 +209,7 @@ class Table:
         for placed in list(replica.sessions):
             if placed.home is replica and placed.listed and placed.saved.id not in listed:
                 self.remove(placed)
+        return found
 
     def resumed(self, placed: Placed) -> SavedSession:
         """Return what the next replica of a session is given: frames count on, beyond those not heard of yet."""

@@ -236,6 +236,13 @@ def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
 
+def png_bytes(image: np.ndarray) -> bytes:
+    """Return an image, (H, W, 3 or 4) uint8, as a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(content, format="PNG")
+    return content.getvalue()
+
+
 def save_png(
     path: str | os.PathLike[str],
     image: np.ndarray,
@@ -255,8 +262,6 @@ def save_png(
         OutputError: it cannot be written there; see ``check_output``.
     """
     target = check_output(path, inputs, suffix=".png")
-    content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(content, format="PNG")
-    png = content.getvalue()
+    png = png_bytes(image)
     write_whole(target, png if origin is None else sign_bytes(png, PNG, origin))
     return target
