@@ -65,6 +65,22 @@ def test_the_video_is_that_of_paths_and_is_made_once(studio: Studio, bucket: fss
     assert (fetched == local).all()
 
 
+def test_a_manifest_at_a_url_finds_its_files_beside_it(studio: Studio, bucket: fsspec.AbstractFileSystem):
+    bucket.pipe_file("/b/m.csv", b"portrait,driving\nin/portrait.png,in/driving.mp4\n")
+    (row,) = read_manifest("memory://b/m.csv", None, {"framing": "center"}).rows
+    assert row.output == Url("memory://b/driving_by_portrait.mp4")
+    assert made(studio, row).state == "made"
+    assert bucket.exists("/b/driving_by_portrait.mp4")
+    (row,) = read_manifest("memory://b/m.csv", studio.folder, {"framing": "center"}).rows
+    assert row.output == studio.folder / "driving_by_portrait.mp4"
+    assert made(studio, row).state == "made"
+    bucket.pipe_file("/b/own.csv", b"portrait,driving,output\nin/portrait.png,in/driving.mp4,own.csv\n")
+    assert "own.csv" in str(read_manifest("memory://b/own.csv").problems)
+    for name, says in (("gone.csv", "memory://b/gone.csv: cannot be read"), ("in", "should be the URL of a single")):
+        with pytest.raises(InputError, match=says):
+            read_manifest(f"memory://b/{name}")
+
+
 def test_a_fetched_input_makes_a_local_video(studio: Studio, bucket: fsspec.AbstractFileSystem):
     (row,) = rows(studio, f"file://{studio.folder}/portrait.png,memory://b/in/driving.mp4,,\n")
     assert row.output == studio.folder / "driving_by_portrait.mp4"

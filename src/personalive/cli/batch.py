@@ -38,7 +38,8 @@ videos.csv, or the same as an object per line in videos.jsonl:
   you.jpg,clip.mp4,,512,
 
 Columns are portrait, driving, output and the options of `personalive animate` that decide a video; an empty cell
-takes the option of this command. Inputs are found from the manifest's folder; all three may be URLs (s3, gs, http).
+takes the option of this command. Inputs are found from the manifest's folder; all three, and the manifest itself,
+may be URLs (s3, gs, http).
 A row that fails is reported at the end, and the rest is made. The same command makes what is missing: a video is kept
 where its record names the same inputs, options and weights and is newer than the inputs.
 """
@@ -71,10 +72,10 @@ class _Written:
 @with_groups
 def batch(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="MANIFEST|PORTRAITS",
-            help="A .csv or .jsonl manifest, or with DRIVING a folder of portraits or one.",
+            help="A .csv or .jsonl manifest, a path or URL, or with DRIVING a folder of portraits or one.",
         ),
     ],
     driving: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import secrets
@@ -219,6 +220,7 @@ def serving(options: ServeClusterOptions, access: Access | None = None) -> Itera
     from ray import serve  # noqa: PLC0415 (an extra, and slow)
     from ray.serve.config import HTTPOptions  # noqa: PLC0415
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its progress would stand between our lines
     http = HTTPOptions(host=options.serve.host, port=options.serve.port)
     if access is not None and access.certificate is not None:
         http = http.model_copy(update={"ssl_certfile": str(access.certificate), "ssl_keyfile": str(access.key)})

@@ -18,7 +18,7 @@ from personalive.errors import InputError, PersonaLiveError
 from personalive.media import check_input
 from personalive.offline.config import BatchConfig
 from personalive.offline.options import AnimateOptions
-from personalive.offline.storage import Place, folder_of, place_of, resolved
+from personalive.offline.storage import Place, Url, folder_of, place_of, read_place, resolved
 
 _FILES = ("portrait", "driving", "output")
 _KEYFRAMES = "keyframes"  # false is an infinite threshold, as in the command
@@ -66,6 +66,7 @@ def read_manifest(
     manifest's folder; URLs stay as they are.
 
     Args:
+        path: of the manifest, or its URL.
         folder: where outputs go, a path or URL, by default the manifest's own folder. Without an output, it is
             ``DRIVING_by_PORTRAIT.mp4``.
         defaults: fields of ``AnimateOptions`` for rows that do not say otherwise.
@@ -74,8 +75,8 @@ def read_manifest(
         InputError: no readable manifest, one without rows, or bad defaults. The reason of a bad row is a problem.
     """
     AnimateOptions(**(defaults or {}))  # refuses once what no row could be made with
-    file = check_input(path)
-    home = resolved(file).parent
+    file = place_of(str(path), Path()) if "://" in str(path) else check_input(path)
+    home = file.parent if isinstance(file, Url) else resolved(file).parent
     target = home if folder is None else folder_of(folder)
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     if file.suffix.lower() not in readers:
@@ -91,7 +92,7 @@ def read_manifest(
             batch.problems.append(f"line {number}: {error}")
     if not count:
         raise InputError(f"{file}: has no rows; give a line per video: portrait, driving, output")
-    return _without_clashes(batch, {resolved(file)})
+    return _without_clashes(batch, {file if isinstance(file, Url) else resolved(file)})
 
 
 def pair_folders(
@@ -126,11 +127,10 @@ def pair_folders(
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def _text(file: Path) -> str:
+def _text(file: Place) -> str:
     limit = BatchConfig.max_bytes
     try:
-        with file.open("rb") as opened:
-            content = opened.read(limit + 1)
+        content = read_place(file, limit)
         if len(content) > limit:
             raise InputError(f"{file}: is larger than {limit // 1_000_000} MB; split it")
         return content.decode("utf-8-sig")
@@ -140,7 +140,7 @@ def _text(file: Path) -> str:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
 
 
-def _csv_rows(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(text: str, file: Place) -> Iterator[tuple[int, dict[str, Any]]]:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # spreadsheets of many countries write semicolons
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -155,7 +155,7 @@ def _csv_rows(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(f"{file}: line {reader.line_num} is no CSV ({error}); check its quotes") from None
 
 
-def _json_rows(text: str, file: Path) -> Iterator[tuple[int, Any]]:
+def _json_rows(text: str, file: Place) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -164,7 +164,7 @@ def _json_rows(text: str, file: Path) -> Iterator[tuple[int, Any]]:
                 yield number, None
 
 
-def _row(where: str, values: Any, home: Path, folder: Place, defaults: Mapping[str, Any]) -> BatchRow:
+def _row(where: str, values: Any, home: Place, folder: Place, defaults: Mapping[str, Any]) -> BatchRow:
     if not isinstance(values, dict):
         raise InputError('is no JSON object; write {"portrait": "me.jpg", "driving": "clip.mp4"}')
     if None in values:

@@ -25,6 +25,11 @@ class Url:
     text: str
 
     @property
+    def parent(self) -> Url:
+        """Folder that it lies in."""
+        return Url(self.text.rpartition("/")[0])
+
+    @property
     def name(self) -> str:
         """Last part of its path."""
         return PurePosixPath(urlsplit(self.text).path).name
@@ -54,18 +59,15 @@ class Url:
         return url_to_fs(self.text)
 
     def read(self, limit_bytes: int) -> bytes:
-        """Content of a small file.
+        """Content of a small file, at most one byte more than the limit.
 
         Raises:
-            OSError: there is none, it cannot be reached, or it is larger.
+            OSError: there is none, or it cannot be reached.
         """
         with _as_os_error():
             system, path = self._open()
             with system.open(path, "rb") as file:
-                content = file.read(limit_bytes + 1)
-        if len(content) > limit_bytes:
-            raise OSError(f"is larger than {limit_bytes} bytes")
-        return content
+                return file.read(limit_bytes + 1)
 
     def modified_ns(self) -> int | None:
         """Time of its last change in ns since 1970; None where the storage does not tell, as http.
@@ -167,7 +169,10 @@ def resolved(path: Path) -> Path:
 
 def read_place(place: Place, limit_bytes: int) -> bytes:
     """Content of a small file; see ``Url.read``."""
-    return place.read(limit_bytes) if isinstance(place, Url) else place.read_bytes()
+    if isinstance(place, Url):
+        return place.read(limit_bytes)
+    with place.open("rb") as file:
+        return file.read(limit_bytes + 1)
 
 
 def modified_ns(place: Place) -> int | None:
