@@ -128,6 +128,34 @@ def test_killed_actors_and_drivers_lose_and_double_nothing(place: Path, whole: d
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("default")  # those of Ray itself
+def test_a_node_that_dies_leaves_its_work_to_the_others(place: Path, whole: dict[str, Any]):
+    """Two machines as Ray sees them; one is killed with all its processes while its actor is at work."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
+        cluster.wait_for_nodes()
+        folder, summary = place / "node", place / "node.json"
+        batch = command(
+            place, *BATCH, "-o", folder, "--cluster", cluster.address, "--actors", 2, "--json", summary
+        )
+        driver = subprocess.Popen(batch, cwd=place, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        while not folder.exists() or len(finished(folder)) < 4:
+            assert driver.poll() is None
+            time.sleep(0.2)
+        kept = finished(folder)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        assert driver.wait(300) == 0
+    finally:
+        cluster.shutdown()
+    assert kept.items() <= finished(folder).items()
+    assert contents(folder) == whole
+    assert len(json.loads(summary.read_text())["videos"]) == CLIPS * PEOPLE
+
+
+@pytest.mark.full
 def test_an_evaluation_on_actors_has_the_numbers_of_one_process(place: Path):
     evaluation = ("evaluate", "synthetic:2", "--frames", 32, "--weights", "tiny")
     run(place, *evaluation, "-o", "e1")
