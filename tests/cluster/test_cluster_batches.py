@@ -138,9 +138,7 @@ def test_a_node_that_dies_leaves_its_work_to_the_others(place: Path, whole: dict
         nodes = [cluster.add_node(num_cpus=4) for _ in range(2)]
         cluster.wait_for_nodes()
         folder, summary = place / "node", place / "node.json"
-        batch = command(
-            place, *BATCH, "-o", folder, "--cluster", cluster.address, "--actors", 2, "--json", summary
-        )
+        batch = command(place, *BATCH, "-o", folder, "--cluster", cluster.address, "--actors", 2, "--json", summary)
         driver = subprocess.Popen(batch, cwd=place, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         while not folder.exists() or len(finished(folder)) < 4:
             assert driver.poll() is None

@@ -15,6 +15,7 @@ from personalive.engine.engine import Engine
 from personalive.engine.state import Motion
 from personalive.live.config import LiveConfig
 from personalive.server.config import ServerConfig
+from personalive.vision.one_euro import OneEuro, calm_poses
 from support.live_checks import check_error, errors_of, generous, send_at_once, turned, until_stats
 from support.live_server import jpeg, running
 
@@ -44,12 +45,15 @@ class Shadow:
     engine: Engine
     state: Any
     last: Motion | None = None
+    filter: OneEuro | None = None
     frames: list[np.ndarray] = field(default_factory=list)
 
     def take(self, pictures: list[np.ndarray], picks: list[tuple[int, int, float]]) -> None:
         new = sorted({number for low, high, _ in picks for number in (low, high)} - {0})
         seen = [simplejpeg.decode_jpeg(jpeg(pictures[number - 1]), fastdct=True) for number in new]
         read = self.engine.encode_motion(np.stack(seen))
+        poses, self.filter = calm_poses(read.poses, self.filter)
+        read = Motion(read.tokens, poses)
         known = {number: read[place : place + 1] for place, number in enumerate(new)}
         if self.last is not None:
             known[0] = self.last

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from personalive.vision.one_euro import OneEuro, OneEuroConfig
+from personalive.vision.keypoints import HeadPose
+from personalive.vision.one_euro import OneEuro, OneEuroConfig, calm_poses, pose_values
 
 CONFIG = OneEuroConfig(min_cutoff=0.1, speed_gain=0.5)
 
@@ -45,3 +47,40 @@ def test_a_filter_is_a_value():
     one, other = first.next(np.ones(2, np.float32)), first.next(np.ones(2, np.float32))
     assert np.array_equal(one.value, other.value) and np.array_equal(first.value, np.zeros(2))
     assert one.value.dtype == np.float32
+
+
+def trembling(count: int) -> HeadPose:
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, 6, generator=draw)
+    return HeadPose(
+        kp=torch.randn(count, 5, 3, generator=draw),
+        yaw=0.5 * noise[:, 0],
+        pitch=0.5 * noise[:, 1],
+        roll=0.1 * noise[:, 2],
+        t=0.002 * torch.cat([noise[:, 3:5], noise[:, :1]], dim=1),
+        scale=1 + 0.002 * noise[:, 5:],
+    )
+
+
+def test_head_poses_get_calm_chunk_by_chunk_as_all_at_once():
+    poses = trembling(60)
+    whole, _ = calm_poses(poses, None)
+    parts, state = [], None
+    for begin in range(0, 60, 4):
+        part, state = calm_poses(poses[begin : begin + 4], state)
+        parts.append(part)
+    for one, other in zip(whole.tensors(), HeadPose.cat(parts).tensors(), strict=True):
+        assert torch.equal(one, other)
+    steps = [np.abs(np.diff(pose_values(found), axis=0)).mean(axis=0) for found in (poses, whole)]
+    assert (steps[1] < 0.75 * steps[0]).all()
+    assert torch.equal(whole.kp, poses.kp) and torch.equal(whole.t[:, 2], poses.t[:, 2])
+    assert (whole.yaw.dtype, whole.scale.shape) == (torch.float32, (60, 1))
+
+
+def test_the_filter_begins_anew_with_a_new_shot():
+    poses = trembling(8)
+    calm, _ = calm_poses(poses, None, cuts=(5,))
+    assert np.allclose(pose_values(calm)[[0, 5]], pose_values(poses)[[0, 5]])
+    assert not np.allclose(pose_values(calm)[[1, 6]], pose_values(poses)[[1, 6]])
+    empty, state = calm_poses(poses[:0], None)
+    assert (len(empty), state) == (0, None)

@@ -35,6 +35,7 @@ class BaseEngine(ABC):
         folder: where they came from; a face detector may lie beside them.
         device, dtype: of the networks.
         live_steps: denoising steps of live streams that ask for none; None: all.
+        filters_motion: True where a stream's own state takes the trembling out of its driver.
     """
 
     config: ModelConfig
@@ -44,6 +45,7 @@ class BaseEngine(ABC):
     device: torch.device
     dtype: torch.dtype
     live_steps: int | None = None
+    filters_motion: bool = False
 
     @property
     def image_size(self) -> int:

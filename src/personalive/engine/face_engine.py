@@ -39,7 +39,7 @@ from personalive.vision.face_transfer import (
     transferred,
 )
 from personalive.vision.keypoints import HeadPose
-from personalive.vision.one_euro import OneEuro, OneEuroConfig
+from personalive.vision.one_euro import POSE_CALM, OneEuro, OneEuroConfig, pose_values
 from personalive.vision.resize import ImageArray, resize_portrait
 
 BLENDSHAPES = len(BLENDSHAPE_NAMES)
@@ -54,7 +54,6 @@ _OPEN_JAW, _SHUT_LIDS = 0.2, 0.55  # values of a portrait from which its mouth i
 _PROFILE_SHARE = 0.05  # of a driver's frames, from which it is told that its turns are held
 _SCALE_RANGE = (0.7, 1.4)  # of the head, relative to the portrait's
 _CALM_VALUES = OneEuroConfig(min_cutoff=4 / 15, speed_gain=60.0)  # chosen on noisy drivers of 15 frames a second
-_CALM_PLACE = OneEuroConfig(min_cutoff=4 / 15, speed_gain=(0.5, 0.5, 3.0, 50.0, 50.0, 50.0))  # degrees; image sides
 _MOUTH, _EYES = ("jaw", "mouth"), ("eyeBlink", "eyeWide", "eyeSquint")
 
 CONFIG = ModelConfig(
@@ -120,6 +119,8 @@ class FaceState:
 
 class FaceEngine(BaseEngine):
     """Moves photographs."""
+
+    filters_motion = True
 
     def __init__(
         self,
@@ -285,7 +286,7 @@ class FaceEngine(BaseEngine):
         motion = window if isinstance(window, Motion) else self.encode_motion(window)
         tokens = motion.tokens[0, :, 0].float().cpu().numpy()
         values = face_values(tokens[:, :BLENDSHAPES], BLENDSHAPE_NAMES)
-        places = _places(motion.poses)
+        places = pose_values(motion.poses)
         images = []
         for number in range(self.chunk_frames):
             if number == cut:
@@ -310,7 +311,7 @@ def _token(reading: FaceReading | None) -> np.ndarray:
 
 
 def _place(reading: FaceReading | None, side_px: int) -> np.ndarray:
-    """(6,) yaw, pitch, roll in degrees, shift x and y from the middle in half image sides, scale."""
+    """(6,) as ``pose_values`` gives them; shift from the middle."""
     if reading is None:
         return np.array([0, 0, 0, 0, 0, 1.0])
     pose = fit_pose(reading.landmarks)
@@ -318,16 +319,10 @@ def _place(reading: FaceReading | None, side_px: int) -> np.ndarray:
     return np.concatenate([angles_deg(pose.rotation), pose.shift_px / half - 1, [pose.scale_px / half]])
 
 
-def _places(poses: HeadPose) -> np.ndarray:
-    """(F, 6) as ``_place`` gives them."""
-    columns = [poses.yaw, poses.pitch, poses.roll, poses.t[:, 0], poses.t[:, 1], poses.scale[:, 0]]
-    return torch.stack(columns, dim=1).double().cpu().numpy()
-
-
 def _followed(state: FaceState, values: np.ndarray, place: np.ndarray, controls: Controls) -> FaceState:
     """The state after one driving frame with a face."""
     if state.calm is None:
-        calm = OneEuro.at(_CALM_VALUES, values), OneEuro.at(_CALM_PLACE, place)
+        calm = OneEuro.at(_CALM_VALUES, values), OneEuro.at(POSE_CALM, place)
     else:
         calm = state.calm[0].next(values), state.calm[1].next(place)
     values, place = (found.value for found in calm)

@@ -25,6 +25,7 @@ from personalive.offline.motion_file import MotionClip, fit_motion_clip
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector, find_detector
 from personalive.vision.framing import DrivingFramer, Framed, frame_portrait
+from personalive.vision.one_euro import OneEuro, calm_poses
 from personalive.vision.paste_back import PasteBack
 from personalive.vision.resize import resize_portrait, shrink_to
 from personalive.vision.visible_mark import draw_visible_mark
@@ -75,6 +76,7 @@ class LiveStream:
         self.image: np.ndarray | None = None  # the portrait as it was sent
         self._in_flight: deque[_Origin | None] = deque()
         self._last: _Encoded | None = None  # newest driving frame of the chunk before
+        self._filter: OneEuro | None = None  # of the driver's head poses
         self._pacer = Pacer(engine.chunk_frames, config)
         self.index = 0  # of the next finished frame
         self.generation = 0  # counts the portraits
@@ -129,7 +131,7 @@ class LiveStream:
 
     def change_driver(self) -> None:
         """Begin with another camera, clip or motion file, which is framed anew and has a clock of its own."""
-        self._framer, self._last, self.face = self._new_framer(), None, None
+        self._framer, self._last, self._filter, self.face = self._new_framer(), None, None, None
         self._recording = None
 
     @property
@@ -241,9 +243,17 @@ class LiveStream:
             if framed.cut:
                 shots.add(number)
         if images:
-            encoded = self._engine.encode_motion(np.stack(list(images.values())))
+            encoded = self._calm(self._engine.encode_motion(np.stack(list(images.values()))), list(images), shots)
             motions |= {number: encoded[place : place + 1] for place, number in enumerate(images)}
         return motions, shots
+
+    def _calm(self, motion: Motion, numbers: Sequence[int], shots: Collection[int]) -> Motion:
+        """Take the trembling out of the head's pose (ours), unless the engine does."""
+        if self._engine.filters_motion:
+            return motion
+        cuts = [place for place, number in enumerate(numbers) if number in shots]
+        poses, self._filter = calm_poses(motion.poses, self._filter, cuts)
+        return Motion(motion.tokens, poses)
 
     def _new_framer(self) -> DrivingFramer:
         return DrivingFramer(
