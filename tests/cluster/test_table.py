@@ -54,3 +54,15 @@ def test_sessions_from_before_the_ingress_began_are_known_by_what_their_replica_
         table.admit(None)
     table.update(replica, state("two"))
     assert set(table.sessions) == {"two"}
+
+
+@pytest.mark.parametrize(("slower", "counts"), [(1.0, [8, 8]), (1.2, [8, 8]), (3.0, [12, 4])])
+def test_places_are_shared_by_speed_and_evenly_where_it_only_wavers(table: Table, slower: float, counts: list[int]):
+    for name, step_s in (("a", 0.1), ("b", 0.1 * slower)):
+        table.replicas[name] = Replica(name, f"http://{name}", state(limit=16).model_copy(update={"step_s": step_s}))
+    for number in range(16):
+        home = table.admit(None)
+        table.add(saved(str(number)), home)
+        home.opening -= 1
+    found = [len(table.replicas[name].sessions) for name in "ab"]
+    assert found == pytest.approx(counts, abs=1)

@@ -15,6 +15,7 @@ class ServeClusterConfig:
     place_s: float = 60.0  # a session that finds no replica for so long ends
     drain_s: float = 600.0  # a replica that leaves waits so long for its jobs, then it is killed
     busy_share: float = 0.8  # replicas are added where sessions would take more than this share of all places
+    equal_share: float = 0.25  # loads of two replicas that differ by less count as equal
     measured_s: float = 4.0  # load is averaged over so long
     upscale_delay_s: float = 5.0
     downscale_delay_s: float = 120.0

@@ -106,9 +106,15 @@ class Table:
         return sum(replica.state.limit for replica in self.replicas.values() if replica.is_open)
 
     def least_loaded(self, *, but: Replica | None = None) -> Replica | None:
-        """Return the open replica whose sessions would wait least for an engine call; full ones come last."""
+        """Return the open replica whose sessions would wait least for an engine call; full ones come last.
+
+        Among loads that are nearly equal the fewest sessions decide: times waver, also those of equal devices.
+        """
         found = [replica for replica in self.replicas.values() if replica.is_open and replica is not but]
-        return min(found, key=lambda replica: (replica.free <= 0, replica.load_s), default=None)
+        found = [replica for replica in found if replica.free > 0] or found
+        least_s = min((replica.load_s for replica in found), default=0.0)
+        near = [replica for replica in found if replica.load_s <= least_s * (1 + self.cluster.equal_share)]
+        return min(near, key=lambda replica: (len(replica.sessions) + replica.opening, replica.load_s), default=None)
 
     def any_replica(self) -> Replica:
         """Return a replica for what each answers alike.
