@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -136,40 +134,3 @@ def test_a_paused_session_gets_no_chunk_and_one_that_ended_loses_its_slot(serve)
         assert scheduler.run_next()
 
     serve(2, test)
-
-
-def test_every_session_may_have_a_chunk_between_two_requests(serve):
-    """Six requests come at once, as when another server was lost; five sessions have frames."""
-
-    def test(scheduler: Scheduler, clock: FakeClock, sessions: list[Session]) -> None:
-        running, moved, order = sessions[:5], sessions[5:], []
-        for number, session in enumerate(moved):
-            session._requests.append((lambda _, number=number: order.append(f"request {number}"), Future()))
-        while any(session.has_request for session in moved):
-            before = [len(chunks(scheduler, session)) for session in running] if len(scheduler) else [0] * 5
-            for session in running:
-                push(session, clock.now)
-            assert scheduler.run_next()
-            after = [len(chunks(scheduler, session)) for session in running]
-            order += [f"chunk {n}" for n, (a, b) in enumerate(zip(before, after, strict=True)) if b > a]
-        places = [place for place, name in enumerate(order) if name.startswith("request")]
-        for begin, end in pairwise(places):
-            assert {name for name in order[begin:end] if name.startswith("chunk")} == {f"chunk {n}" for n in range(5)}
-            assert end - begin <= 1 + len(sessions)
-
-    serve(11, test, camera_gain=1e6)
-
-
-def test_a_request_after_a_quiet_time_waits_for_no_chunk(serve):
-    def test(scheduler: Scheduler, clock: FakeClock, sessions: list[Session]) -> None:
-        for _ in range(4):
-            push(sessions[0], clock.now)
-            assert scheduler.run_next()
-        made, done = len(chunks(scheduler, sessions[0])), Future()
-        sessions[0]._requests.append((lambda _: None, done))
-        push(sessions[0], clock.now)
-        assert scheduler.run_next()
-        assert done.done()
-        assert len(chunks(scheduler, sessions[0])) == made
-
-    serve(3, test, camera_gain=1e6)

@@ -67,7 +67,6 @@ class Scheduler:
         self._slots: deque[_Slot] = deque()
         self._added: deque[Session] = deque()  # not yet in a slot
         self._step_times_s: deque[float] = deque(maxlen=_TIMED_CALLS)
-        self._chunks_since_request = 0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -97,18 +96,21 @@ class Scheduler:
             self._restore(slot)
 
     def run_next(self) -> bool:
-        """Serve the session that has waited longest; False where none needs anything.
-
-        Between two requests each session may have a chunk: portraits of many sessions that come at once, as when
-        another server is lost, do not hold up those that run.
-        """
+        """Serve the session that has waited longest; False where none needs anything."""
         self._admit()
-        for slot in self._slots:
+        for _ in range(len(self._slots)):
+            slot = self._slots[0]
+            self._slots.rotate(-1)
+            if slot.session.ended is not None:
+                continue
             self._send_stats(slot)
-        turns = (self._run_request, self._make_chunk)
-        if self._chunks_since_request < len(self._slots):
-            turns = turns[::-1]
-        return any(turn() for turn in turns)
+            if (request := slot.session.next_request()) is not None:
+                self._run_request(slot, *request)
+                return True
+            if slot.is_due(self._clock(), self._config):
+                self._make_chunk(slot)
+                return True
+        return False
 
     def wait_s(self) -> float:
         """Longest time to sleep while no one asks for anything."""
@@ -156,23 +158,7 @@ class Scheduler:
         slot.session.update(slot.stream)
         slot.session.set_message("")
 
-    def _next(self, wanted: Callable[[_Slot], bool]) -> _Slot | None:
-        """Return the first slot in the queue that ``wanted`` takes, and move it to the end."""
-        slot = next((slot for slot in self._slots if slot.session.ended is None and wanted(slot)), None)
-        if slot is not None:
-            self._slots.remove(slot)
-            self._slots.append(slot)
-        return slot
-
-    def _run_request(self) -> bool:
-        slot = self._next(lambda slot: slot.session.has_request)
-        if slot is None or (request := slot.session.next_request()) is None:
-            return False
-        self._chunks_since_request = 0
-        self._answer(slot, *request)
-        return True
-
-    def _answer(self, slot: _Slot, run: Callable[[LiveStream], Any], future: Future) -> None:
+    def _run_request(self, slot: _Slot, run: Callable[[LiveStream], Any], future: Future) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -190,17 +176,8 @@ class Scheduler:
             slot.session.update(slot.stream)
             future.set_result(result)
 
-    def _make_chunk(self) -> bool:
-        started = self._clock()
-        slot = self._next(lambda slot: slot.is_due(started, self._config))
-        if slot is None:
-            return False
-        self._chunks_since_request += 1
-        self._step(slot, started)
-        return True
-
-    def _step(self, slot: _Slot, started: float) -> None:
-        session, stream = slot.session, slot.stream
+    def _make_chunk(self, slot: _Slot) -> None:
+        session, stream, started = slot.session, slot.stream, self._clock()
         camera_fps = session.metrics.camera_fps(started)
         rate = slot.rate_fps = session.controls.driving_fps or self._config.camera_gain * camera_fps
         try:

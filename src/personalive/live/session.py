@@ -230,11 +230,6 @@ class Session:
 
     # --- from the worker's thread -------------------------------------------------------------------------
 
-    @property
-    def has_request(self) -> bool:
-        """True while a call of ``run_on_worker`` waits."""
-        return bool(self._requests)
-
     def next_request(self) -> Request | None:
         """Remove and return the oldest call of ``run_on_worker``, and the future of its result; None without one."""
         with self._lock:
