@@ -129,8 +129,11 @@ def test_killed_actors_and_drivers_lose_and_double_nothing(place: Path, whole: d
 
 @pytest.mark.full
 @pytest.mark.filterwarnings("default")  # those of Ray itself
-def test_a_node_that_dies_leaves_its_work_to_the_others(place: Path, whole: dict[str, Any]):
+def test_a_node_that_dies_leaves_its_work_to_the_others(
+    place: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
     """Two machines as Ray sees them; one is killed with all its processes while its actor is at work."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -139,7 +142,8 @@ def test_a_node_that_dies_leaves_its_work_to_the_others(place: Path, whole: dict
         cluster.wait_for_nodes()
         folder, summary = place / "node", place / "node.json"
         batch = command(place, *BATCH, "-o", folder, "--cluster", cluster.address, "--actors", 2, "--json", summary)
-        driver = subprocess.Popen(batch, cwd=place, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        environment = ENVIRONMENT | {"RAY_AUTH_MODE": "disabled"}
+        driver = subprocess.Popen(batch, cwd=place, env=environment, stdout=subprocess.DEVNULL)
         while not folder.exists() or len(finished(folder)) < 4:
             assert driver.poll() is None
             time.sleep(0.2)

@@ -102,9 +102,14 @@ class Links:
                 content = await answer.read() if answer.status == 200 else b""
         except (aiohttp.ClientError, OSError):
             return  # the replica is lost: so is the portrait
-        if content and placed.portrait is None and not placed.ended:
-            placed.portrait = self._folder / f"{secrets.token_hex(8)}.png"
-            placed.portrait.write_bytes(content)
+        if not content:
+            return
+        path = self._folder / f"{secrets.token_hex(8)}.png"
+        await asyncio.to_thread(path.write_bytes, content)
+        if placed.portrait is None and not placed.ended:
+            placed.portrait = path
+        else:  # another was sent meanwhile, or the session has ended
+            path.unlink()
 
     def _lose(self, replica: Replica) -> None:
         """Forget a replica that is gone, and move its sessions."""
