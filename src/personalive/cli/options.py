@@ -138,7 +138,7 @@ class MotionModelOptions(WeightsOptions):
     dtype: Annotated[
         Dtype,
         typer.Option(
-            help="Dtype of the networks. auto: float16 on a GPU; on a CPU bfloat16 where it is native, else float32."
+            help="Dtype of the networks. auto: float16 on a GPU; on a CPU bfloat16 where it has AMX, else float32."
         ),
     ] = Dtype.AUTO
     vram: Annotated[

@@ -359,7 +359,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The named dtype, or for ``"auto"``: float16 on CUDA and MPS, bfloat16 on a CPU that computes in it.
+    """The named dtype, or for ``"auto"``: float16 on CUDA and MPS, bfloat16 on a CPU with AMX, else float32.
+
+    A CPU that has bfloat16 in AVX-512 alone takes twice as long for it as for float32 (docs/performance.md).
 
     Raises:
         DeviceError: a name that is not known.
@@ -367,14 +369,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == AUTO:
         if device.type in ("cuda", "mps"):
             return torch.float16
-        return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+        return torch.bfloat16 if _cpu_has_amx() else torch.float32
     if name not in DTYPES:
         raise DeviceError(f"dtype {name!r} is not known: use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-def _cpu_has_bfloat16() -> bool:
-    """Tell whether bfloat16 is arithmetic here and not emulation, which would be far slower than float32."""
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return capabilities == "AVX512" and has is not None and bool(has())
+def _cpu_has_amx() -> bool:
+    has = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return has is not None and bool(has())

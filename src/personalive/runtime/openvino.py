@@ -1,4 +1,4 @@
-"""OpenVINO: the networks as Intel's runtime computes them on a CPU, in bfloat16 where the processor has it."""
+"""OpenVINO: the networks as Intel's runtime computes them on a CPU, in bfloat16 where the processor has AMX."""
 
 from __future__ import annotations
 
