@@ -55,10 +55,12 @@ class FakeStream:
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """``serve(count, test, **config)``: ``test(scheduler, clock, sessions)`` with so many sessions."""
     engine: Any = SimpleNamespace(
-        image_size=8, chunk_frames=CHUNK, max_steps=1, device=torch.device("cpu"), dtype=torch.float32
+        image_size=8, chunk_frames=CHUNK, max_steps=3, live_steps=2, device=torch.device("cpu"), dtype=torch.float32
     )
-    engine.start, engine.step = lambda portrait: None, lambda state, window: (None, None)
-    engine.warm_up = lambda calls, clock: BaseEngine.warm_up(engine, calls, clock)
+    engine.started = []  # the denoising steps of each start
+    engine.start = lambda portrait, steps: engine.started.append(steps)
+    engine.step = lambda state, window: (None, None)
+    engine.warm_up = lambda calls, clock, **named: BaseEngine.warm_up(engine, calls, clock, **named)
     monkeypatch.setattr(module, "LiveStream", FakeStream)
     monkeypatch.setattr("personalive.live.scheduler.engine_oom_errors", lambda engine: nullcontext())
 
@@ -85,6 +87,20 @@ def chunks(scheduler: Scheduler, session: Session) -> list[int]:
 
 def push(session: Session, now: float) -> None:
     session.push(DrivingFrame(1, int(1e6 * now), now, lambda: np.zeros((8, 8, 3), np.uint8)), "camera")
+
+
+def test_other_numbers_of_steps_are_warmed_up_only_while_nobody_is_there(serve):
+    def started(scheduler: Scheduler, calls: int) -> list[int]:
+        engine: Any = scheduler._engine
+        assert engine.started.pop() == 2  # before any session is served
+        for _ in range(calls):
+            scheduler.run_next()
+        found, engine.started = engine.started, []
+        return found
+
+    assert serve(1, lambda scheduler, *_: started(scheduler, 5)) == []
+    assert serve(0, lambda scheduler, *_: started(scheduler, 1)) == [1]
+    assert serve(0, lambda scheduler, *_: started(scheduler, 5)) == [1, 3]
 
 
 def test_sessions_that_always_have_frames_get_chunks_alike(serve):

@@ -137,17 +137,18 @@ class BaseEngine(ABC):
         """Warnings about a stream's portrait, and about its driver as far as it was seen; one line each."""
         return []
 
-    def warm_up(self, calls: int, clock: Callable[[], float]) -> list[float]:
-        """Run a few calls of nothing, so that no stream meets the slow first ones, with however many denoising steps.
+    def warm_up(self, calls: int, clock: Callable[[], float], *, steps: int | None = None) -> list[float]:
+        """Run a few calls of nothing, so that no stream with so many denoising steps meets the slow first ones.
+
+        Args:
+            steps: None: those of a live stream that asks for none.
 
         Returns:
-            Seconds of all but the first call with all steps.
+            Seconds of all calls but the first.
         """
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
         window, seconds = np.stack([grey] * self.chunk_frames), list[float]()
-        for steps in range(1, self.max_steps):
-            self.step(self.start(grey, steps=steps), window)
-        state = self.start(grey)
+        state = self.start(grey, steps=steps or self.live_steps)
         for _ in range(calls):
             started = clock()
             state, _ = self.step(state, window)

@@ -160,7 +160,7 @@ class FaceEngine(BaseEngine):
     def check(self, controls: Controls) -> None:
         """Accept all controls: each is a change of numbers here."""
 
-    def warm_up(self, calls: int, clock) -> list[float]:
+    def warm_up(self, calls: int, clock, *, steps: int | None = None) -> list[float]:
         """Read grey images, in which there is no face; the times of that say nothing, so none is given."""
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
         self.reader.read(grey)

@@ -67,6 +67,7 @@ class Scheduler:
         self._slots: deque[_Slot] = deque()
         self._added: deque[Session] = deque()  # not yet in a slot
         self._step_times_s: deque[float] = deque(maxlen=_TIMED_CALLS)
+        self._cold_steps: deque[int] = deque()  # numbers of denoising steps whose first call is still slow
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -87,11 +88,16 @@ class Scheduler:
         return median(times) if times else None
 
     def begin(self, engine: BaseEngine) -> None:
-        """Warm ``engine`` up and serve with it; sessions of an engine before begin anew with their portraits."""
+        """Warm ``engine`` up and serve with it; sessions of an engine before begin anew with their portraits.
+
+        Only the denoising steps that sessions begin with are warm then; the others follow while nobody is there.
+        """
         self._engine = engine
         self._step_times_s.clear()
         with self._oom_errors():
             self._step_times_s.extend(engine.warm_up(_WARM_UP_CALLS, self._clock))
+        warm = engine.live_steps or engine.max_steps
+        self._cold_steps = deque(steps for steps in range(1, engine.max_steps + 1) if steps != warm)
         for slot in self._slots:
             self._restore(slot)
 
@@ -110,7 +116,7 @@ class Scheduler:
             if slot.is_due(self._clock(), self._config):
                 self._make_chunk(slot)
                 return True
-        return False
+        return not self._slots and self._warm_next()
 
     def wait_s(self) -> float:
         """Longest time to sleep while no one asks for anything."""
@@ -202,6 +208,16 @@ class Scheduler:
         slot.session.end("an unexpected fault of the server; start again")
         assert self._engine is not None
         torch.zeros(1, device=self._engine.device).add(1).item()
+
+    def _warm_next(self) -> bool:
+        if self._engine is None or not self._cold_steps:
+            return False
+        try:
+            with self._oom_errors():
+                self._engine.warm_up(1, self._clock, steps=self._cold_steps.popleft())
+        except DeviceError:  # a session that wants so many is told
+            self._cold_steps.clear()
+        return True
 
     def _oom_errors(self) -> AbstractContextManager[None]:
         assert self._engine is not None
