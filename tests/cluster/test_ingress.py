@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import threading
 import time
@@ -13,11 +14,12 @@ import httpx2
 import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from personalive.cluster.config import ServeClusterConfig
 from personalive.cluster.ingress import Ingress, build_app
-from personalive.cluster.replica import NO_RATE_LIMIT, add_link
+from personalive.cluster.replica import NO_RATE_LIMIT, add_link, portrait_file
 from personalive.engine.engine import Engine
 from personalive.live.session import Session
 from personalive.server.auth import Auth
@@ -217,6 +219,14 @@ def test_a_session_keeps_its_portrait_though_the_ingress_is_a_new_one(cluster: C
         np.testing.assert_array_equal(image_of(restored), image_of(shown))
         second = new.ingress.table.sessions[clients[1].opened["id"]]
         assert second.portrait is None  # it never had one
+
+
+def test_a_portrait_too_large_for_the_next_replica_as_png_travels_as_jpeg(pictures: np.ndarray):
+    as_png = portrait_file(pictures[0], 10_000_000)
+    np.testing.assert_array_equal(Image.open(io.BytesIO(as_png)), pictures[0])
+    as_jpeg = portrait_file(pictures[0], len(as_png) - 1)
+    assert len(as_jpeg) < len(as_png)
+    assert np.abs(np.asarray(Image.open(io.BytesIO(as_jpeg)), float) - pictures[0]).mean() < 2
 
 
 def test_a_session_without_any_replica_left_ends_with_a_reason(cluster: Cluster, pictures: np.ndarray):

@@ -104,7 +104,7 @@ class Links:
             return  # the replica is lost: so is the portrait
         if not content:
             return
-        path = self._folder / f"{secrets.token_hex(8)}.png"
+        path = self._folder / f"{secrets.token_hex(8)}.image"
         await asyncio.to_thread(path.write_bytes, content)
         if placed.portrait is None and not placed.ended:
             placed.portrait = path

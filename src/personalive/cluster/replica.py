@@ -7,6 +7,8 @@ import logging
 import threading
 from contextlib import suppress
 
+import numpy as np
+import simplejpeg
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.responses import Response
 from starlette.websockets import WebSocketDisconnect
@@ -26,6 +28,7 @@ from personalive.server.sessions import SessionRegistry
 
 _LOG = logging.getLogger(__name__)
 _ROUND_S = 0.1
+_JPEG_QUALITY = 95  # of a portrait
 NO_RATE_LIMIT = {"request_burst": 10**9, "requests_per_s": 1e9}  # the ingress counts each client's requests
 
 router = APIRouter(prefix="/cluster", include_in_schema=False)
@@ -39,11 +42,20 @@ async def restore(sessions: AppSessions, saved: SavedSession) -> None:
 
 @router.get("/sessions/{ident}/portrait", dependencies=[Depends(require_token)])
 async def portrait(sessions: AppSessions, ident: str) -> Response:
-    """Return a session's portrait as PNG, for an ingress that does not have it; 204 where there is none."""
+    """Return a session's portrait as a file, for an ingress that does not have it; 204 where there is none."""
     image = await sessions.find(ident).run_on_worker(lambda stream: stream.image)
     if image is None:
         return Response(status_code=204)
-    return Response(await asyncio.to_thread(png_bytes, image), media_type="image/png")
+    content = await asyncio.to_thread(portrait_file, image, sessions.server.portrait_bytes)
+    return Response(content, media_type="application/octet-stream")
+
+
+def portrait_file(image: np.ndarray, limit_bytes: int) -> bytes:
+    """Return (H, W, 3) uint8 as PNG, or where the next replica would refuse so large a file, as JPEG."""
+    content = png_bytes(image)
+    if len(content) <= limit_bytes:
+        return content
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=_JPEG_QUALITY, colorsubsampling="444")
 
 
 @router.websocket("/link", dependencies=[Depends(check_socket), Depends(require_token)])
