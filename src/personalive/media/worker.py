@@ -25,6 +25,7 @@ from personalive.media.config import MediaConfig
 from personalive.media.paths import convert_hint, reason
 
 _COMMAND = "from personalive.media.worker import main; main()"
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # nothing here multiplies matrices, and more take half the time to start
 NEXT, REWIND = b"n", b"r"  # commands: one more frame may come; start over
 
 
@@ -48,7 +49,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **_ONE_THREAD},
             pass_fds=() if descriptor is None else (descriptor,),
             start_new_session=True,  # Ctrl-C and a closed terminal are this process's to answer
         )
