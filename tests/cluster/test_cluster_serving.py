@@ -74,7 +74,7 @@ def options_for(folder: Path, *, replicas: tuple[int, int], places: int, **confi
     write_small_model(folder / "model", shape=smallest_shape(chunk_frames=4))
     serve = ServeOptions(
         weights=str(folder / "model"),
-        model={"backend": "eager", "dtype": "float32"},
+        model={"backend": "openvino", "dtype": "float32"},
         steps=1,
         port=free_port(),
         max_sessions=places,
