@@ -23,8 +23,8 @@ from support.small_model import smallest_shape, write_small_model
 from support.waiting import wait_until_async
 
 _LOG = logging.getLogger(__name__)
-SOCKETS, WHIPS, FPS = 30, 4, 2.0
-CONTROLS = {"driving_fps": 2.0, "expression": 1.5}
+SOCKETS, WHIPS, FPS = 30, 4, 1.5
+CONTROLS = {"driving_fps": 1.5, "expression": 1.5}
 
 pytestmark = [
     pytest.mark.full,
@@ -71,7 +71,7 @@ def options_for(folder: Path, *, replicas: tuple[int, int], places: int, **confi
     from personalive.server.run import ServeOptions
 
     os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
-    write_small_model(folder / "model", shape=smallest_shape(chunk_frames=4))
+    write_small_model(folder / "model", shape=smallest_shape(chunk_frames=1))
     serve = ServeOptions(
         weights=str(folder / "model"),
         model={"backend": "openvino", "dtype": "float32"},

@@ -14,7 +14,7 @@ from personalive.engine.state import Motion
 from personalive.live.config import LiveConfig
 from personalive.live.controls import LiveControls
 from personalive.live.frames import DrivingFrame
-from personalive.live.stream import LiveStream
+from personalive.live.stream import LiveStream, frame_live_portrait
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.one_euro import calm_poses
 from support.live_checks import turned
@@ -49,3 +49,16 @@ def test_a_drivers_head_is_calmed_and_anew_with_another_driver(
         assert torch.equal(newest.yaw, calm[-1].yaw) and torch.equal(newest.scale, calm[-1].scale)
         assert not torch.allclose(newest.yaw, read[-1].yaw)
         assert torch.equal(newest.kp, read[-1].kp)
+
+
+def test_a_portrait_that_was_framed_elsewhere_begins_the_same_stream(engine: Engine, pictures: Pictures):
+    def first(framed: bool) -> np.ndarray:
+        stream = LiveStream(engine, center_fallback=True, clock=lambda: 0.0, config=LiveConfig())
+        photograph = np.pad(pictures(1, 1)[0], ((0, 24), (0, 0), (0, 0)))
+        elsewhere = frame_live_portrait(engine, photograph, center_fallback=True) if framed else None
+        note = stream.set_portrait(photograph, LiveControls(), elsewhere)
+        assert "no face" in note
+        frames = [DrivingFrame(n + 1, 40_000 * (n + 1), 0.0, lambda: pictures(1, 7)[0]) for n in range(4)]
+        return np.stack([frame.image for frame in stream.step(frames, LiveControls(steps=1), neutral=False)])
+
+    np.testing.assert_array_equal(first(framed=True), first(framed=False))

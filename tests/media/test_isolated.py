@@ -17,6 +17,7 @@ from personalive.errors import InputError
 from personalive.media import VideoWriter, load_isolated_still, load_still, open_isolated_video, open_video
 from personalive.media.audio import AudioCut, SoundReader
 from personalive.media.config import MediaConfig
+from personalive.media.worker import Worker
 from support.channel_orders import write_custom_order
 from support.processes import children, open_descriptors
 
@@ -49,6 +50,20 @@ def test_a_video_and_its_sound_are_the_same_byte_for_byte(
     source = clip(name, audio=codec)
     expected = _write(source, tmp_path / "here.mp4", open_video)
     assert _write(source, tmp_path / "there.mp4", open_isolated_video) == expected
+
+
+@pytest.mark.parametrize(("background", "nicer"), [(True, 5), (False, 0)])
+def test_a_decoder_in_the_background_gives_way_to_its_parent(
+    clip: Callable[..., Path], background: bool, nicer: int
+) -> None:
+    """In the parent's session, since Linux weighs processes of two sessions by session, whatever their niceness."""
+    task, path = "personalive.media.feed:send_sound", clip("a.mp4", audio="aac")
+    with Worker(task, path, MediaConfig(), None, background=background, start="0", end=None) as worker:
+        worker.receive()  # it runs
+        pid = worker._process.pid
+        assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + nicer
+        assert os.getsid(pid) == os.getsid(0)
+        assert os.getpgid(pid) != os.getpgid(0)  # Ctrl-C is for the parent
 
 
 def test_a_clip_is_read_again_from_any_place_in_the_same_process(clip: Callable[..., Path]) -> None:

@@ -54,6 +54,23 @@ class _Encoded:
         return self.origin.capture_us / 1e6
 
 
+def frame_live_portrait(engine: BaseEngine, image: np.ndarray, *, center_fallback: bool) -> Framed:
+    """Crop a portrait as ``LiveStream`` does, on any thread: with a detector of its own.
+
+    Raises:
+        InputError: no face in it, or not a usable image.
+    """
+    detector = find_detector(engine.folder)
+    return frame_portrait(
+        image, detector, "auto", allow_center_fallback=center_fallback, config=_framing_config(engine)
+    )
+
+
+def _framing_config(engine: BaseEngine) -> FramingConfig:
+    scale = engine.config.framing_scale
+    return FramingConfig(portrait_scale=scale, driving_scale=scale)
+
+
 class LiveStream:
     """Engine state of one session, and the origins of its frames in flight."""
 
@@ -64,8 +81,6 @@ class LiveStream:
         """
         self._engine, self._fallback = engine, center_fallback
         self._clock, self._config = clock, config
-        scale = engine.config.framing_scale
-        self._framing = FramingConfig(portrait_scale=scale, driving_scale=scale)
         self._detector: FaceDetector = find_detector(engine.folder)
         self._framer = self._new_framer()
         self._state: StreamState | None = None
@@ -108,15 +123,16 @@ class LiveStream:
         """Number of frames in flight between two chunks."""
         return self._state.warmup_frames if self._state else self._engine.warmup_frames
 
-    def set_portrait(self, image: np.ndarray, controls: LiveControls) -> str:
+    def set_portrait(self, image: np.ndarray, controls: LiveControls, framed: Framed | None = None) -> str:
         """Begin with another portrait (H, W, 3) uint8 RGB; return a note on it and its framing, mostly empty.
+
+        Args:
+            framed: what ``frame_live_portrait`` made of it; None: made here.
 
         Raises:
             InputError: no face in it, not a usable image, or steps that the model lacks. The portrait before stays.
         """
-        framed = frame_portrait(
-            image, self._detector, "auto", allow_center_fallback=self._fallback, config=self._framing
-        )
+        framed = framed or frame_live_portrait(self._engine, image, center_fallback=self._fallback)
         self._start(framed.image, controls)
         self.image, self._framed, self._paste_back = image, framed, None
         self._portrait = resize_portrait(framed.image, self._engine.image_size)
@@ -263,7 +279,7 @@ class LiveStream:
             self._engine.image_size,
             live=True,
             allow_center_fallback=self._fallback,
-            config=self._framing,
+            config=_framing_config(self._engine),
         )
 
     # --- frames out ---------------------------------------------------------------------------------------

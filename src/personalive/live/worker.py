@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from personalive.config import TINY, WEIGHTS_ENV
@@ -20,8 +21,10 @@ from personalive.live.config import LiveConfig, WorkerConfig
 from personalive.live.frames import Clock
 from personalive.live.scheduler import Scheduler
 from personalive.live.session import Session
+from personalive.live.stream import frame_live_portrait
 from personalive.runtime.live import choose_live_steps, live_decoder
 from personalive.runtime.load import AUTO, EngineOptions, load_engine_at_once, weights_name
+from personalive.vision.framing import Framed
 
 _LOG = logging.getLogger(__name__)
 _LOADING = "loading the model"
@@ -127,6 +130,18 @@ class Worker:
     def engine(self) -> BaseEngine | None:
         """The model, once it is loaded; its attributes may be read from any thread."""
         return self._engine
+
+    def frame_portrait(self, image: np.ndarray) -> Framed | None:
+        """Crop a portrait before a session's turn comes, so that it takes none of the others' time. Any thread.
+
+        Returns:
+            None before the model is loaded.
+
+        Raises:
+            InputError: no face in it, or not a usable image.
+        """
+        engine = self._engine
+        return engine and frame_live_portrait(engine, image, center_fallback=self.center_fallback)
 
     @property
     def step_s(self) -> float | None:

@@ -58,7 +58,10 @@ def load_isolated_still(path: str | os.PathLike[str], config: MediaConfig | None
     path = check_input(path)
     if not _POSIX:
         return load_still(path, config)
-    with _SharedFrames() as shared, Worker(f"{__name__}:send_still", path, config, shared.descriptor) as worker:
+    with (
+        _SharedFrames() as shared,
+        Worker(f"{__name__}:send_still", path, config, shared.descriptor, background=True) as worker,
+    ):
         size = worker.receive()
         shared.allocate(path, size["width"], size["height"], 1, config)
         worker.send(NEXT)
@@ -82,7 +85,8 @@ def sign_isolated(path: Path, media_type: str, origin: Origin, config: MediaConf
     written_bytes = path.stat().st_size + _CREDENTIALS_BYTES
     request = {"signer": str(signer_files().folder), "media_type": media_type, "origin": json.dumps(asdict(origin))}
     config = config or MediaConfig()
-    with Worker(f"{__name__}:sign_one", path, config, None, **request, written_bytes=str(written_bytes)) as worker:
+    request["written_bytes"] = str(written_bytes)
+    with Worker(f"{__name__}:sign_one", path, config, None, background=True, **request) as worker:
         return Path(worker.receive()["signed"])
 
 
@@ -111,11 +115,14 @@ class IsolatedVideoReader(VideoReader):
         self.path = check_input(path)
         self._config = config or MediaConfig()
         start, end = check_times(self.path, start_s, end_s)
-        times = {"start": None if start is None else str(start), "end": None if end is None else str(end)}
+        begin, stop = (None if time is None else str(time) for time in (start, end))
         self._warnings: list[str] = []
         self._shared = _SharedFrames()
         try:
-            self._worker = Worker(f"{__name__}:send_video", self.path, self._config, self._shared.descriptor, **times)
+            descriptor = self._shared.descriptor
+            self._worker = Worker(
+                f"{__name__}:send_video", self.path, self._config, descriptor, start=begin, end=stop
+            )
         except BaseException:
             self._shared.close()
             raise

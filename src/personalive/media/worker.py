@@ -25,6 +25,7 @@ from personalive.media.config import MediaConfig
 from personalive.media.paths import convert_hint, reason
 
 _COMMAND = "from personalive.media.worker import main; main()"
+_IN_BACKGROUND = "import os; os.nice(5); "  # before the imports, which take most of the time of a still
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # nothing here multiplies matrices, and more take half the time to start
 NEXT, REWIND = b"n", b"r"  # commands: one more frame may come; start over
 
@@ -33,25 +34,35 @@ class Worker:
     """The process, and messages to and from it."""
 
     def __init__(
-        self, task: str, path: Path, config: MediaConfig, descriptor: int | None, **request: str | None
+        self,
+        task: str,
+        path: Path,
+        config: MediaConfig,
+        descriptor: int | None,
+        *,
+        background: bool = False,
+        **request: str | None,
     ) -> None:
         """
         Args:
             task: MODULE:FUNCTION that answers, given a ``Link``.
             path: the file.
             descriptor: a file of this process that the other one gets too.
+            background: leave the processor to others, such as live sessions, while they want it.
             request: what else the function wants to know.
         """
         self._path, self._config = path, config
         self._process = subprocess.Popen(
             # "-P": a module of the current folder is never taken for one of ours.
-            [sys.executable, "-P", "-W", "ignore", "-c", _COMMAND, task],
+            [sys.executable, "-P", "-W", "ignore", "-c", _IN_BACKGROUND * background + _COMMAND, task],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **_ONE_THREAD},
             pass_fds=() if descriptor is None else (descriptor,),
-            start_new_session=True,  # Ctrl-C and a closed terminal are this process's to answer
+            # Ctrl-C and a closed terminal are this process's to answer. In a session of its own, which Linux schedules
+            # as one, it could not be nice to this process.
+            process_group=0,
         )
         self._end = weakref.finalize(self, _end, self._process)  # also of one that is forgotten
         request["path"] = str(path)

@@ -113,7 +113,8 @@ async def put_portrait(
     """Set the portrait to the body, or to one of the gallery; the next frames show it."""
     path = await _receive(request, session, gallery, "portrait", sessions.server.portrait_bytes)
     image = await read_image(path, sessions.server)
-    note = await session.run_on_worker(lambda stream: stream.set_portrait(image, session.controls))
+    framed = await asyncio.to_thread(sessions.worker.frame_portrait, image)
+    note = await session.run_on_worker(lambda stream: stream.set_portrait(image, session.controls, framed))
     return PortraitAnswer(note=note, generation=session.state()["generation"])
 
 
