@@ -60,7 +60,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **_ONE_THREAD},
             pass_fds=() if descriptor is None else (descriptor,),
-            # Ctrl-C and a closed terminal are this process's to answer. In a session of its own, which Linux schedules
+            # Ctrl-C and a closed terminal are this process's to answer. In a session of its own, which Linux weighs
             # as one, it could not be nice to this process.
             process_group=0,
         )
