@@ -55,7 +55,13 @@ class FakeStream:
 def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """``serve(count, test, **config)``: ``test(scheduler, clock, sessions)`` with so many sessions."""
     engine: Any = SimpleNamespace(
-        image_size=8, chunk_frames=CHUNK, max_steps=3, live_steps=2, device=torch.device("cpu"), dtype=torch.float32
+        image_size=8,
+        chunk_frames=CHUNK,
+        max_steps=3,
+        live_steps=2,
+        folder=None,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
     )
     engine.started = []  # the denoising steps of each start
     engine.start = lambda portrait, steps: engine.started.append(steps)

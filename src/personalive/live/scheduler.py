@@ -21,6 +21,7 @@ from personalive.live.frames import Clock
 from personalive.live.session import Session
 from personalive.live.stream import LiveStream
 from personalive.runtime.memory import engine_oom_errors
+from personalive.vision.faces import FaceDetector, find_detector
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP_CALLS = 4
@@ -64,6 +65,7 @@ class Scheduler:
         self._config, self._clock = config, clock
         self._fallback, self._on_oom = center_fallback, on_oom
         self._engine: BaseEngine | None = None
+        self._detector: FaceDetector | None = None  # of all streams: to load one takes 20 ms
         self._slots: deque[_Slot] = deque()
         self._added: deque[Session] = deque()  # not yet in a slot
         self._step_times_s: deque[float] = deque(maxlen=_TIMED_CALLS)
@@ -92,7 +94,7 @@ class Scheduler:
 
         Only the denoising steps that sessions begin with are warm then; the others follow while nobody is there.
         """
-        self._engine = engine
+        self._engine, self._detector = engine, find_detector(engine.folder)
         self._step_times_s.clear()
         with self._oom_errors():
             self._step_times_s.extend(engine.warm_up(_WARM_UP_CALLS, self._clock))
@@ -148,7 +150,13 @@ class Scheduler:
 
     def _new_stream(self) -> LiveStream:
         assert self._engine is not None
-        return LiveStream(self._engine, center_fallback=self._fallback, clock=self._clock, config=self._config)
+        return LiveStream(
+            self._engine,
+            center_fallback=self._fallback,
+            clock=self._clock,
+            config=self._config,
+            detector=self._detector,
+        )
 
     def _restore(self, slot: _Slot) -> None:
         """Begin a session's stream anew with this engine, with its portrait."""

@@ -74,14 +74,23 @@ def _framing_config(engine: BaseEngine) -> FramingConfig:
 class LiveStream:
     """Engine state of one session, and the origins of its frames in flight."""
 
-    def __init__(self, engine: BaseEngine, *, center_fallback: bool, clock: Clock, config: LiveConfig) -> None:
+    def __init__(
+        self,
+        engine: BaseEngine,
+        *,
+        center_fallback: bool,
+        clock: Clock,
+        config: LiveConfig,
+        detector: FaceDetector | None = None,
+    ) -> None:
         """
         Args:
             center_fallback: crop images without a face to the centre (for models of synthetic heads).
+            detector: of drivers' faces, shared with other streams of this thread; None: one of its own.
         """
         self._engine, self._fallback = engine, center_fallback
         self._clock, self._config = clock, config
-        self._detector: FaceDetector = find_detector(engine.folder)
+        self._detector = detector or find_detector(engine.folder)
         self._framer = self._new_framer()
         self._state: StreamState | None = None
         self._framed: Framed | None = None  # the portrait
