@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from personalive.engine.base import BaseEngine
+from personalive.errors import DeviceError
 from personalive.live import scheduler as module
 from personalive.live.config import LiveConfig
 from personalive.live.frames import DrivingFrame, FinishedFrame, FinishedHeader, StageTimes
@@ -107,6 +108,21 @@ def test_other_numbers_of_steps_are_warmed_up_only_while_nobody_is_there(serve):
     assert serve(1, lambda scheduler, *_: started(scheduler, 5)) == []
     assert serve(0, lambda scheduler, *_: started(scheduler, 1)) == [1]
     assert serve(0, lambda scheduler, *_: started(scheduler, 5)) == [1, 3]
+
+
+def test_a_number_of_steps_that_memory_does_not_hold_is_left_cold(serve):
+    def test(scheduler: Scheduler, *_: Any) -> list[bool]:
+        def full(*_: Any, **named: Any) -> list[float]:
+            raise DeviceError("not enough memory")
+
+        engine: Any = scheduler._engine
+        warm_up, engine.warm_up = engine.warm_up, full
+        try:
+            return [scheduler.run_next() for _ in range(3)]
+        finally:
+            engine.warm_up = warm_up
+
+    assert serve(0, test) == [True, False, False]  # tried once, and the worker goes on
 
 
 def test_sessions_that_always_have_frames_get_chunks_alike(serve):

@@ -150,7 +150,7 @@ def _cpu() -> tuple[State, str]:
     from personalive.runtime.load import choose_dtype  # noqa: PLC0415
 
     native = choose_dtype("auto", torch.device("cpu")) is torch.bfloat16
-    dtypes = "float32 and bfloat16" if native else "float32 (no AMX: bfloat16 would be slower)"
+    dtypes = "float32 and bfloat16" if native else "float32 (no AMX for bfloat16)"
     level = torch.backends.cpu.get_cpu_capability()
     return State.ok, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {level}; computes in {dtypes}"
 

@@ -82,11 +82,13 @@ def sign_isolated(path: Path, media_type: str, origin: Origin, config: MediaConf
         return _sign(path, media_type, origin)
     from personalive.media.signer import signer_files  # noqa: PLC0415 (decoding needs none)
 
-    written_bytes = path.stat().st_size + _CREDENTIALS_BYTES
-    request = {"signer": str(signer_files().folder), "media_type": media_type, "origin": json.dumps(asdict(origin))}
-    config = config or MediaConfig()
-    request["written_bytes"] = str(written_bytes)
-    with Worker(f"{__name__}:sign_one", path, config, None, background=True, **request) as worker:
+    request = {
+        "signer": str(signer_files().folder),
+        "media_type": media_type,
+        "origin": json.dumps(asdict(origin)),
+        "written_bytes": str(path.stat().st_size + _CREDENTIALS_BYTES),
+    }
+    with Worker(f"{__name__}:sign_one", path, config or MediaConfig(), None, background=True, **request) as worker:
         return Path(worker.receive()["signed"])
 
 

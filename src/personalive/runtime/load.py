@@ -361,7 +361,8 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The named dtype, or for ``"auto"``: float16 on CUDA and MPS, bfloat16 on a CPU with AMX, else float32.
 
-    A CPU that has bfloat16 in AVX-512 alone takes twice as long for it as for float32 (docs/performance.md).
+    On the one measured that has bfloat16 in AVX-512 alone, products in it took twice as long as in float32
+    (docs/performance.md).
 
     Raises:
         DeviceError: a name that is not known.
