@@ -231,6 +231,17 @@ def test_interrupted_sound_ends_with_the_images(clip: Callable[..., Path], video
     assert abs(float(out.audio_end) - 1.0) <= 0.04
 
 
+def test_interrupted_sound_lasts_as_long_as_the_last_image(clip: Callable[..., Path], video, image) -> None:
+    source = clip("a.mp4", pts=range(100), audio="aac", seconds=4.0)
+    with open_video(source) as reader:
+        writer = VideoWriter(source.with_name("out.mp4"), *SIZE, audio_from=reader.audio)
+        writer.write(image(0), Fraction(0), Fraction(1, 25))
+        writer.write(image(1), Fraction(1, 25), Fraction(1))
+        partial = writer.close_partial()
+    assert partial is not None
+    assert abs(float(video(partial).audio_end) - 1.04) <= 0.04
+
+
 def test_an_exception_leaves_a_playable_partial_video(tmp_path: Path, video, image) -> None:
     (tmp_path / "out.mp4").write_bytes(b"yesterday's video")
     with pytest.raises(KeyboardInterrupt) as caught, VideoWriter(tmp_path / "out.mp4", *SIZE) as writer:

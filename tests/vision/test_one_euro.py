@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,21 @@ def filtered(signal: np.ndarray, config: OneEuroConfig = CONFIG) -> np.ndarray:
         state = state.next(measured)
         found.append(state.value)
     return np.stack(found)
+
+
+def test_it_is_the_published_filter():
+    """Casiez et al. 2012, written anew for one value: cutoffs in cycles per frame, so the rate is 1."""
+
+    def share(cutoff: float) -> float:
+        return 1 / (1 + 1 / (2 * np.pi * cutoff))
+
+    signal = np.array([0.3, 0.4, -1.7, 2.1, 2.0, 2.05])
+    value, speed, wanted = signal[0], 0.0, [signal[0]]
+    for before, now in itertools.pairwise(signal):
+        speed += share(CONFIG.speed_cutoff) * (now - before - speed)
+        value += share(CONFIG.min_cutoff + 0.5 * abs(speed)) * (now - value)
+        wanted.append(value)
+    assert filtered(signal[:, None])[:, 0] == pytest.approx(wanted)
 
 
 def test_trembling_at_rest_is_calmed_to_a_third():
