@@ -1,6 +1,6 @@
-"""Make the driving clips of the demos: `drawn` for the model of drawn heads, `photo` for the one of photographs.
+"""Make the driving clips of the demos: `synthetic` for the bundled diffusion model, `photo` for photographs.
 
-python scripts/make_demo_assets.py drawn
+python scripts/make_demo_assets.py synthetic
 python scripts/make_demo_assets.py photo PORTRAIT TRACKS
 
 The first renders two synthetic people that training never sees. The second lets a generated portrait perform recorded
@@ -38,7 +38,7 @@ TRACKS = ("bbaf2n", "lbax4n")
 SMILE_S, BROWS_S = 6.1, 5.9  # when
 
 
-def drawn(folder: Path) -> None:
+def synthetic(folder: Path) -> None:
     """Write portrait.png and driving.mp4."""
     portrait = render(Identity.sample(PORTRAIT), Performance.frontal_neutral(), DRAWN_SIZE_PX)
     save_png(folder / "portrait.png", portrait.image)
@@ -116,22 +116,22 @@ def _poses(*angles_deg: np.ndarray) -> HeadPose:
 
 def _write(path: Path, frames: Iterable[np.ndarray], size_px: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, size_px, size_px, time_base=Fraction(1, FPS), fps=Fraction(FPS)) as film:
+    with VideoWriter(path, size_px, size_px, time_base=Fraction(1, FPS), fps=Fraction(FPS)) as video:
         for number, image in enumerate(frames):
-            film.write(image, Fraction(number, FPS), Fraction(1, FPS))
+            video.write(image, Fraction(number, FPS), Fraction(1, FPS))
 
 
 def main() -> None:
     """Read the command line and make one of the clips."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("drawn")
+    commands.add_parser("synthetic")
     of_photo = commands.add_parser("photo")
     of_photo.add_argument("portrait", type=Path)
     of_photo.add_argument("tracks", type=Path)
     args = parser.parse_args()
-    if args.command == "drawn":
-        drawn(ASSETS / "demo")
+    if args.command == "synthetic":
+        synthetic(ASSETS / "demo")
     else:
         photo(args.portrait, args.tracks, ASSETS / "photo" / "demo")
 

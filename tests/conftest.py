@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from personalive.engine.engine import Engine
     from personalive.models.networks import Networks
-    from support.studio import Pictures, Studio
+    from support.studio import MakeImages, Studio
 
 # Tests choose their backend themselves, and find and keep nothing in the user's home or caches.
 os.environ.setdefault("PERSONALIVE_BACKEND", "eager")
@@ -78,17 +78,17 @@ def moving(networks: Networks) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> Pictures:
-    """``pictures(count, seed)``: smooth noise, (count, 64, 64, 3) uint8."""
-    from support.small_engine import noise_pictures
+def make_images() -> MakeImages:
+    """``make_images(count, seed)``: smooth noise, (count, 64, 64, 3) uint8."""
+    from support.small_engine import noise_images
 
-    return noise_pictures
+    return noise_images
 
 
 @pytest.fixture
-def studio(tmp_path: Path, engine: Engine, pictures: Pictures) -> Studio:
-    from support.clips import save_picture
+def studio(tmp_path: Path, engine: Engine, make_images: MakeImages) -> Studio:
+    from support.clips import save_image
     from support.studio import Studio
 
-    portrait = save_picture(tmp_path / "portrait.png", pictures(1, 1)[0])
-    return Studio(tmp_path, engine, pictures, portrait)
+    portrait = save_image(tmp_path / "portrait.png", make_images(1, 1)[0])
+    return Studio(tmp_path, engine, make_images, portrait)

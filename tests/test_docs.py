@@ -244,7 +244,7 @@ def test_a_frame_crosses_at_most_25_files():
 # --- Python examples ----------------------------------------------------------------------------------------
 
 
-def test_the_readme_makes_a_film_with_options_that_exist(monkeypatch: pytest.MonkeyPatch):
+def test_the_readme_makes_a_video_with_options_that_exist(monkeypatch: pytest.MonkeyPatch):
     example, _ = blocks(text("README.md"), "python")
     signature, made = inspect.signature(personalive.animate), []
 

@@ -88,7 +88,7 @@ def test_ratios_are_those_of_the_medians(result):
     assert baseline["times_eager"] == pytest.approx(eager["ms_median"] / baseline["ms_median"])
 
 
-def test_pictures_are_compared_with_float32(result):
+def test_images_are_compared_with_float32(result):
     baseline, eager, _ = result["candidates"]
     assert eager["psnr_db"] is None  # equal
     assert eager["largest_difference_levels"] == 0

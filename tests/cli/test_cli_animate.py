@@ -20,7 +20,7 @@ from personalive.runtime.load import DTYPES
 from personalive.runtime.registry import BACKENDS
 from personalive.vision.framing import FramingMode, NoFace
 from personalive.vision.paste_back import OutputFrame
-from support.clips import NOISE_FPS, read_film, write_noise
+from support.clips import NOISE_FPS, read_video, write_noise
 from support.small_model import SMALL_SIZE_PX
 
 
@@ -31,7 +31,7 @@ def test_the_plainest_command_names_video_and_record_after_both_inputs(run, plac
     assert str(video) in done.out
     assert str(record) in done.out
     assert f"10 frames, {10 / NOISE_FPS:.2f} s" in done.out
-    made = read_film(video)
+    made = read_video(video)
     assert made.images.shape == (10, SMALL_SIZE_PX, SMALL_SIZE_PX, 3)
     assert not made.audio_s
     assert {path.name for path in place.iterdir()} == {"me.png", "clip.mp4", video.name, record.name}
@@ -50,7 +50,7 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
     )
     done = run("animate", portrait, clip, "-o", "f.mp4", "--weights", small_weights, *options.split(), *flags.split())
     assert (done.code, done.err) == (0, "")
-    made = read_film(place / "f.mp4")
+    made = read_video(place / "f.mp4")
     assert made.images.shape == (8, 48, 3 * 48, 3)  # 0.20, 0.24, ... 0.48 s
     assert not made.audio_s
     record = json.loads((place / "f.json").read_text())
@@ -88,14 +88,14 @@ def test_every_option_reaches_the_video(run, place, portrait, small_weights, mon
 def test_sound_is_kept_unless_told_otherwise(run, place, portrait, small_weights):
     clip = write_noise(place / "sound.mp4", 10, sound=True)
     assert run("animate", portrait, clip, "--weights", small_weights, "--framing", "center").code == 0
-    assert read_film(place / "sound_by_me.mp4").audio_s
+    assert read_video(place / "sound_by_me.mp4").audio_s
 
 
 def test_a_larger_video_is_the_models_video_enlarged(run, place, portrait, driving, small_weights):
     common = ("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--dtype", "float32")
     assert run(*common, "-o", "small.mp4").code == 0
     assert run(*common, "-o", "large.mp4", "--size", 2 * SMALL_SIZE_PX).code == 0
-    for small, large in zip(*(read_film(place / name).images for name in ("small.mp4", "large.mp4")), strict=True):
+    for small, large in zip(*(read_video(place / name).images for name in ("small.mp4", "large.mp4")), strict=True):
         likeness = np.corrcoef(block_means(small).ravel(), block_means(large).ravel())[0, 1]
         assert likeness > 0.97  # two encodings of the same images
 
@@ -111,12 +111,12 @@ def test_the_whole_photograph_is_asked_for_by_name_also_of_the_demo(run, place, 
     Image.effect_noise((120, 80), 60).convert("RGB").save(photograph)
     wide = ("--weights", small_weights, "--output-frame", "portrait")
     assert run("animate", photograph, driving, "--framing", "center", "-o", "wide.mp4", *wide).code == 0
-    assert read_film(place / "wide.mp4").images.shape[1:] == (80, 120, 3)
+    assert read_video(place / "wide.mp4").images.shape[1:] == (80, 120, 3)
     square = place / "square.png"
     Image.effect_noise((80, 80), 60).convert("RGB").save(square)
-    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (square, driving))
+    monkeypatch.setattr(command, "demo_files", lambda synthetic=False: (square, driving))
     assert run("animate", "--demo", *wide).code == 0
-    assert read_film(place / "personalive-demo" / "demo.mp4").images.shape[1:] == (80, 80, 3)
+    assert read_video(place / "personalive-demo" / "demo.mp4").images.shape[1:] == (80, 80, 3)
     for other in (("--side-by-side",), ("--size", 64)):
         refused = run("animate", photograph, driving, *wide, *other)
         assert refused.code == 1
@@ -130,7 +130,7 @@ def test_a_clip_that_is_cut_off_plays_as_far_as_it_goes(run, place, portrait, sm
     done = run("animate", portrait, "cut.mp4", "--weights", small_weights, "--framing", "center")
     assert (done.code, done.err) == (0, "")
     assert any(line.startswith("warning") and "cut.mp4" in line for line in done.out.splitlines())
-    assert 8 <= len(read_film(place / "cut_by_me.mp4").images) < 16
+    assert 8 <= len(read_video(place / "cut_by_me.mp4").images) < 16
 
 
 def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_weights, monkeypatch):
@@ -138,12 +138,12 @@ def test_the_demo_shows_all_three_and_says_where(run, place, portrait, small_wei
     square = place / "square.png"
     with Image.open(portrait) as image:
         image.resize((80, 80)).save(square)
-    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (square, clip))
+    monkeypatch.setattr(command, "demo_files", lambda synthetic=False: (square, clip))
     done = run("animate", "--demo", "--weights", small_weights)
     video, sheet = (place / "personalive-demo" / name for name in ("demo.mp4", "contact_sheet.png"))
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[-1] == f"next  watch {video} and look at {sheet}"
-    assert read_film(video).images.shape[1:] == (SMALL_SIZE_PX, 3 * SMALL_SIZE_PX, 3)
+    assert read_video(video).images.shape[1:] == (SMALL_SIZE_PX, 3 * SMALL_SIZE_PX, 3)
     assert sheet.is_file()
 
 
@@ -156,7 +156,7 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
         asked.update(framing=options["framing"], fallback=options["center_fallback"])
         raise command.InputError("no video today: try tomorrow")
 
-    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (portrait, portrait))
+    monkeypatch.setattr(command, "demo_files", lambda synthetic=False: (portrait, portrait))
     monkeypatch.setattr(command, "_make", fail)
     assert run("animate", "--demo", "-o", "some/where").code == 1
     engine = {
@@ -171,7 +171,7 @@ def test_the_demo_takes_the_bundled_model_and_no_folder_stays_when_it_fails(run,
     assert not (place / "some/where").exists()
 
 
-def test_the_demo_of_a_model_of_drawn_heads_shows_drawn_heads(run, small_weights, monkeypatch):
+def test_the_demo_of_a_model_of_synthetic_heads_shows_synthetic_heads(run, small_weights, monkeypatch):
     asked = []
 
     def fail(*files, **_):

@@ -147,7 +147,7 @@ def test_a_record_that_cannot_be(run, place, portrait, driving):
 
 
 def test_a_demo_folder_that_cannot_be(run, place, portrait, monkeypatch):
-    monkeypatch.setattr(command, "demo_files", lambda drawn=False: (portrait, portrait))
+    monkeypatch.setattr(command, "demo_files", lambda synthetic=False: (portrait, portrait))
     check_refused(run, place, "--demo", "-o", "me.png/demo", names="me.png/demo", way_out="choose another folder")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from personalive.offline import batch as module
-from support.clips import read_film, write_noise
+from support.clips import read_video, write_noise
 from support.small_model import SMALL_SIZE_PX
 from support.waiting import wait_until
 
@@ -59,8 +59,8 @@ def test_what_fails_is_listed_at_the_end_and_the_rest_is_made_once(run, place, m
     assert "1 of 3 videos failed, as listed: correct them and run the same command again" in done.err
     made = videos(place)
     assert made.keys() == {"first.mp4", "third.mp4"}
-    assert read_film(place / "first.mp4").images.shape == (FRAMES, SMALL_SIZE_PX, SMALL_SIZE_PX, 3)
-    assert read_film(place / "third.mp4").images.shape == (FRAMES, 48, 48, 3)
+    assert read_video(place / "first.mp4").images.shape == (FRAMES, SMALL_SIZE_PX, SMALL_SIZE_PX, 3)
+    assert read_video(place / "third.mp4").images.shape == (FRAMES, 48, 48, 3)
     found = json.loads((place / "summary.json").read_text())["videos"]
     assert [Path(video["output"]).name for video in found] == ["first.mp4", "third.mp4", "second.mp4"]  # by portrait
     assert [video["state"] for video in found] == ["made", "made", "failed"]
@@ -158,7 +158,7 @@ def test_a_batch_that_is_killed_goes_on(run, place, manifest, common, tmp_path):
     assert "videos  2 made, 1 kept, 0 failed" in again.out
     assert videos(place).keys() == {"a.mp4", "b.mp4", "c.mp4"}
     assert made.items() < videos(place).items()
-    assert len(read_film(place / "b.mp4").images) == 100
+    assert len(read_video(place / "b.mp4").images) == 100
 
 
 def test_folders_make_every_pair(run, place, portrait, common):
@@ -172,7 +172,7 @@ def test_folders_make_every_pair(run, place, portrait, common):
     assert (done.code, done.err) == (0, "")
     pairs = {f"{clip}_by_{face}.mp4" for clip in ("hello", "bye") for face in ("ann", "bob")}
     assert videos(place / "new/out").keys() == pairs
-    assert read_film(place / "new/out/bye_by_bob.mp4").images.shape == (FRAMES, 48, 3 * 48, 3)
+    assert read_video(place / "new/out/bye_by_bob.mp4").images.shape == (FRAMES, 48, 3 * 48, 3)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from personalive.progress import Progress
 from personalive.training.data.prepare import runner
 from personalive.training.data.prepare.config import PrepareConfig
 from support.clips import contents
-from support.head_films import write_heads
+from support.head_videos import write_heads
 
 DEADLINE_S = 300
 

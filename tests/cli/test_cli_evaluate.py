@@ -9,7 +9,7 @@ import pytest
 from support.clips import contents, write_noise
 
 
-def test_a_report_of_drawn_heads(run, place, small_weights):
+def test_a_report_of_synthetic_heads(run, place, small_weights):
     common = ("--weights", small_weights, "--no-cross", "--inputs", "given")
     done = run("evaluate", "synthetic:1", "--frames", 4, "-o", "scores", *common)
     assert (done.code, done.err) == (0, "")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from personalive.media import load_still, save_png
 from support.clips import contents
-from support.drawn_face import drawn_face
+from support.synthetic_face import synthetic_face
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def photos(place: Path) -> Path:
     (place / "photos").mkdir()
-    face = drawn_face(4, 160)
+    face = synthetic_face(4, 160)
     Image.fromarray(np.full((160, 160, 3), 120, np.uint8)).save(place / "photos" / "one.png")
     np.savez(place / "landmarks.npz", names=np.array(["one.png"]), landmarks_px=face.landmarks_px[None])
     np.savez(place / "other.npz", names=np.array(["two.png"]), landmarks_px=face.landmarks_px[None])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from support.clips import contents, read_film, write_noise
+from support.clips import contents, read_video, write_noise
 
 TOLD = "CUDA out of memory. Tried to allocate 168.00 MiB. GPU 0 has a total capacity of 7.60 GiB\nof which"
 PLACES = {  # what asks for memory at each step
@@ -118,7 +118,7 @@ def test_what_was_made_of_a_video_is_kept_and_named_in_the_same_line(animate, pl
     assert done.error_lines[0].startswith(line)
     assert str(partial) in done.error_lines[0]
     assert contents(place).keys() - before.keys() == {partial.name}
-    assert len(read_film(partial).images) == 8
+    assert len(read_video(partial).images) == 8
 
 
 @pytest.mark.parametrize("step", ["loading", "reading"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from personalive.errors import InputError
-from support.clips import read_film
+from support.clips import read_video
 from support.small_decoder import write_small_decoder
 
 GIVEN = {
@@ -77,7 +77,7 @@ def test_a_video_by_a_small_decoder(run, place, portrait, driving, small_weights
     done = run("animate", portrait, driving, "--weights", small_weights, "--framing", "center", "--decoder", "small")
     assert (done.code, done.err) == (0, "")
     assert '"decoder": "AutoencoderTiny"' in (place / "clip_by_me.json").read_text()
-    assert len(read_film(place / "clip_by_me.mp4").images) == 10
+    assert len(read_video(place / "clip_by_me.mp4").images) == 10
 
 
 def test_a_decoder_that_is_not_there(run, place, portrait, driving, small_weights):

@@ -9,7 +9,7 @@ import pytest
 
 from personalive.cli import motion as command
 from personalive.offline.motion_file import load_motion_file
-from support.clips import NOISE_FPS, contents, read_film, write_noise
+from support.clips import NOISE_FPS, contents, read_video, write_noise
 from support.small_model import write_small_model
 
 COMMON = ("--framing", "center", "--dtype", "float32")
@@ -51,7 +51,7 @@ def test_a_replayed_clip_is_the_clips_video(run, place, portrait, driving, take,
     renamed = take.rename(place / "take.dat")  # known by its content
     done = run("animate", portrait, renamed, "-o", "take.mp4", *options)
     assert (done.code, done.err) == (0, "")
-    wanted, found = (read_film(place / name).images for name in ("usual.mp4", "take.mp4"))
+    wanted, found = (read_video(place / name).images for name in ("usual.mp4", "take.mp4"))
     assert np.array_equal(wanted, found)
 
 

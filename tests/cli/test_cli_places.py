@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from personalive.cli.main import main
-from support.clips import read_film
+from support.clips import read_video
 
 ANIMATE = f"{sys.executable} -m personalive animate"
 
@@ -42,7 +42,7 @@ def test_the_place_does_not_decide_about_the_video(place, portrait, driving, sma
     done = shell(form.format(command), place, CLIP=str(clip), VIDEO=str(video), **environment)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in place.iterdir()} == {"me.png", clip.name, video.name, f"{video.stem}.json"}
-    assert len(read_film(video.rename(place / "ok.mp4")).images) == 10
+    assert len(read_video(video.rename(place / "ok.mp4")).images) == 10
 
 
 def test_letters_that_the_console_lacks_are_spelled_out(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.clips import read_film, write_noise
+from support.clips import read_video, write_noise
 
 HEAVY = ("torch", "numpy", "av", "cv2", "PIL", "diffusers", "transformers", "huggingface_hub", "safetensors")
 DEADLINE_S = 300
@@ -80,7 +80,7 @@ def test_an_interruption_leaves_a_playable_video_and_says_where(work, tmp_path, 
     assert all(line.startswith("animating: ") for line in progress)  # on a slow machine
     assert out == ""
     assert said, err
-    assert 0 < len(read_film(partial).images) == int(said[1]) < FRAMES
+    assert 0 < len(read_video(partial).images) == int(said[1]) < FRAMES
     assert {path.name for path in work.iterdir()} == {"me.png", "long.mp4", partial.name}
 
 

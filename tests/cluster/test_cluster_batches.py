@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.clips import save_picture
-from support.head_films import heads, write_heads
+from support.clips import save_image
+from support.head_videos import heads, write_heads
 from support.prepared import hashes, write_videos
 from support.processes import actors_of
 
@@ -54,10 +54,10 @@ def contents(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 rows of drawn heads, with clips of 5 to 12 frames."""
+    """24 rows of synthetic heads, with clips of 5 to 12 frames."""
     folder = tmp_path_factory.mktemp("cluster")
     for person in range(PEOPLE):
-        save_picture(folder / f"p{person}.png", next(iter(heads(person, [0.0], side_px=256))))
+        save_image(folder / f"p{person}.png", next(iter(heads(person, [0.0], side_px=256))))
     for clip in range(CLIPS):
         write_heads(folder / f"c{clip}.mp4", range(5 + clip), seed=clip, side_px=256)
     lines = [f"p{person}.png,c{clip}.mp4,{clip}-{person}.mp4" for clip in range(CLIPS) for person in range(PEOPLE)]

@@ -20,9 +20,9 @@ from personalive.errors import DeviceError, InputError
 from personalive.offline.batch import RowResult, run_batch
 from personalive.offline.manifest import BatchRow, read_manifest
 from personalive.runtime.load import load_engine
-from support.clips import read_film, save_picture, write_noise
+from support.clips import read_video, save_image, write_noise
 from support.processes import actors_of
-from support.small_engine import noise_pictures
+from support.small_engine import noise_images
 from support.small_model import write_small_model
 
 LOCAL = ClusterOptions(address="local", actors=2)
@@ -102,7 +102,7 @@ def contents(results: list[RowResult]) -> list[Any]:
             continue
         output = Path(str(result.row.output))
         record = json.loads(output.with_suffix(".json").read_text().replace(str(output.parent), ""))
-        images = read_film(output).images
+        images = read_video(output).images
         found.append((result.state, record | {"fps": 0, "seconds": 0}, images.tobytes(), output.read_bytes()))
     return found
 
@@ -120,7 +120,7 @@ def kill_an_actor() -> bool:
 def test_a_batch_on_actors_is_that_of_one_process_though_one_is_killed(tmp_path: Path):
     weights = str(write_small_model(tmp_path / "weights"))
     for name, seed in (("a", 1), ("b", 2)):
-        save_picture(tmp_path / f"{name}.png", noise_pictures(1, seed)[0])
+        save_image(tmp_path / f"{name}.png", noise_images(1, seed)[0])
     write_noise(tmp_path / "c.mp4", 5)
     write_noise(tmp_path / "long.mp4", 40)
     lines = [

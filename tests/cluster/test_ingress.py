@@ -25,7 +25,7 @@ from personalive.live.session import Session
 from personalive.server.auth import Auth
 from support.live_checks import expect_error, generous, turned
 from support.live_server import LiveClient, LiveServer, Socket, running
-from support.small_engine import noise_pictures, small_engine
+from support.small_engine import noise_images, small_engine
 from support.waiting import PATIENCE_S, wait_until
 
 TOKEN, SECRET = "token-of-the-server", "token-of-the-replicas"
@@ -93,15 +93,15 @@ def ingress_of(replicas: dict[str, LiveServer]) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
-    return noise_pictures(8, 7)
+def images() -> np.ndarray:
+    return noise_images(8, 7)
 
 
-def driven(client: LiveClient, pictures: np.ndarray) -> Socket:
+def driven(client: LiveClient, images: np.ndarray) -> Socket:
     """A session's socket, once frames come."""
-    client.put_portrait(pictures[0])
+    client.put_portrait(images[0])
     socket = client.connect()
-    socket.drive(itertools.cycle(turned(pictures[1], 7)), 6)
+    socket.drive(itertools.cycle(turned(images[1], 7)), 6)
     return socket
 
 
@@ -124,7 +124,7 @@ def gauge(cluster: Cluster, name: str) -> dict[str, float]:
     return {s.labels.get("replica", ""): s.value for f in families for s in f.samples if s.name == name}
 
 
-def test_one_address_for_all(cluster: Cluster, pictures: np.ndarray):
+def test_one_address_for_all(cluster: Cluster, images: np.ndarray):
     clients = [cluster.open() for _ in range(4)]
     assert sorted(map(cluster.home, clients)) == ["a", "a", "b", "b"]
     refused = cluster.http.post("/api/sessions", json={})
@@ -132,7 +132,7 @@ def test_one_address_for_all(cluster: Cluster, pictures: np.ndarray):
     assert cluster.http.get("/api/status").json()["sessions"] == {"open": 4, "limit": 4, "waiting": 1}
     assert gauge(cluster, "personalive_cluster_sessions") == {"": 4}
     assert gauge(cluster, "personalive_sessions") == {"a": 2, "b": 2}
-    sockets = [driven(client, pictures) for client in clients[:2]]
+    sockets = [driven(client, images) for client in clients[:2]]
     assert {cluster.home(client) for client in clients[:2]} == {"a", "b"}
     for socket in sockets:
         socket.close()
@@ -146,7 +146,7 @@ def test_one_address_for_all(cluster: Cluster, pictures: np.ndarray):
     assert cluster.http.delete(f"/api/jobs/{job['id']}", headers=key).status_code == 204
 
 
-def test_what_is_for_others_is_refused(cluster: Cluster, pictures: np.ndarray):
+def test_what_is_for_others_is_refused(cluster: Cluster, images: np.ndarray):
     client = cluster.open()
     with httpx2.Client(base_url=cluster.address) as stranger:
         expect_error(stranger.post("/api/sessions", json={}), "wrong_token", 401)
@@ -166,9 +166,9 @@ def test_what_is_for_others_is_refused(cluster: Cluster, pictures: np.ndarray):
     expect_error(cluster.http.get("/api/sessions/none"), "not_found", 404)
 
 
-def test_sessions_of_a_replica_that_leaves_or_dies_go_on_elsewhere(cluster: Cluster, pictures: np.ndarray):
+def test_sessions_of_a_replica_that_leaves_or_dies_go_on_elsewhere(cluster: Cluster, images: np.ndarray):
     clients = [cluster.open() for _ in range(2)]
-    sockets = [driven(client, pictures) for client in clients]
+    sockets = [driven(client, images) for client in clients]
     clients[0].request("PATCH", "/controls", json={"expression": 1.5})
     generation = clients[0].request("GET").json()["generation"]
     first, second = map(cluster.home, clients)
@@ -178,7 +178,7 @@ def test_sessions_of_a_replica_that_leaves_or_dies_go_on_elsewhere(cluster: Clus
     wait_until(lambda: len(cluster.replicas[second].app.state.sessions) == 2)
     sockets[0].receive_until(lambda: sockets[0].message("moved"))
     last = sockets[0].frames[-1][0].index
-    sockets[0].drive(itertools.cycle(turned(pictures[1], 7)), 6)
+    sockets[0].drive(itertools.cycle(turned(images[1], 7)), 6)
     assert sockets[0].frames[-1][0].index > last + CONFIG.frames_skipped / 2
     state = clients[0].request("GET").json()
     assert (state["portrait"], state["generation"], state["controls"]["expression"]) == (True, generation + 1, 1.5)
@@ -190,15 +190,15 @@ def test_sessions_of_a_replica_that_leaves_or_dies_go_on_elsewhere(cluster: Clus
     wait_until(lambda: second not in cluster.ingress.table.replicas)
     for socket, moves in zip(sockets, (2, 1), strict=True):
         socket.receive_until(lambda: sum(m["type"] == "moved" for m in socket.messages) == moves)  # noqa: B023
-        socket.drive(itertools.cycle(turned(pictures[1], 7)), 6)
+        socket.drive(itertools.cycle(turned(images[1], 7)), 6)
         socket.close()
     assert gauge(cluster, "personalive_cluster_sessions_moved_total") == {"": 3}
     assert gauge(cluster, "personalive_cluster_sessions_lost_total") == {"": 0}
 
 
-def test_a_session_keeps_its_portrait_though_the_ingress_is_a_new_one(cluster: Cluster, pictures: np.ndarray):
+def test_a_session_keeps_its_portrait_though_the_ingress_is_a_new_one(cluster: Cluster, images: np.ndarray):
     clients = [cluster.open() for _ in range(2)]
-    clients[0].put_portrait(pictures[0])
+    clients[0].put_portrait(images[0])
     gone, stays = map(cluster.home, clients)
     shown = cluster.replicas[gone].app.state.sessions.find(clients[0].opened["id"])
     asyncio.run_coroutine_threadsafe(cluster.ingress.links.close(), cluster.ingress.http._loop).result(PATIENCE_S)
@@ -221,17 +221,17 @@ def test_a_session_keeps_its_portrait_though_the_ingress_is_a_new_one(cluster: C
         assert second.portrait is None  # it never had one
 
 
-def test_a_portrait_too_large_for_the_next_replica_as_png_travels_as_jpeg(pictures: np.ndarray):
-    as_png = portrait_file(pictures[0], 10_000_000)
-    np.testing.assert_array_equal(Image.open(io.BytesIO(as_png)), pictures[0])
-    as_jpeg = portrait_file(pictures[0], len(as_png) - 1)
+def test_a_portrait_too_large_for_the_next_replica_as_png_travels_as_jpeg(images: np.ndarray):
+    as_png = portrait_file(images[0], 10_000_000)
+    np.testing.assert_array_equal(Image.open(io.BytesIO(as_png)), images[0])
+    as_jpeg = portrait_file(images[0], len(as_png) - 1)
     assert len(as_jpeg) < len(as_png)
-    assert np.abs(np.asarray(Image.open(io.BytesIO(as_jpeg)), float) - pictures[0]).mean() < 2
+    assert np.abs(np.asarray(Image.open(io.BytesIO(as_jpeg)), float) - images[0]).mean() < 2
 
 
-def test_a_session_without_any_replica_left_ends_with_a_reason(cluster: Cluster, pictures: np.ndarray):
+def test_a_session_without_any_replica_left_ends_with_a_reason(cluster: Cluster, images: np.ndarray):
     client = cluster.open()
-    socket = driven(client, pictures)
+    socket = driven(client, images)
     object.__setattr__(CONFIG, "place_s", 0.5)
     for name in "ab":
         kill(cluster.replicas[name])

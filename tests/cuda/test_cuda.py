@@ -15,14 +15,14 @@ from personalive.engine.engine import Engine
 from personalive.models.networks import Networks
 from personalive.runtime.cache import ProgramCache
 from personalive.runtime.registry import open_backend
-from support.small_engine import key_seeded_networks, noise_pictures
+from support.small_engine import key_seeded_networks, noise_images
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
 
 CALLS = 14  # enough for all keyframes
 BUSY_CYCLES = 2_000_000_000  # of the device, about a second
-PORTRAIT = noise_pictures(1, 9)[0]
-WINDOWS = noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
+PORTRAIT = noise_images(1, 9)[0]
+WINDOWS = noise_images(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
 
 
 def on_cuda(dtype: torch.dtype = torch.float32) -> Networks:
@@ -96,7 +96,7 @@ def test_a_replayed_stream_is_the_same_bit_by_bit(cache):
 def test_two_streams_by_turns_do_not_disturb_each_other(cache):
     compiled = opened("compile", cache, torch.float16)
     alone = frames_of(compiled, 4)
-    one, other = (compiled.start(picture) for picture in (PORTRAIT, noise_pictures(1, 5)[0]))
+    one, other = (compiled.start(image) for image in (PORTRAIT, noise_images(1, 5)[0]))
     one = compiled.start(PORTRAIT, keyframe_threshold=0.0)
     made = []
     for window in WINDOWS[:4]:

@@ -15,14 +15,14 @@ from personalive.engine.state import Motion, StreamState
 from personalive.errors import InputError
 from personalive.vision.keypoints import HeadPose
 
-Pictures = Callable[[int, int], np.ndarray]
+MakeImages = Callable[[int, int], np.ndarray]
 CHUNK = 4
 
 
 @pytest.fixture(scope="module")
-def stream(engine: Engine, pictures: Pictures) -> tuple[StreamState, Motion]:
+def stream(engine: Engine, make_images: MakeImages) -> tuple[StreamState, Motion]:
     """A stream after its first window, and the motion of the second."""
-    frames = pictures(9, 7)
+    frames = make_images(9, 7)
     state, _ = engine.step(engine.start(frames[0]), frames[1:5])
     return state, engine.encode_motion(frames[5:])
 
@@ -37,8 +37,8 @@ def assert_close(one: HeadPose, other: HeadPose) -> None:
         torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name))
 
 
-def test_motion_drives_as_its_frames_do(engine: Engine, pictures: Pictures):
-    frames = pictures(5, 3)
+def test_motion_drives_as_its_frames_do(engine: Engine, make_images: MakeImages):
+    frames = make_images(5, 3)
     state = engine.start(frames[0])
     by_frames, shown = engine.step(state, frames[1:])
     by_motion, again = engine.step(state, engine.encode_motion(frames[1:]), controls=Controls())
@@ -80,8 +80,8 @@ def test_relative_pose_adds_the_way_since_the_neutral_frame(engine: Engine, stre
     assert (relative.yaw - motion.poses.yaw).abs().max() > 0.01
 
 
-def test_the_first_relative_frame_is_the_portraits_own_pose(engine: Engine, pictures: Pictures):
-    frames = pictures(5, 7)
+def test_the_first_relative_frame_is_the_portraits_own_pose(engine: Engine, make_images: MakeImages):
+    frames = make_images(5, 7)
     state = engine.start(frames[0])
     poses = followed(engine, (state, engine.encode_motion(frames[1:])), pose="relative").poses
     own = HeadPose.cat([state.reference.pose] * (engine.warmup_frames + 1))

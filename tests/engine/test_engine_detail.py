@@ -31,8 +31,8 @@ def windows(frames: np.ndarray) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def test_poses_go_through_the_window_with_their_frames(detailed: Networks, pictures):
-    engine, frames = Engine(detailed), pictures(1 + 5 * CHUNK, 1)
+def test_poses_go_through_the_window_with_their_frames(detailed: Networks, make_images):
+    engine, frames = Engine(detailed), make_images(1 + 5 * CHUNK, 1)
     state = engine.start(frames[0])
     assert len(state.poses) == 0
     own = [engine.conditioner.extract(engine.conditioner._image(window)) for window in windows(frames)]
@@ -50,8 +50,8 @@ def test_poses_go_through_the_window_with_their_frames(detailed: Networks, pictu
 
 
 @torch.no_grad()
-def test_decoded_frames_get_the_detail_of_their_own_portrait(detailed: Networks, pictures):
-    engine, frames = Engine(detailed), pictures(1 + CHUNK, 1)
+def test_decoded_frames_get_the_detail_of_their_own_portrait(detailed: Networks, make_images):
+    engine, frames = Engine(detailed), make_images(1 + CHUNK, 1)
     state = engine.start(frames[0])
     _, leaving = engine.advance(state, engine.conditioner.drive(state, frames[1:]))
     decoded = engine.decode_images(leaving.latents[0].transpose(0, 1))
@@ -63,13 +63,13 @@ def test_decoded_frames_get_the_detail_of_their_own_portrait(detailed: Networks,
     assert (found.float() - bytes_).abs().max() <= 1
     plain = Engine(dataclasses.replace(detailed, detail=None)).decode(leaving)
     assert (plain.int() - found.int()).abs().float().mean() > 1
-    other = engine.start(pictures(1, 7)[0])
+    other = engine.start(make_images(1, 7)[0])
     swapped = engine.decode(dataclasses.replace(leaving, reference=other.reference))
     assert (swapped.int() - found.int()).abs().float().mean() > 1
 
 
-def test_draining_repeats_the_newest_pose(detailed: Networks, pictures):
-    engine, frames = Engine(detailed), pictures(1 + 2 * CHUNK, 1)
+def test_draining_repeats_the_newest_pose(detailed: Networks, make_images):
+    engine, frames = Engine(detailed), make_images(1 + 2 * CHUNK, 1)
     state = engine.start(frames[0])
     for window in windows(frames):
         state, _ = engine.step(state, window)
@@ -80,8 +80,8 @@ def test_draining_repeats_the_newest_pose(detailed: Networks, pictures):
     assert sum(len(chunk) for chunk in engine.flush(state)) == WARMUP
 
 
-def test_a_stored_stream_goes_on_bit_for_bit(detailed: Networks, pictures):
-    engine, frames = Engine(detailed), pictures(1 + 3 * CHUNK, 1)
+def test_a_stored_stream_goes_on_bit_for_bit(detailed: Networks, make_images):
+    engine, frames = Engine(detailed), make_images(1 + 3 * CHUNK, 1)
     first, second, third = windows(frames)
     state, _ = engine.step(engine.step(engine.start(frames[0]), first)[0], second)
     tensors: dict[str, torch.Tensor] = {}
@@ -92,11 +92,11 @@ def test_a_stored_stream_goes_on_bit_for_bit(detailed: Networks, pictures):
 
 
 @torch.no_grad()
-def test_half_precision_computes_fields_in_single(detailed: Networks, pictures):
-    """In bfloat16 a place in a picture of 64 px would be off by a quarter of a pixel."""
+def test_half_precision_computes_fields_in_single(detailed: Networks, make_images):
+    """In bfloat16 a place in a image of 64 px would be off by a quarter of a pixel."""
     halves = {name: module.to(torch.bfloat16) for name, module in copied(detailed).items()}
     networks = Networks(config=detailed.config, unet_config=detailed.unet_config, **halves)
-    engine, frames = Engine(networks), pictures(1 + CHUNK, 1)
+    engine, frames = Engine(networks), make_images(1 + CHUNK, 1)
     _, chunk = engine.step(engine.start(frames[0]), frames[1:])
     assert (chunk.shape, chunk.dtype) == ((CHUNK, 64, 64, 3), torch.uint8)
     _, plain = Engine(detailed).step(Engine(detailed).start(frames[0]), frames[1:])

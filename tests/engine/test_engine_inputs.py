@@ -11,8 +11,8 @@ import torch
 from personalive.engine.engine import Engine
 from personalive.errors import InputError
 
-Pictures = Callable[[int, int], np.ndarray]
-PICTURE = np.zeros((64, 64, 3), np.uint8)
+MakeImages = Callable[[int, int], np.ndarray]
+IMAGE = np.zeros((64, 64, 3), np.uint8)
 WINDOW = np.zeros((4, 64, 64, 3), np.uint8)
 
 
@@ -26,14 +26,14 @@ def assert_one_line(error: pytest.ExceptionInfo[InputError], *parts: str) -> Non
 @pytest.mark.parametrize(
     "portrait",
     [
-        PICTURE.astype(np.float32),
-        PICTURE.astype(np.int64),
-        PICTURE[:32],
-        PICTURE[..., :1],
-        PICTURE[..., 0],
-        PICTURE[None],
-        PICTURE[:0, :0],
-        torch.from_numpy(PICTURE),
+        IMAGE.astype(np.float32),
+        IMAGE.astype(np.int64),
+        IMAGE[:32],
+        IMAGE[..., :1],
+        IMAGE[..., 0],
+        IMAGE[None],
+        IMAGE[:0, :0],
+        torch.from_numpy(IMAGE),
         [[0, 0, 0]],
         None,
     ],
@@ -60,7 +60,7 @@ def test_a_portrait_of_another_kind_is_refused(engine: Engine, portrait):
     ids=["float", "three", "eight", "one", "oblong", "two-channels", "tensor", "none"],
 )
 def test_a_window_of_another_kind_is_refused(engine: Engine, window):
-    state = engine.start(PICTURE)
+    state = engine.start(IMAGE)
     with pytest.raises(InputError) as error:
         engine.step(state, window)
     assert_one_line(error, "window", "uint8", "(4, S, S, 3)")
@@ -69,39 +69,39 @@ def test_a_window_of_another_kind_is_refused(engine: Engine, window):
 @pytest.mark.parametrize("shape", [(1, 4, 11, 8, 8), (4, 12, 8, 8), (1, 4, 12, 16, 16), (1, 3, 12, 8, 8)])
 def test_start_noise_of_another_shape_is_refused(engine: Engine, shape: tuple[int, ...]):
     with pytest.raises(InputError) as error:
-        engine.start(PICTURE, noise=torch.zeros(shape))
+        engine.start(IMAGE, noise=torch.zeros(shape))
     assert_one_line(error, "noise", str(shape), "(1, 4, 12, 8, 8)")
 
 
 def test_call_noise_of_another_shape_is_refused(engine: Engine):
     with pytest.raises(InputError) as error:
-        engine.step(engine.start(PICTURE), WINDOW, noise=torch.zeros(1, 4, 12, 8, 8))
+        engine.step(engine.start(IMAGE), WINDOW, noise=torch.zeros(1, 4, 12, 8, 8))
     assert_one_line(error, "noise", "(1, 4, 12, 8, 8)", "(1, 4, 4, 8, 8)")
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), -1.0, float("-inf")])
 def test_a_threshold_that_is_no_distance_is_refused(engine: Engine, threshold: float):
     with pytest.raises(InputError) as error:
-        engine.start(PICTURE, keyframe_threshold=threshold)
+        engine.start(IMAGE, keyframe_threshold=threshold)
     assert_one_line(error, "keyframe threshold", str(threshold), "infinity")
 
 
 def test_a_negative_seed_is_refused(engine: Engine):
     with pytest.raises(InputError) as error:
-        engine.start(PICTURE, seed=-1)
+        engine.start(IMAGE, seed=-1)
     assert_one_line(error, "seed -1")
 
 
 @pytest.mark.parametrize("cut", [-1, 4, 17])
 def test_a_cut_outside_the_window_is_refused(engine: Engine, cut: int):
-    state, _ = engine.step(engine.start(PICTURE), WINDOW)
+    state, _ = engine.step(engine.start(IMAGE), WINDOW)
     with pytest.raises(InputError) as error:
         engine.step(state, WINDOW, cut=cut)
     assert_one_line(error, f"cut {cut}", "0 to 3")
 
 
-def test_a_refused_window_costs_the_stream_nothing(engine: Engine, pictures: Pictures):
-    frames = pictures(5, 1)
+def test_a_refused_window_costs_the_stream_nothing(engine: Engine, make_images: MakeImages):
+    frames = make_images(5, 1)
     state = engine.start(frames[0])
     with pytest.raises(InputError):
         engine.step(state, frames[:3])
@@ -110,8 +110,8 @@ def test_a_refused_window_costs_the_stream_nothing(engine: Engine, pictures: Pic
     assert torch.equal(chunk, undisturbed)
 
 
-def test_pictures_that_share_memory_or_are_read_only_are_taken(engine: Engine, pictures: Pictures):
-    frames = pictures(5, 1)
+def test_images_that_share_memory_or_are_read_only_are_taken(engine: Engine, make_images: MakeImages):
+    frames = make_images(5, 1)
     flipped = frames[:, :, ::-1]
     flipped.setflags(write=False)
     _, found = engine.step(engine.start(flipped[0]), flipped[1:])

@@ -16,8 +16,8 @@ from personalive.models.networks import Networks
 from personalive.vision.keypoints import HeadPose, interpolated_start, retarget
 from personalive.vision.warps import move_head
 
-Pictures = Callable[[int, int], np.ndarray]
-CHUNK, WARMUP, TOKENS_PER_PICTURE = 4, 12, 64
+MakeImages = Callable[[int, int], np.ndarray]
+CHUNK, WARMUP, TOKENS_PER_IMAGE = 4, 12, 64
 
 
 def after(engine: Engine, frames: np.ndarray, calls: int, **options) -> StreamState:
@@ -37,9 +37,9 @@ def tokens(engine: Engine, state: StreamState, window: np.ndarray) -> Tensor:
 # --- warm-up and alignment ----------------------------------------------------------------------------------
 
 
-def test_the_start_is_the_portrait_noised_to_three_levels(engine: Engine, pictures: Pictures):
+def test_the_start_is_the_portrait_noised_to_three_levels(engine: Engine, make_images: MakeImages):
     noise = torch.zeros(1, 4, WARMUP, 8, 8)
-    state = engine.start(pictures(1, 1)[0], noise=noise)
+    state = engine.start(make_images(1, 1)[0], noise=noise)
     levels = engine.schedule.alphas_cumprod[[0] * 4 + [333] * 4 + [666] * 4].sqrt()
     wanted = state.reference.latent[:, :, None] * levels[None, None, :, None, None]
     torch.testing.assert_close(state.latents, wanted)
@@ -49,11 +49,11 @@ def test_the_start_is_the_portrait_noised_to_three_levels(engine: Engine, pictur
 
 @torch.no_grad()
 def test_without_the_interpolated_start_all_of_the_ease_in_is_the_first_driving_frame(
-    engine: Engine, pictures: Pictures
+    engine: Engine, make_images: MakeImages
 ):
     config = dataclasses.replace(engine.config, interpolated_start=False)
     plain = Engine(dataclasses.replace(engine.networks, config=config))
-    portrait, *frames = pictures(5, 2)
+    portrait, *frames = make_images(5, 2)
     found = plain.conditioner.drive(plain.start(portrait), np.stack(frames))
     usual = engine.conditioner.drive(engine.start(portrait), np.stack(frames))
     assert torch.equal(found.motion[:, WARMUP:], usual.motion[:, WARMUP:])
@@ -63,9 +63,9 @@ def test_without_the_interpolated_start_all_of_the_ease_in_is_the_first_driving_
 
 
 def test_the_first_twelve_frames_lead_from_the_portrait_to_the_first_driving_frame(
-    engine: Engine, pictures: Pictures
+    engine: Engine, make_images: MakeImages
 ):
-    frames = pictures(5, 1)
+    frames = make_images(5, 1)
     state = engine.start(frames[0])
     with torch.no_grad():
         conditioning = engine.conditioner.drive(state, frames[1:])
@@ -83,22 +83,22 @@ def test_the_first_twelve_frames_lead_from_the_portrait_to_the_first_driving_fra
     )
 
 
-def test_a_driving_frame_leaves_three_calls_after_it_entered(engine: Engine, pictures: Pictures):
-    frames = pictures(1 + 5 * CHUNK, 1)
+def test_a_driving_frame_leaves_three_calls_after_it_entered(engine: Engine, make_images: MakeImages):
+    frames = make_images(1 + 5 * CHUNK, 1)
     entered = after(engine, frames, 2)
     third = tokens(engine, entered, frames[9:13])
     for calls, place in ((3, 8), (4, 4), (5, 0)):
         torch.testing.assert_close(after(engine, frames, calls).motion[:, place : place + CHUNK], third)
 
 
-def test_every_chunk_has_the_models_size(engine: Engine, pictures: Pictures):
-    small = np.ascontiguousarray(pictures(5, 1)[:, ::2, ::2])
+def test_every_chunk_has_the_models_size(engine: Engine, make_images: MakeImages):
+    small = np.ascontiguousarray(make_images(5, 1)[:, ::2, ::2])
     _, chunk = engine.step(engine.start(small[0]), small[1:])
     assert (chunk.shape, chunk.dtype) == ((CHUNK, 64, 64, 3), torch.uint8)
 
 
-def test_the_future_does_not_change_the_past(engine: Engine, pictures: Pictures):
-    one, other = pictures(1 + 4 * CHUNK, 1), pictures(1 + 4 * CHUNK, 2)
+def test_the_future_does_not_change_the_past(engine: Engine, make_images: MakeImages):
+    one, other = make_images(1 + 4 * CHUNK, 1), make_images(1 + 4 * CHUNK, 2)
     other[: 1 + 2 * CHUNK] = one[: 1 + 2 * CHUNK]
     states = [engine.start(frames[0]) for frames in (one, other)]
     for call in range(4):
@@ -112,8 +112,8 @@ def test_the_future_does_not_change_the_past(engine: Engine, pictures: Pictures)
 # --- what enters --------------------------------------------------------------------------------------------
 
 
-def test_frames_enter_as_the_portrait(engine: Engine, pictures: Pictures):
-    frames = pictures(5, 1)
+def test_frames_enter_as_the_portrait(engine: Engine, make_images: MakeImages):
+    frames = make_images(5, 1)
     state = engine.start(frames[0])
     with torch.no_grad():
         given = engine.conditioner.drive(state, frames[1:])
@@ -123,8 +123,10 @@ def test_frames_enter_as_the_portrait(engine: Engine, pictures: Pictures):
     )
 
 
-def test_frames_of_a_moving_model_enter_with_the_head_where_the_driver_has_it(moving: Engine, pictures: Pictures):
-    frames = pictures(5, 1)
+def test_frames_of_a_moving_model_enter_with_the_head_where_the_driver_has_it(
+    moving: Engine, make_images: MakeImages
+):
+    frames = make_images(5, 1)
     state, conditioner = moving.start(frames[0]), moving.conditioner
     with torch.no_grad():
         given = conditioner.drive(state, frames[1:])
@@ -142,8 +144,8 @@ def test_frames_of_a_moving_model_enter_with_the_head_where_the_driver_has_it(mo
     assert not torch.equal(following.latents, other.latents)
 
 
-def test_a_moving_model_drains_with_its_newest_frame(moving: Engine, pictures: Pictures):
-    state = after(moving, pictures(9, 1), 2)
+def test_a_moving_model_drains_with_its_newest_frame(moving: Engine, make_images: MakeImages):
+    state = after(moving, make_images(9, 1), 2)
     entering = entering_latents(state, moving.conditioner.repeat_last(state), CHUNK)
     assert torch.equal(entering, state.latents[:, :, -1:].expand(-1, -1, CHUNK, -1, -1))
 
@@ -151,9 +153,9 @@ def test_a_moving_model_drains_with_its_newest_frame(moving: Engine, pictures: P
 # --- whole clip and windows ---------------------------------------------------------------------------------
 
 
-def test_a_clip_conditioned_as_a_whole_equals_window_by_window(engine: Engine, pictures: Pictures):
+def test_a_clip_conditioned_as_a_whole_equals_window_by_window(engine: Engine, make_images: MakeImages):
     windows = 12
-    frames = pictures(1 + windows * CHUNK, 1)
+    frames = make_images(1 + windows * CHUNK, 1)
     state = whole = engine.start(frames[0], keyframe_threshold=0)
     with torch.no_grad():
         conditioning = engine.conditioner.drive(whole, frames[1:])
@@ -179,7 +181,7 @@ def test_a_clip_conditioned_as_a_whole_equals_window_by_window(engine: Engine, p
 # --- gradients ----------------------------------------------------------------------------------------------
 
 
-def test_advance_carries_gradients_and_step_does_not(networks: Networks, pictures: Pictures):
+def test_advance_carries_gradients_and_step_does_not(networks: Networks, make_images: MakeImages):
     unet = type(networks.denoising_unet)(networks.unet_config)
     unet.load_state_dict(networks.denoising_unet.state_dict())
     unet.eval().requires_grad_(False)
@@ -187,7 +189,7 @@ def test_advance_carries_gradients_and_step_does_not(networks: Networks, picture
     for parameter in temporal.values():
         parameter.requires_grad_(True)
     engine = Engine(dataclasses.replace(networks, denoising_unet=unet))
-    frames = pictures(9, 1)
+    frames = make_images(9, 1)
     state = engine.start(frames[0])
     with torch.no_grad():
         given = engine.conditioner.drive(state, frames[1:5])
@@ -209,36 +211,36 @@ def test_advance_carries_gradients_and_step_does_not(networks: Networks, picture
 # --- keyframes ----------------------------------------------------------------------------------------------
 
 
-def test_three_keyframes_enter_from_the_tenth_call_on_and_then_nothing_grows(engine: Engine, pictures: Pictures):
-    frames = pictures(1 + 15 * CHUNK, 1)
+def test_three_keyframes_enter_from_the_tenth_call_on_and_then_nothing_grows(engine: Engine, make_images: MakeImages):
+    frames = make_images(1 + 15 * CHUNK, 1)
     state = engine.start(frames[0], keyframe_threshold=0)
     portrait = {name: pair.key for name, pair in state.reference.kv.items()}
     counts = []
     for call in range(15):
         state, _ = engine.step(state, frames[1 + CHUNK * call : 1 + CHUNK * (call + 1)])
         counts.append(state.keyframes)
-        pictures_seen = {pair.key.shape[1] // portrait[name].shape[1] for name, pair in state.reference.kv.items()}
-        assert pictures_seen == {1 + state.keyframes}
+        images_seen = {pair.key.shape[1] // portrait[name].shape[1] for name, pair in state.reference.kv.items()}
+        assert images_seen == {1 + state.keyframes}
         assert len(state.bank) == 1 + state.keyframes
     assert counts == [0] * 9 + [1, 2] + [3] * 4
     for name, pair in state.reference.kv.items():
         assert torch.equal(pair.key[:, : portrait[name].shape[1]], portrait[name])
 
 
-def test_the_bank_keeps_the_leaving_frames_motion(engine: Engine, pictures: Pictures):
-    frames = pictures(1 + 10 * CHUNK, 1)
+def test_the_bank_keeps_the_leaving_frames_motion(engine: Engine, make_images: MakeImages):
+    frames = make_images(1 + 10 * CHUNK, 1)
     before = after(engine, frames, 9, keyframe_threshold=0)
     state, _ = engine.step(before, frames[1 + 9 * CHUNK :])
     assert torch.equal(state.bank[1].wait(), before.motion[:, :1])
 
 
-def test_a_still_driver_is_stored_once(engine: Engine, pictures: Pictures):
-    frames = pictures(2, 1)[[0] + [1] * 13 * CHUNK]
+def test_a_still_driver_is_stored_once(engine: Engine, make_images: MakeImages):
+    frames = make_images(2, 1)[[0] + [1] * 13 * CHUNK]
     assert after(engine, frames, 13, keyframe_threshold=0).keyframes == 1
 
 
-def test_the_threshold_is_a_distance(engine: Engine, pictures: Pictures):
-    frames = pictures(1 + 10 * CHUNK, 1)
+def test_the_threshold_is_a_distance(engine: Engine, make_images: MakeImages):
+    frames = make_images(1 + 10 * CHUNK, 1)
     before = after(engine, frames, 9, keyframe_threshold=0)
     distance = torch.linalg.vector_norm(before.reference.motion - before.motion[:, :1]).item()
     for share, stored in ((0.99, 1), (1.01, 0)):
@@ -250,8 +252,8 @@ def test_the_threshold_is_a_distance(engine: Engine, pictures: Pictures):
 # --- the ends -----------------------------------------------------------------------------------------------
 
 
-def test_flush_gives_exactly_the_three_chunks_in_flight(engine: Engine, pictures: Pictures):
-    state = after(engine, pictures(9, 1), 2)
+def test_flush_gives_exactly_the_three_chunks_in_flight(engine: Engine, make_images: MakeImages):
+    state = after(engine, make_images(9, 1), 2)
     chunks = list(engine.flush(state))
     assert [tuple(chunk.shape) for chunk in chunks] == [(CHUNK, 64, 64, 3)] * 3
     by_hand = []
@@ -268,16 +270,16 @@ def test_flush_gives_exactly_the_three_chunks_in_flight(engine: Engine, pictures
     assert all(map(torch.equal, chunks, by_hand))
 
 
-def test_nothing_is_in_flight_before_the_first_step(engine: Engine, pictures: Pictures):
-    assert list(engine.flush(engine.start(pictures(1, 1)[0]))) == []
+def test_nothing_is_in_flight_before_the_first_step(engine: Engine, make_images: MakeImages):
+    assert list(engine.flush(engine.start(make_images(1, 1)[0]))) == []
 
 
 # --- cuts ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3])
-def test_a_cut_measures_the_driver_anew_from_its_frame_on(engine: Engine, pictures: Pictures, cut: int):
-    frames = pictures(9, 1)
+def test_a_cut_measures_the_driver_anew_from_its_frame_on(engine: Engine, make_images: MakeImages, cut: int):
+    frames = make_images(9, 1)
     state = after(engine, frames, 1)
     assert state.driver is not None
     conditioner = engine.conditioner
@@ -297,8 +299,8 @@ def test_a_cut_measures_the_driver_anew_from_its_frame_on(engine: Engine, pictur
     assert_same_pose(following.driver, own[cut])
 
 
-def test_without_a_cut_the_first_driving_frame_stays_the_base(engine: Engine, pictures: Pictures):
-    frames = pictures(13, 1)
+def test_without_a_cut_the_first_driving_frame_stays_the_base(engine: Engine, make_images: MakeImages):
+    frames = make_images(13, 1)
     first, third = after(engine, frames, 1).driver, after(engine, frames, 3).driver
     assert first is not None
     assert third is not None
@@ -311,9 +313,12 @@ def assert_same_pose(one: HeadPose, other: HeadPose) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 6])
-def test_a_whole_stream_gives_one_chunk_per_window(engine: Engine, pictures, count: int):
+def test_a_whole_stream_gives_one_chunk_per_window(engine: Engine, make_images, count: int):
     """However few windows there are, against start, step and flush by hand without the ease-in."""
-    portrait, windows = pictures(1, 1)[0], list(pictures(4 * max(count, 1), 2).reshape(-1, 4, 64, 64, 3)[:count])
+    portrait, windows = (
+        make_images(1, 1)[0],
+        list(make_images(4 * max(count, 1), 2).reshape(-1, 4, 64, 64, 3)[:count]),
+    )
     seen: list[int] = []
     found = list(engine.stream(portrait, iter(windows), seed=5, on_step=lambda state, _: seen.append(state.call)))
     state, made = engine.start(portrait, seed=5), []
@@ -327,8 +332,8 @@ def test_a_whole_stream_gives_one_chunk_per_window(engine: Engine, pictures, cou
         assert torch.equal(one, other)
 
 
-def test_a_stream_gives_chunks_as_it_goes_and_takes_cuts(engine: Engine, pictures):
-    portrait, windows = pictures(1, 1)[0], pictures(20, 2).reshape(5, 4, 64, 64, 3)
+def test_a_stream_gives_chunks_as_it_goes_and_takes_cuts(engine: Engine, make_images):
+    portrait, windows = make_images(1, 1)[0], make_images(20, 2).reshape(5, 4, 64, 64, 3)
     taken: list[int] = []
 
     def given():

@@ -17,7 +17,7 @@ from personalive.engine.engine import Engine
 from personalive.engine.state import StreamState, draw_noise
 from personalive.engine.stored_state import pack_state, unpack_state
 
-Pictures = Callable[[int, int], np.ndarray]
+MakeImages = Callable[[int, int], np.ndarray]
 CHUNK = 4
 
 
@@ -39,9 +39,9 @@ def tensors_of(state: StreamState) -> dict[str, Tensor]:
     return found
 
 
-def test_two_interleaved_streams_equal_two_sequential_ones(engine: Engine, pictures: Pictures):
-    drivers = pictures(48, 1), pictures(48, 2)
-    portraits = pictures(2, 3)
+def test_two_interleaved_streams_equal_two_sequential_ones(engine: Engine, make_images: MakeImages):
+    drivers = make_images(48, 1), make_images(48, 2)
+    portraits = make_images(2, 3)
     starts = [
         engine.start(portrait, seed=seed, keyframe_threshold=0) for seed, portrait in enumerate(portraits, start=5)
     ]
@@ -59,9 +59,11 @@ def test_two_interleaved_streams_equal_two_sequential_ones(engine: Engine, pictu
 
 @pytest.mark.parametrize("kind", ["engine", "moving"])
 @pytest.mark.parametrize("calls", [0, 1, 11])
-def test_a_saved_state_replays_bit_for_bit(request: pytest.FixtureRequest, pictures: Pictures, calls: int, kind: str):
+def test_a_saved_state_replays_bit_for_bit(
+    request: pytest.FixtureRequest, make_images: MakeImages, calls: int, kind: str
+):
     engine: Engine = request.getfixturevalue(kind)
-    frames = pictures(CHUNK * (calls + 2), 1)
+    frames = make_images(CHUNK * (calls + 2), 1)
     start = engine.start(frames[0], seed=3, keyframe_threshold=0)
     state, _ = run(engine, start, frames[: CHUNK * calls])
     tensors: dict[str, torch.Tensor] = {}
@@ -76,8 +78,8 @@ def test_a_saved_state_replays_bit_for_bit(request: pytest.FixtureRequest, pictu
         assert torch.equal(tensor, tensors_of(again)[name]), name
 
 
-def test_a_step_leaves_the_state_it_was_given_as_it_was(engine: Engine, pictures: Pictures):
-    frames = pictures(44, 1)
+def test_a_step_leaves_the_state_it_was_given_as_it_was(engine: Engine, make_images: MakeImages):
+    frames = make_images(44, 1)
     state, _ = run(engine, engine.start(frames[0], keyframe_threshold=0), frames[:40])
     before = {name: tensor.clone() for name, tensor in tensors_of(state).items()}
     following, first = engine.step(state, frames[40:])
@@ -91,16 +93,16 @@ def test_a_step_leaves_the_state_it_was_given_as_it_was(engine: Engine, pictures
         assert torch.equal(tensor, after[name]), name
 
 
-def test_the_state_names_its_call_and_cannot_be_changed(engine: Engine, pictures: Pictures):
-    state, _ = run(engine, engine.start(pictures(1, 1)[0], seed=9), pictures(8, 2))
+def test_the_state_names_its_call_and_cannot_be_changed(engine: Engine, make_images: MakeImages):
+    state, _ = run(engine, engine.start(make_images(1, 1)[0], seed=9), make_images(8, 2))
     assert (state.call, state.seed) == (2, 9)
     with pytest.raises(dataclasses.FrozenInstanceError):
         state.call = 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_stream_does_not_touch_the_global_random_state(engine: Engine, pictures: Pictures):
+def test_a_stream_does_not_touch_the_global_random_state(engine: Engine, make_images: MakeImages):
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    run(engine, engine.start(pictures(1, 1)[0]), pictures(4, 2))
+    run(engine, engine.start(make_images(1, 1)[0]), make_images(4, 2))
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
 
@@ -119,8 +121,8 @@ def test_own_noise_is_a_function_of_seed_and_call():
         assert all(abs((noise * other).mean()) < 5 / math.sqrt(1000) for other in others)
 
 
-def test_own_noise_of_the_start_and_of_each_call_can_be_given_instead(engine: Engine, pictures: Pictures):
-    frames = pictures(9, 1)
+def test_own_noise_of_the_start_and_of_each_call_can_be_given_instead(engine: Engine, make_images: MakeImages):
+    frames = make_images(9, 1)
     own, wanted = run(engine, engine.start(frames[0], seed=7), frames[1:])
     cpu = torch.device("cpu")
     state = engine.start(frames[0], seed=1, noise=draw_noise(7, 0, (1, 4, 12, 8, 8), cpu))
@@ -131,7 +133,7 @@ def test_own_noise_of_the_start_and_of_each_call_can_be_given_instead(engine: En
     assert torch.equal(state.latents, own.latents)
 
 
-def test_another_seed_gives_another_film(engine: Engine, pictures: Pictures):
-    frames = pictures(5, 1)
+def test_another_seed_gives_another_video(engine: Engine, make_images: MakeImages):
+    frames = make_images(5, 1)
     one, two = (run(engine, engine.start(frames[0], seed=seed), frames[1:])[1] for seed in (0, 1))
     assert (one[0].float() - two[0].float()).abs().mean() > 1

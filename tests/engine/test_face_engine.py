@@ -14,7 +14,7 @@ from personalive.engine.face_engine import BLENDSHAPES, CONFIG, FaceEngine
 from personalive.engine.state import Window
 from personalive.errors import InputError
 from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReading
-from support.drawn_face import drawn_face
+from support.synthetic_face import synthetic_face
 
 SIDE_PX = 128
 REST = {"eyeBlinkLeft": 0.1, "eyeBlinkRight": 0.1}
@@ -34,12 +34,12 @@ class CodedReader:
         values = np.zeros(BLENDSHAPES, np.float32)
         for name, value in {**REST, "jawOpen": green / 255}.items():
             values[BLENDSHAPE_NAMES.index(name)] = value
-        landmarks = drawn_face(3, image.shape[0], yaw_deg=(blue - 128) / 3).landmarks_px
+        landmarks = synthetic_face(3, image.shape[0], yaw_deg=(blue - 128) / 3).landmarks_px
         return FaceReading(landmarks.astype(np.float32), values, 1.0)
 
 
 def frame(jaw: float = 0.0, yaw_deg: float = 0.0, *, face: bool = True) -> np.ndarray:
-    """A driving frame; a smooth picture below the code."""
+    """A driving frame; a smooth image below the code."""
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
     image = (255 * np.stack([0.4 + 0.4 * x, y, 0.5 + 0.4 * np.sin(9 * x)], -1)).astype(np.uint8)
     image[:4, :4] = (200 if face else 0, round(255 * jaw), round(128 + 3 * yaw_deg))

@@ -21,12 +21,12 @@ from personalive.engine.controls import Controls
 from personalive.engine.directions import FACIAL, Directions
 from personalive.engine.engine import Engine
 from personalive.models.networks import Networks
-from support.small_engine import key_seeded_networks, noise_pictures, small_engine
+from support.small_engine import key_seeded_networks, noise_images, small_engine
 from support.small_model import SMALL_SHAPE
 
 CALLS = 8
-PORTRAIT = noise_pictures(1, 9)[0]
-WINDOWS = noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
+PORTRAIT = noise_images(1, 9)[0]
+WINDOWS = noise_images(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
 MAKING = (torch.tensor, torch.as_tensor, Tensor.new_tensor)  # on a device they copy from memory that is not pinned
 
 

@@ -1,4 +1,4 @@
-"""The whole algorithm, from pictures to pictures, against the original on the key-seeded small checkpoint."""
+"""The whole algorithm, from images to images, against the original on the key-seeded small checkpoint."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return loaded(tmp_path_factory.mktemp("released") / "weights")
 
 
-def pictures(recorded: dict[str, Tensor]) -> np.ndarray:
+def make_images(recorded: dict[str, Tensor]) -> np.ndarray:
     images = golden.upsampled(recorded["images_low_resolution"], int(recorded["image_size"]))
     return images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -56,7 +56,7 @@ def noises(recorded: dict[str, Tensor]) -> list[Tensor]:
 
 def started(engine: Engine, recorded: dict[str, Tensor]) -> StreamState:
     threshold = float(recorded["keyframe_threshold"])
-    return engine.start(pictures(recorded)[0], noise=noises(recorded)[0], keyframe_threshold=threshold)
+    return engine.start(make_images(recorded)[0], noise=noises(recorded)[0], keyframe_threshold=threshold)
 
 
 def stored(engine: Engine, start: StreamState) -> StreamState:
@@ -80,7 +80,7 @@ def stored(engine: Engine, start: StreamState) -> StreamState:
 
 def stepped(engine: Engine, recorded: dict[str, Tensor], state: StreamState) -> tuple[StreamState, Tensor]:
     """The next state, and the recorded pixels of the chunk."""
-    window = pictures(recorded)[1 + 4 * state.call : 5 + 4 * state.call]
+    window = make_images(recorded)[1 + 4 * state.call : 5 + 4 * state.call]
     state, chunk = engine.step(state, window, noise=noises(recorded)[state.call + 1])
     return state, chunk[:, FIRST_PIXEL::PIXEL_STEP, FIRST_PIXEL::PIXEL_STEP].float()
 

@@ -27,7 +27,7 @@ def recorded() -> dict[str, Tensor]:
     return arrays | {name: arrays[name][:, :, None] for name in names} | {"timesteps": arrays["timesteps"][:, None]}
 
 
-def drawn(seed: int) -> tuple[Tensor, Tensor]:
+def random_tensors(seed: int) -> tuple[Tensor, Tensor]:
     pair = torch.randn(2, 1, 4, 1, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return pair[0], pair[1]
 
@@ -66,7 +66,7 @@ def test_each_frame_has_its_own_level():
 
 @given(timesteps, seeds)
 def test_both_kinds_of_prediction_take_the_same_step(timestep: int, seed: int):
-    clean, noise = drawn(seed)
+    clean, noise = random_tensors(seed)
     at = torch.tensor([[timestep]])
     noisy = NOISE.add_noise(clean, noise, at)
     missing = clean - noisy / NOISE.alphas_cumprod[timestep].double().sqrt()
@@ -78,7 +78,7 @@ def test_both_kinds_of_prediction_take_the_same_step(timestep: int, seed: int):
 
 @given(timesteps, seeds)
 def test_with_the_true_noise_a_step_lands_on_the_level_below(timestep: int, seed: int):
-    clean, noise = drawn(seed)
+    clean, noise = random_tensors(seed)
     noisy = NOISE.add_noise(clean, noise, torch.tensor([[timestep]]))
     step = NOISE.step(noise, noisy, torch.tensor([[timestep]]))
     torch.testing.assert_close(step.original, clean, atol=1e-6, rtol=1e-6)
@@ -89,7 +89,7 @@ def test_with_the_true_noise_a_step_lands_on_the_level_below(timestep: int, seed
 
 @given(st.integers(0, ScheduleConfig.step - 1), seeds)
 def test_a_step_below_zero_gives_the_predicted_clean_sample_itself(timestep: int, seed: int):
-    prediction, sample = drawn(seed)
+    prediction, sample = random_tensors(seed)
     for schedule in (NOISE, RESIDUAL):
         step = schedule.step(prediction, sample, torch.tensor([[timestep]]))
         assert torch.equal(step.previous, step.original)
@@ -97,13 +97,13 @@ def test_a_step_below_zero_gives_the_predicted_clean_sample_itself(timestep: int
 
 @pytest.mark.parametrize("schedule", [NOISE, RESIDUAL], ids=["noise", "residual"])
 def test_number_format_of_the_sample_is_kept(schedule: Schedule):
-    prediction, sample = (t.half() for t in drawn(0))
+    prediction, sample = (t.half() for t in random_tensors(0))
     step = schedule.step(prediction, sample, torch.tensor([[333]]))
     assert step.previous.dtype == step.original.dtype == torch.float16
 
 
 def test_a_gradient_reaches_the_prediction():
-    prediction, sample = drawn(0)
+    prediction, sample = random_tensors(0)
     prediction.requires_grad_(True)
     NOISE.step(prediction, sample, torch.tensor([[666]])).previous.sum().backward()
     assert prediction.grad is not None
@@ -117,7 +117,7 @@ def test_fewer_levels_are_a_matter_of_config():
 
 @given(seed=seeds, level=st.sampled_from(ScheduleConfig().levels[1:]))
 def test_moving_is_what_deterministic_steps_do(seed: int, level: int):
-    sample, clean = drawn(seed)
+    sample, clean = random_tensors(seed)
     config = RESIDUAL.config
     at = torch.tensor([[level]])
     stepped, timestep = sample, level

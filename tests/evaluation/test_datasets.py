@@ -170,7 +170,7 @@ def heads(kind: str) -> Case:
     return case
 
 
-def test_portrait_and_driving_film_are_the_case_s(tmp_path: Path):
+def test_portrait_and_driving_video_are_the_case_s(tmp_path: Path):
     cases = [heads("self"), heads("cross")]
     assert write_inputs(cases, tmp_path / "inputs") == []
     names = {f"{case.name}{ending}" for case in cases for ending in (".png", ".mp4")}
@@ -184,7 +184,7 @@ def test_portrait_and_driving_film_are_the_case_s(tmp_path: Path):
             assert np.abs(frame.image.astype(int) - sample.driver).mean() < 4
 
 
-def test_a_driving_film_given_back_is_a_film_of_another_method(tmp_path: Path):
+def test_a_driving_video_given_back_is_a_video_of_another_method(tmp_path: Path):
     case = heads("self")
     write_inputs([case], tmp_path / "inputs")
     videos = VideoMethod("echo", tmp_path / "inputs", 64)

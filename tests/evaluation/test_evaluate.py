@@ -36,7 +36,7 @@ from personalive.evaluation.results import EvaluateOptions, Evaluation
 from personalive.evaluation.runner import evaluate
 from personalive.runtime.face import load_face_reader
 from personalive.vision.face_landmarks import FaceReader
-from support.clips import read_film
+from support.clips import read_video
 
 FRAMES = 28  # the fewest that show a motion-to-photon latency
 ONE = "synthetic:6-6"  # somebody who speaks and blinks at once
@@ -91,7 +91,7 @@ def test_rows_are_our_engine_the_method_and_the_baselines(found):
     assert all(case.frames == FRAMES for row in found.rows for case in row.cases)
 
 
-def test_our_figures_are_those_of_the_stream_s_pictures(found, small_engine):
+def test_our_figures_are_those_of_the_stream_s_images(found, small_engine):
     for kind in ("self", "cross"):
         (case,) = open_dataset(ONE, DatasetOptions(size_px=64, frames=FRAMES), None).cases(kind)
         pairs = [(o, m.truth) for m, o in reenact(small_engine, case.portrait(), case.samples())]
@@ -166,7 +166,7 @@ def test_a_video_that_shows_no_face_is_named_and_the_run_goes_on(small_engine, t
     assert noted.notes == [f"{tmp_path / 'a.mp4'}: no face found: the largest centred square is used"]
 
 
-def test_films_alone_are_scored_without_a_model(tmp_path, write_video, moving):
+def test_videos_alone_are_scored_without_a_model(tmp_path, write_video, moving):
     clips, videos = tmp_path / "clips", tmp_path / "videos"
     for folder, seeds in ((clips, (1, 2)), (videos, (1, 1))):
         folder.mkdir()
@@ -256,7 +256,7 @@ def test_frames_without_a_face_do_not_count_for_identity():
 def performer() -> list[np.ndarray]:
     """A generated person who turns, speaks and blinks: every fourth frame of 4 s, at 256 px."""
     path = resources.files("personalive") / "assets" / "photo" / "demo" / "driving.mp4"
-    frames = read_film(Path(str(path))).images[:100:4]
+    frames = read_video(Path(str(path))).images[:100:4]
     return [cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA) for image in frames]
 
 

@@ -40,7 +40,7 @@ def stepped_by_hand(engine, portrait: np.ndarray, images: np.ndarray) -> np.ndar
 
 
 @pytest.mark.parametrize("count", [1, 4, 6, 21])
-def test_every_driving_frame_gets_the_stream_s_picture_of_it(small_engine, moving, count):
+def test_every_driving_frame_gets_the_stream_s_image_of_it(small_engine, moving, count):
     images = moving(count)
     padded = np.concatenate([images, np.repeat(images[-1:], -count % 4, axis=0)])
     expected = stepped_by_hand(small_engine, images[0], padded)
@@ -85,7 +85,7 @@ def test_speed_of_known_times():
     assert speed([CallTimes()], 4, 12, 2) == {}
 
 
-def test_the_engine_is_timed_while_it_works_and_not_while_pictures_are_scored(small_engine, moving):
+def test_the_engine_is_timed_while_it_works_and_not_while_images_are_scored(small_engine, moving):
     ours = EngineMethod(small_engine, warmup_calls=1)
     assert ours.speed() == {}
     assert len(list(ours.reenact(case_of(moving(24))))) == 24
@@ -104,7 +104,7 @@ def test_baselines_copy_the_portrait_and_show_the_truth(moving):
     assert not Baseline(COPY).covers(without)
 
 
-def test_films_are_found_by_name_and_brought_to_size(tmp_path: Path, write_video, moving):
+def test_videos_are_found_by_name_and_brought_to_size(tmp_path: Path, write_video, moving):
     write_video(tmp_path / "clip.mp4", moving(5, side=128))
     videos = VideoMethod("theirs", tmp_path, 64)
     assert videos.covers(case_of(moving(5)))
@@ -121,7 +121,7 @@ def test_films_are_found_by_name_and_brought_to_size(tmp_path: Path, write_video
 @pytest.mark.parametrize(
     ("frames", "played", "said"), [(3, 3, "has 3 frames, fewer"), (8, 5, "more than the 5 frames")]
 )
-def test_films_of_another_length_are_compared_as_far_as_both_go(tmp_path, write_video, moving, frames, played, said):
+def test_videos_of_another_length_are_compared_as_far_as_both_go(tmp_path, write_video, moving, frames, played, said):
     write_video(tmp_path / "clip.mp4", moving(frames))
     videos = VideoMethod("theirs", tmp_path, 64)
     assert len(list(videos.reenact(case_of(moving(5))))) == played
@@ -129,7 +129,7 @@ def test_films_of_another_length_are_compared_as_far_as_both_go(tmp_path, write_
     assert said in note
 
 
-def test_films_that_are_not_square_are_refused(tmp_path: Path, write_video, moving):
+def test_videos_that_are_not_square_are_refused(tmp_path: Path, write_video, moving):
     write_video(tmp_path / "clip.mp4", moving(3)[:, :48])
     with pytest.raises(InputError, match="is 64x48, not square"):
         list(VideoMethod("theirs", tmp_path, 64).reenact(case_of(moving(3))))

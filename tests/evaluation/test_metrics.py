@@ -108,7 +108,7 @@ def test_colour_distance_is_of_means_of_any_sizes():
 
 
 @given(IMAGES, IMAGES, IMAGES)
-def test_picture_measures_are_symmetric_bounded_and_zero_for_equals(a, b, c):
+def test_image_measures_are_symmetric_bounded_and_zero_for_equals(a, b, c):
     assert l1(a, b) == l1(b, a)
     assert 0 <= l1(a, b) <= 1
     assert l1(a, a) == 0
@@ -120,7 +120,7 @@ def test_picture_measures_are_symmetric_bounded_and_zero_for_equals(a, b, c):
 
 
 @pytest.mark.parametrize("measure", [l1, psnr, ssim])
-def test_pictures_of_different_shapes_are_refused(measure):
+def test_images_of_different_shapes_are_refused(measure):
     with pytest.raises(ValueError, match="shapes"):
         measure(flat(0, 16), flat(0, 17))
 

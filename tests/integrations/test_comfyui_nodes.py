@@ -18,7 +18,7 @@ import torch
 
 from personalive.errors import PersonaLiveError
 from personalive.offline.motion_file import save_motion_file
-from support.small_engine import noise_pictures
+from support.small_engine import noise_images
 from support.small_model import SMALL_SIZE_PX, write_small_model
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
@@ -68,7 +68,7 @@ def nodes(comfy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
 
 def images(count: int, seed: int = 1) -> torch.Tensor:
-    return torch.from_numpy(noise_pictures(count, seed)).float() / 255
+    return torch.from_numpy(noise_images(count, seed)).float() / 255
 
 
 def execute(workflow: dict[str, Any], nodes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
@@ -152,9 +152,9 @@ def test_the_example_workflow_runs(nodes: dict[str, Any], comfy: SimpleNamespace
     (again,) = nodes["PersonaLiveMotionFromFile"]().run(engine, str(tmp_path / "take.safetensors"))
     node = nodes["PersonaLiveAnimateImages"]()
     plain, _ = node.run(engine, images(1), again, 0, "center", 1.0, 1.0, visible_mark=False)
-    driven = noise_pictures(6, 2)
+    driven = noise_images(6, 2)
     driven = np.stack([*driven, driven[-1], driven[-1]])
-    stream = engine.stream(noise_pictures(1, 1)[0], [driven[:4], driven[4:]], seed=0)
+    stream = engine.stream(noise_images(1, 1)[0], [driven[:4], driven[4:]], seed=0)
     wanted = torch.cat(list(stream))[:6].float() / 255
     assert torch.allclose(plain, wanted, atol=2 / 255)
     assert not torch.equal(plain, made)

@@ -17,56 +17,56 @@ from PIL import Image
 
 from personalive.cli.main import main
 from personalive.engine.engine import Engine
-from support.clips import read_film, write_clip
-from support.small_engine import noise_pictures
+from support.clips import read_video, write_clip
+from support.small_engine import noise_images
 from support.small_model import SMALL_SIZE_PX, write_small_model
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with weights, portrait.png and clip.mp4."""
-    folder, pictures = tmp_path_factory.mktemp("camera"), noise_pictures(8, 7)
+    folder, images = tmp_path_factory.mktemp("camera"), noise_images(8, 7)
     write_small_model(folder / "weights")
-    Image.fromarray(pictures[0]).save(folder / "portrait.png")
-    write_clip(folder / "clip.mp4", [pictures[i % 8] for i in range(30)], range(30))
+    Image.fromarray(images[0]).save(folder / "portrait.png")
+    write_clip(folder / "clip.mp4", [images[i % 8] for i in range(30)], range(30))
     return folder
 
 
 @pytest.fixture
-def run_here(material: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run_here(files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """``run_here(*arguments)``: exit code of the command in this process; the model crops to the centre."""
-    monkeypatch.setattr("personalive.live.worker.TINY", str(material / "weights"))
+    monkeypatch.setattr("personalive.live.worker.TINY", str(files / "weights"))
 
     def run(*arguments: str) -> int:
-        model = ["--weights", str(material / "weights"), "--device", "cpu"]
-        return main(["camera", str(material / "portrait.png"), *model, *arguments])
+        model = ["--weights", str(files / "weights"), "--device", "cpu"]
+        return main(["camera", str(files / "portrait.png"), *model, *arguments])
 
     return run
 
 
 def test_a_clip_drives_a_video_for_so_long(
-    material: Path, run_here: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: Path, run_here: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     target = tmp_path / "video.mp4"
-    clip = str(material / "clip.mp4")
+    clip = str(files / "clip.mp4")
     assert run_here("--from", clip, "--to", str(target), "--seconds", "3", "--size", "96") == 0
     out = capsys.readouterr().out
     assert "frames" in out
     assert "behind the driver" in out
-    video = read_film(target)
+    video = read_video(target)
     assert video.images.shape[1:] == (96, 96, 3)
     assert 1.5 < float(video.times[-1]) < 9.0
     assert np.abs(video.images[-1].astype(int) - video.images[-6]).max() > 0
 
 
-def test_ctrl_c_leaves_a_complete_video(material: Path, tmp_path: Path):
+def test_ctrl_c_leaves_a_complete_video(files: Path, tmp_path: Path):
     target = tmp_path / "video.mp4"
     code = (
-        f"import sys; from personalive.live import worker; worker.TINY = {str(material / 'weights')!r}\n"
+        f"import sys; from personalive.live import worker; worker.TINY = {str(files / 'weights')!r}\n"
         "from personalive.cli.main import main; sys.exit(main())"
     )
-    command = [sys.executable, "-c", code, "camera", str(material / "portrait.png"), "--device", "cpu"]
-    command += ["--weights", str(material / "weights"), "--from", str(material / "clip.mp4"), "--to", str(target)]
+    command = [sys.executable, "-c", code, "camera", str(files / "portrait.png"), "--device", "cpu"]
+    command += ["--weights", str(files / "weights"), "--from", str(files / "clip.mp4"), "--to", str(target)]
     process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr is not None
     while "per second" not in process.stderr.readline():  # plain progress lines begin when frames do
@@ -75,11 +75,11 @@ def test_ctrl_c_leaves_a_complete_video(material: Path, tmp_path: Path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "sent" in out
-    assert len(read_film(target).images) > 3
+    assert len(read_video(target).images) > 3
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
 
 
-def test_a_stream_arrives_at_its_receiver(material: Path, run_here: Callable[..., int]):
+def test_a_stream_arrives_at_its_receiver(files: Path, run_here: Callable[..., int]):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -92,7 +92,7 @@ def test_a_stream_arrives_at_its_receiver(material: Path, run_here: Callable[...
     receiver = threading.Thread(target=receive)
     receiver.start()
     target = f"tcp://127.0.0.1:{port}"
-    assert run_here("--from", str(material / "clip.mp4"), "--to", target, "--seconds", "2", "--mirror") == 0
+    assert run_here("--from", str(files / "clip.mp4"), "--to", target, "--seconds", "2", "--mirror") == 0
     receiver.join(60)
     assert len(got) > 8
     assert got[0].shape == (SMALL_SIZE_PX, SMALL_SIZE_PX, 3)
@@ -110,7 +110,7 @@ def test_a_stream_arrives_at_its_receiver(material: Path, run_here: Callable[...
     ],
 )
 def test_unusable_arguments_end_in_one_line(
-    material: Path,
+    files: Path,
     run_here: Callable[..., int],
     engine: Engine,
     arguments: list[str],
@@ -123,7 +123,7 @@ def test_unusable_arguments_end_in_one_line(
     monkeypatch.setattr(
         "personalive.live.worker.load_engine_at_once", lambda *_, **__: (engine, None)
     )  # loaded already
-    assert run_here(*(str(material / "clip.mp4") if part == "CLIP" else part for part in arguments)) == 1
+    assert run_here(*(str(files / "clip.mp4") if part == "CLIP" else part for part in arguments)) == 1
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1

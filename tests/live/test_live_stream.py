@@ -18,11 +18,11 @@ from personalive.live.stream import LiveStream, frame_live_portrait
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.one_euro import calm_poses
 from support.live_checks import turned
-from support.studio import Pictures
+from support.studio import MakeImages
 
 
 def test_a_drivers_head_is_calmed_and_anew_with_another_driver(
-    engine: Engine, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ):
     encoded: list[HeadPose] = []
 
@@ -33,8 +33,8 @@ def test_a_drivers_head_is_calmed_and_anew_with_another_driver(
 
     monkeypatch.setattr(engine, "encode_motion", encode)
     stream = LiveStream(engine, center_fallback=True, clock=time.monotonic, config=LiveConfig())
-    stream.set_portrait(pictures(1, 1)[0], LiveControls())
-    images = list(islice(turned(pictures(1, 7)[0], 8), 8))
+    stream.set_portrait(make_images(1, 1)[0], LiveControls())
+    images = list(islice(turned(make_images(1, 7)[0], 8), 8))
     for _ in range(2):  # drivers
         stream.change_driver()
         encoded.clear()
@@ -51,14 +51,14 @@ def test_a_drivers_head_is_calmed_and_anew_with_another_driver(
         assert torch.equal(newest.kp, read[-1].kp)
 
 
-def test_a_portrait_that_was_framed_elsewhere_begins_the_same_stream(engine: Engine, pictures: Pictures):
+def test_a_portrait_that_was_framed_elsewhere_begins_the_same_stream(engine: Engine, make_images: MakeImages):
     def first(framed: bool) -> np.ndarray:
         stream = LiveStream(engine, center_fallback=True, clock=lambda: 0.0, config=LiveConfig())
-        photograph = np.pad(pictures(1, 1)[0], ((0, 24), (0, 0), (0, 0)))
+        photograph = np.pad(make_images(1, 1)[0], ((0, 24), (0, 0), (0, 0)))
         elsewhere = frame_live_portrait(engine, photograph, center_fallback=True) if framed else None
         note = stream.set_portrait(photograph, LiveControls(), elsewhere)
         assert "no face" in note
-        frames = [DrivingFrame(n + 1, 40_000 * (n + 1), 0.0, lambda: pictures(1, 7)[0]) for n in range(4)]
+        frames = [DrivingFrame(n + 1, 40_000 * (n + 1), 0.0, lambda: make_images(1, 7)[0]) for n in range(4)]
         return np.stack([frame.image for frame in stream.step(frames, LiveControls(steps=1), neutral=False)])
 
     np.testing.assert_array_equal(first(framed=True), first(framed=False))

@@ -77,7 +77,7 @@ def _write_sound(out, stream, samples: np.ndarray, rate: int, offset_s: float) -
 
 
 @dataclass
-class Film:
+class Video:
     """Contents of a decoded video."""
 
     times: list[Fraction]
@@ -100,7 +100,7 @@ class Film:
         return float(self.audio_start) + int(np.argmax(loud)) / self.sample_rate
 
 
-def read_film(path: Path) -> Film:
+def read_video(path: Path) -> Video:
     """Decode ``path`` with PyAV alone."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
@@ -116,7 +116,7 @@ def read_film(path: Path) -> Film:
             stream = container.streams.audio[0]
             codec, rate = stream.codec_context.name, stream.codec_context.sample_rate
             sounds = list(container.decode(stream))
-    return Film(
+    return Video(
         times=[frame.pts * frame.time_base for frame in frames],
         images=[frame.to_ndarray(format="rgb24") for frame in frames],
         end=end,
@@ -145,9 +145,9 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def video() -> Callable[[Path], Film]:
+def video() -> Callable[[Path], Video]:
     """Reads a video back."""
-    return read_film
+    return read_video
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from personalive.media import VideoWriter, credentials, save_png, signer
 from personalive.media.credentials import MP4, WEBM, Origin, check_signer, read_credentials, sidecar, sign_file
 from personalive.media.isolated import sign_isolated
 from support.c2pa_reader import read
-from support.clips import read_film
+from support.clips import read_video
 
 pytestmark = pytest.mark.isolated
 
@@ -31,13 +31,13 @@ def signed(request: pytest.FixtureRequest, tmp_path: Path, clip) -> Path:
     if request.param == "png":
         return save_png(path, np.zeros((48, 64, 3), np.uint8), origin=ORIGIN)
     if request.param == "mp4":
-        return film(path)
+        return write_video(path)
     clip(path.name, pts=range(3), codec="libvpx-vp9", container="webm")
     path.with_suffix(".c2pa").write_bytes(sidecar(path, WEBM, ORIGIN))
     return path
 
 
-def film(path: Path, frames: int = 3) -> Path:
+def write_video(path: Path, frames: int = 3) -> Path:
     with VideoWriter(path, 64, 48, origin=ORIGIN) as writer:
         for number in range(frames):
             writer.write(np.full((48, 64, 3), 40 * number, np.uint8), Fraction(number, 25))
@@ -75,18 +75,18 @@ def test_a_signed_video_is_the_video(tmp_path: Path):
     with VideoWriter(tmp_path / "plain.mp4", 64, 48) as writer:
         for number in range(3):
             writer.write(np.full((48, 64, 3), 40 * number, np.uint8), Fraction(number, 25))
-    plain, marked = read_film(tmp_path / "plain.mp4"), read_film(film(tmp_path / "signed.mp4"))
+    plain, marked = read_video(tmp_path / "plain.mp4"), read_video(write_video(tmp_path / "signed.mp4"))
     assert plain.times == marked.times
     assert np.array_equal(plain.images, marked.images)
     assert read_credentials(tmp_path / "plain.mp4") is None
 
 
 def test_damaged_credentials_are_one_line(tmp_path: Path):
-    path = film(tmp_path / "film.mp4")
+    path = write_video(tmp_path / "video.mp4")
     content = path.read_bytes()
     place = content.index(b"c2pa.claim")
     path.write_bytes(content[:place] + bytes(100) + content[place + 100 :])
-    with pytest.raises(InputError, match=r"film\.mp4: its content credentials are damaged"):
+    with pytest.raises(InputError, match=r"video\.mp4: its content credentials are damaged"):
         read_credentials(path)
 
 
@@ -97,20 +97,20 @@ def test_a_disk_that_fills_up_while_signing_leaves_the_video_unsigned(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(credentials, "_sign", full)
-    with pytest.raises(OutputError, match=r"film\.mp4: its content credentials could not be written") as raised:
-        film(tmp_path / "film.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == ["film.partial.mp4"]
-    assert "film.partial.mp4" in raised.value.__notes__[0]
-    assert len(read_film(tmp_path / "film.partial.mp4").times) == 3
+    with pytest.raises(OutputError, match=r"video\.mp4: its content credentials could not be written") as raised:
+        write_video(tmp_path / "video.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["video.partial.mp4"]
+    assert "video.partial.mp4" in raised.value.__notes__[0]
+    assert len(read_video(tmp_path / "video.partial.mp4").times) == 3
 
 
 def test_files_of_others_are_signed_in_a_process_of_their_own(tmp_path: Path):
-    path = film(tmp_path / "film.mp4")
+    path = write_video(tmp_path / "video.mp4")
     assert sign_isolated(path, MP4, ORIGIN) == path
     assert read(path).whole
     cut_off = path.read_bytes()[:700]
     path.write_bytes(cut_off)
-    with pytest.raises(InputError, match=r"film\.mp4: its content credentials could not be signed"):
+    with pytest.raises(InputError, match=r"video\.mp4: its content credentials could not be signed"):
         sign_isolated(path, MP4, ORIGIN)
     assert path.read_bytes() == cut_off
 
@@ -125,7 +125,7 @@ def test_the_users_certificate_signs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     signer._make(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     check_signer()
-    path = film(tmp_path / "film.mp4")
+    path = write_video(tmp_path / "video.mp4")
     assert read(path).certificate.public_bytes(Encoding.PEM) == before["certificate.pem"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (folder / "key.pem").stat().st_mode & 0o077 == 0
@@ -154,8 +154,8 @@ def test_where_no_certificate_can_be_kept_one_is_made_for_this_run(
 ):
     (tmp_path / "file").touch()
     monkeypatch.setenv("PERSONALIVE_SIGNER", str(tmp_path / "file" / "signer"))
-    path = film(tmp_path / "film.mp4")
-    sign_file(film(tmp_path / "other.mp4"), MP4, ORIGIN)
+    path = write_video(tmp_path / "video.mp4")
+    sign_file(write_video(tmp_path / "other.mp4"), MP4, ORIGIN)
     assert read(path).certificate == read(tmp_path / "other.mp4").certificate
     (line,) = caplog.messages
     assert "PERSONALIVE_SIGNER names a folder" in line

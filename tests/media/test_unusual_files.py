@@ -24,7 +24,7 @@ from support.tiled_heic import write_tiled_heic
 SIDE = 64
 
 
-def picture(number: int, side: int = SIDE) -> np.ndarray:
+def numbered_image(number: int, side: int = SIDE) -> np.ndarray:
     """A grey that names its frame, with a red quarter at the top left."""
     image = np.full((side, side, 3), 16 + 7 * (number % 32), np.uint8)
     image[: side // 2, : side // 2] = (230, 30, 30)
@@ -38,7 +38,7 @@ def read(path: Path, start_s: float | None = None):
 
 
 def numbers(frames) -> list[int]:
-    """Which pictures they are."""
+    """Which images they are."""
     return [round((float(frame.image[-8:, -8:].mean()) - 16) / 7) for frame in frames]
 
 
@@ -49,7 +49,7 @@ def red_corner(image: np.ndarray) -> str:
 
 
 def encode(path: Path, count: int = 25, fps: int = 25, codec: str = "libx264", *, bsf: str = "", **options) -> Path:
-    """Write ``count`` pictures."""
+    """Write ``count`` images."""
     container = options.pop("container", None)
     side = options.pop("side", SIDE)
     with av.open(str(path), "w", format=container) as out:
@@ -58,11 +58,11 @@ def encode(path: Path, count: int = 25, fps: int = 25, codec: str = "libx264", *
         for name, value in options.items():
             setattr(stream.codec_context, name, value)
         filters = BitStreamFilterContext(bsf, stream) if bsf else None
-        for image in [*range(count), None]:
+        for number in [*range(count), None]:
             frame = None
-            if image is not None:
-                frame = av.VideoFrame.from_ndarray(picture(image, side), format="rgb24")
-                frame.pts, frame.time_base = image, Fraction(1, fps)
+            if number is not None:
+                frame = av.VideoFrame.from_ndarray(numbered_image(number, side), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, fps)
             for packet in stream.encode(frame):
                 out.mux(filters.filter(packet) if filters else packet)
     return path
@@ -70,7 +70,7 @@ def encode(path: Path, count: int = 25, fps: int = 25, codec: str = "libx264", *
 
 def jpeg(number: int, **options) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture(number)).save(buffer, "JPEG", quality=95, **options)
+    Image.fromarray(numbered_image(number)).save(buffer, "JPEG", quality=95, **options)
     return buffer.getvalue()
 
 
@@ -148,8 +148,8 @@ def test_pngs_with_megabytes_of_text_or_profile(tmp_path: Path, kind: str) -> No
         info.add_itxt("workflow", "{} " * 1_000_000, zip=True)
     else:
         info.add_text("workflow", "{} " * 1_000_000, zip=kind == "zTXt")
-    Image.fromarray(picture(3)).save(path, pnginfo=info, **options)
-    assert np.abs(load_still(path).astype(int) - picture(3)).max() <= 2
+    Image.fromarray(numbered_image(3)).save(path, pnginfo=info, **options)
+    assert np.abs(load_still(path).astype(int) - numbered_image(3)).max() <= 2
     assert len(read(path)[1]) == 50
 
 
@@ -173,7 +173,7 @@ _ENTRIES = [  # tag, type, count, value
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_orientation_beside_a_malformed_tag(tmp_path: Path, suffix: str, entry: tuple[int, int, int, int]) -> None:
     path = tmp_path / f"p.{suffix}"
-    Image.fromarray(picture(3)).save(path, exif=_malformed(*entry))
+    Image.fromarray(numbered_image(3)).save(path, exif=_malformed(*entry))
     assert red_corner(load_still(path)) == "tr"
     _, frames = read(path)
     assert red_corner(frames[0].image) == "tr"
@@ -184,7 +184,7 @@ def test_orientation_beside_a_malformed_tag(tmp_path: Path, suffix: str, entry: 
 def test_heic_and_avif_in_both_roles(tmp_path: Path, suffix: str, orientation: int, corner: str) -> None:
     pillow_heif.register_heif_opener()
     path = tmp_path / f"p.{suffix}"
-    Image.fromarray(picture(20, 256)).save(path, quality=90, exif=_turned(orientation))
+    Image.fromarray(numbered_image(20, 256)).save(path, quality=90, exif=_turned(orientation))
     image = load_still(path)
     assert image.shape == (256, 256, 3)
     assert red_corner(image) == corner
@@ -195,7 +195,7 @@ def test_heic_and_avif_in_both_roles(tmp_path: Path, suffix: str, orientation: i
 
 @pytest.mark.parametrize(("turns", "corner"), [(0, "tl"), (1, "bl"), (3, "tr")])
 def test_tiled_heic_is_read_whole_in_both_roles(tmp_path: Path, turns: int, corner: str) -> None:
-    path = write_tiled_heic(tmp_path / "p.heic", picture(20, 192)[:150], quarter_turns=turns)
+    path = write_tiled_heic(tmp_path / "p.heic", numbered_image(20, 192)[:150], quarter_turns=turns)
     image = load_still(path)
     assert image.shape == ((150, 192, 3) if turns == 0 else (192, 150, 3))
     assert red_corner(image) == corner
@@ -233,7 +233,7 @@ def _apng(path: Path, delays: list[tuple[int, int]], *, hidden: bool = False) ->
     for number, delay in enumerate(delays):
         head = struct.pack(">IIIIIHHBB", next(order), SIDE, SIDE, 0, 0, *delay, 0, 0)
         parts.append(_chunk(b"fcTL", head))
-        rows = _rows(picture(number))
+        rows = _rows(numbered_image(number))
         first = number == 0 and not hidden
         parts.append(_chunk(b"IDAT", rows) if first else _chunk(b"fdAT", struct.pack(">I", next(order)) + rows))
     path.write_bytes(b"".join([*parts, _chunk(b"IEND", b"")]))
@@ -259,7 +259,7 @@ def test_delays_of_browsers_mistakes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["webp", "avif"])
 def test_sixty_frames_per_second(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    first, *rest = (Image.fromarray(picture(number)) for number in range(12))
+    first, *rest = (Image.fromarray(numbered_image(number)) for number in range(12))
     first.save(path, save_all=True, append_images=rest, duration=16)
     _, frames = read(path)
     assert [frame.time for frame in frames] == [Fraction(16 * number, 1000) for number in range(12)]
@@ -283,7 +283,7 @@ def _joined(path: Path, *, sound_s: float = 0.0, start_s: float = 0.0) -> Path:
         for number in [*range(25), None]:
             frame = None
             if number is not None:
-                frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(numbered_image(number), format="rgb24")
                 frame.pts, frame.time_base = number + round(25 * start_s), Fraction(1, 25)
             out.mux(video.encode(frame))
         if sound is not None:
@@ -323,7 +323,7 @@ def test_raw_motion_jpeg_plays(tmp_path: Path, name: str) -> None:
     reader, frames = read(path)
     assert numbers(frames) == list(range(7))
     assert reader.warnings == [f"{path}: states no frame rate; 25 per second are taken"]
-    assert np.abs(load_still(path).astype(int) - picture(0)).mean() < 3  # as a portrait, the first
+    assert np.abs(load_still(path).astype(int) - numbered_image(0)).mean() < 3  # as a portrait, the first
 
 
 def test_photographs_with_something_behind_them_stay_stills(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_photographs_with_something_behind_them_stay_stills(tmp_path: Path) -> N
     for behind in (b"\0" * 100, b"ftypmp42" * 10, b"\xff\xd9\xff\xd8"):
         path.write_bytes(jpeg(0) + behind)
         assert len(read(path)[1]) == 50
-    first, second = Image.fromarray(picture(0)), Image.fromarray(picture(1))
+    first, second = Image.fromarray(numbered_image(0)), Image.fromarray(numbered_image(1))
     first.save(path, "MPO", save_all=True, append_images=[second])
     assert len(read(path)[1]) == 50
 
@@ -466,7 +466,7 @@ def test_recordings_of_varying_rate_miss_nothing(tmp_path: Path) -> None:
         for tick in [*ticks.tolist(), None]:
             frame = None
             if tick is not None:
-                frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(numbered_image(0), format="rgb24")
                 frame.pts, frame.time_base = tick, Fraction(1, 1000)
             out.mux(stream.encode(frame))
     assert read(path)[0].warnings == []

@@ -59,7 +59,7 @@ def wanted(held: HeadPose) -> HeadPose:
 
 @pytest.fixture
 def head() -> DetailHead:
-    """Fresh: no flow, and both pictures trusted alike."""
+    """Fresh: no flow, and both images trusted alike."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return DetailHead(DetailConfig(width=8, blocks=1, blend_width=8), FEATURES).requires_grad_(False)

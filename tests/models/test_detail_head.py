@@ -1,4 +1,4 @@
-"""The detail head: what it begins as, what it reads, and how far each pixel's trust looks."""
+"""The detail head: what it begins as, what it reads, and how far each pixel's mask looks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def inputs(seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def pictures(seed: int = 5) -> tuple[Tensor, Tensor]:
+def make_images(seed: int = 5) -> tuple[Tensor, Tensor]:
     """Decoded and found."""
     return noise(2 * COUNT, 3, SIDE_PX, SIDE_PX, seed=seed).clamp(-1, 1).split(COUNT)  # type: ignore[return-value]
 
@@ -53,22 +53,22 @@ def test_a_fresh_head_corrects_nothing_and_trusts_both_alike(fresh: DetailHead):
     hidden, flow = fresh.flow_residual(**inputs())
     assert not flow.any()
     assert hidden.std() > 0.1
-    assert torch.equal(fresh.blend_mask(*pictures(), hidden), torch.full((COUNT, 1, SIDE_PX, SIDE_PX), 0.5))
+    assert torch.equal(fresh.blend_mask(*make_images(), hidden), torch.full((COUNT, 1, SIDE_PX, SIDE_PX), 0.5))
 
 
 def test_shapes_and_ranges(head: DetailHead):
     hidden, flow = head.flow_residual(**inputs())
-    trust = head.blend_mask(*pictures(), hidden)
+    mask = head.blend_mask(*make_images(), hidden)
     assert hidden.shape == (COUNT, CONFIG.width, LATENT, LATENT)
     assert flow.shape == (COUNT, 2, LATENT, LATENT)
-    assert trust.shape == (COUNT, 1, SIDE_PX, SIDE_PX)
-    assert 0 < trust.min() < trust.max() < 1
+    assert mask.shape == (COUNT, 1, SIDE_PX, SIDE_PX)
+    assert 0 < mask.min() < mask.max() < 1
 
 
 def test_every_parameter_has_a_say(head: DetailHead):
     hidden, flow = head.flow_residual(**inputs())
-    trust = head.blend_mask(*pictures(), hidden)
-    loss = (flow * noise(*flow.shape, seed=7)).sum() + (trust * noise(*trust.shape, seed=8)).sum()
+    mask = head.blend_mask(*make_images(), hidden)
+    loss = (flow * noise(*flow.shape, seed=7)).sum() + (mask * noise(*mask.shape, seed=8)).sum()
     loss.backward()
     silent = [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
@@ -76,8 +76,8 @@ def test_every_parameter_has_a_say(head: DetailHead):
 
 def test_a_fresh_head_can_begin_to_learn(fresh: DetailHead):
     hidden, flow = fresh.flow_residual(**inputs())
-    trust = fresh.blend_mask(*pictures(), hidden)
-    (flow.sum() + (trust * noise(*trust.shape, seed=8)).sum()).backward()
+    mask = fresh.blend_mask(*make_images(), hidden)
+    (flow.sum() + (mask * noise(*mask.shape, seed=8)).sum()).backward()
     for last in (fresh.flow, fresh.blend["mask"]):
         assert all(p.grad is not None and p.grad.any() for p in last.parameters())
 
@@ -93,21 +93,21 @@ def test_the_correction_reads_all_that_it_is_given(head: DetailHead, name: str):
 
 
 def test_frames_do_not_see_one_another(head: DetailHead):
-    given, (decoded, found) = inputs(), pictures()
+    given, (decoded, found) = inputs(), make_images()
     hidden, flow = head.flow_residual(**given)
-    trust = head.blend_mask(decoded, found, hidden)
+    mask = head.blend_mask(decoded, found, hidden)
     for i in range(COUNT):
         alone_hidden, alone = head.flow_residual(**{name: value[[i]] for name, value in given.items()})
         torch.testing.assert_close(alone, flow[[i]], atol=1e-5, rtol=0)
         torch.testing.assert_close(
-            head.blend_mask(decoded[[i]], found[[i]], alone_hidden), trust[[i]], atol=1e-5, rtol=0
+            head.blend_mask(decoded[[i]], found[[i]], alone_hidden), mask[[i]], atol=1e-5, rtol=0
         )
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["decoded", "found"])
 def test_trust_is_decided_near_each_pixel(head: DetailHead, which: int):
     hidden, _ = head.flow_residual(**inputs())
-    given, changed = pictures(), pictures()
+    given, changed = make_images(), make_images()
     x, y = 6, 9  # the cell that is changed
     changed[which][0, :, y * CELL_PX + 1, x * CELL_PX + 2] += 1.0
     change = (head.blend_mask(*changed, hidden) - head.blend_mask(*given, hidden)).abs()
@@ -118,11 +118,11 @@ def test_trust_is_decided_near_each_pixel(head: DetailHead, which: int):
     assert not change[1].any()
 
 
-def test_trust_is_told_how_much_the_pictures_differ(head: DetailHead):
+def test_the_blend_mask_depends_on_how_much_the_images_differ(head: DetailHead):
     hidden, _ = head.flow_residual(**inputs())
     with torch.no_grad():
         head.blend["pictures"].weight[:, : 2 * 3 * CELL_PX**2] = 0  # type: ignore[index]
-    (decoded, found), (other, _) = pictures(), pictures(seed=9)
+    (decoded, found), (other, _) = make_images(), make_images(seed=9)
     torch.testing.assert_close(head.blend_mask(decoded, found, hidden), head.blend_mask(found, decoded, hidden))
     torch.testing.assert_close(head.blend_mask(found, found, hidden), head.blend_mask(other, other, hidden))
     assert (head.blend_mask(decoded, found, hidden) - head.blend_mask(other, found, hidden)).abs().mean() > 1e-3
@@ -130,8 +130,8 @@ def test_trust_is_told_how_much_the_pictures_differ(head: DetailHead):
 
 def test_trust_differs_from_pixel_to_pixel(head: DetailHead):
     hidden, _ = head.flow_residual(**inputs())
-    trust = head.blend_mask(*pictures(), hidden)
-    for right, down in ((trust[..., :-1], trust[..., 1:]), (trust[..., :-1, :], trust[..., 1:, :])):
+    mask = head.blend_mask(*make_images(), hidden)
+    for right, down in ((mask[..., :-1], mask[..., 1:]), (mask[..., :-1, :], mask[..., 1:, :])):
         assert ((right - down).abs() > 1e-5).float().mean() > 0.99
 
 
@@ -139,20 +139,20 @@ def test_trust_reads_the_hidden_features_where_they_are(head: DetailHead):
     hidden, _ = head.flow_residual(**inputs())
     other = hidden.clone()
     other[:, :, :, LATENT // 2 :] += 1.0
-    change = (head.blend_mask(*pictures(), other) - head.blend_mask(*pictures(), hidden)).abs()
+    change = (head.blend_mask(*make_images(), other) - head.blend_mask(*make_images(), hidden)).abs()
     reach = 2 * CELL_PX
     assert not change[..., : SIDE_PX // 2 - reach].any()
     assert (change[..., SIDE_PX // 2 :].mean(dim=(1, 2, 3)) > 1e-3).all()
 
 
 def test_half_precision_inside_and_float32_out(head: DetailHead):
-    given, (decoded, found) = inputs(), pictures()
+    given, (decoded, found) = inputs(), make_images()
     hidden, flow = head.flow_residual(**given)
-    trust = head.blend_mask(decoded, found, hidden)
+    mask = head.blend_mask(decoded, found, hidden)
     half = head.bfloat16()
     half_hidden, half_flow = half.flow_residual(**{name: value.bfloat16() for name, value in given.items()})
     half_trust = half.blend_mask(decoded.bfloat16(), found.bfloat16(), half_hidden)
     assert half_hidden.dtype is torch.bfloat16
     assert half_flow.dtype is half_trust.dtype is torch.float32
     torch.testing.assert_close(half_flow, flow, atol=0.05 * flow.abs().max().item(), rtol=0)
-    torch.testing.assert_close(half_trust, trust, atol=0.01, rtol=0)
+    torch.testing.assert_close(half_trust, mask, atol=0.01, rtol=0)

@@ -27,7 +27,7 @@ def denoiser() -> DenoisingUNet:
 @pytest.fixture(scope="module")
 @torch.no_grad()
 def reference(denoiser: DenoisingUNet) -> dict[str, KV]:
-    """Keys and values of one picture, with the shapes that the reference net gives them."""
+    """Keys and values of one image, with the shapes that the reference net gives them."""
     with torch.device("meta"):
         latent, context = torch.empty(1, 4, SIDE, SIDE), torch.empty(1, 1, 768)
         features = ReferenceUNet(UNetConfig())(latent, torch.zeros(1, 1, dtype=torch.long), context)
@@ -36,16 +36,16 @@ def reference(denoiser: DenoisingUNet) -> dict[str, KV]:
 
 @pytest.fixture(scope="module")
 def call(denoiser: DenoisingUNet, reference: dict[str, KV]) -> Callable[..., int]:
-    """Counts the FLOPs of one call with a portrait and ``pictures - 1`` keyframes; each kind of call once."""
+    """Counts the FLOPs of one call with a portrait and ``images - 1`` keyframes; each kind of call once."""
     return cache(partial(count_call, denoiser, reference))
 
 
 @torch.no_grad()
 def count_call(
-    denoiser: DenoisingUNet, reference: dict[str, KV], pictures: int, *, frames: int = FRAMES, shifted: bool = False
+    denoiser: DenoisingUNet, reference: dict[str, KV], images: int, *, frames: int = FRAMES, shifted: bool = False
 ) -> int:
     known = embed_time(denoiser) if shifted else None
-    attended = {name: KV(*(torch.cat([t] * pictures, dim=1) for t in kv)) for name, kv in reference.items()}
+    attended = {name: KV(*(torch.cat([t] * images, dim=1) for t in kv)) for name, kv in reference.items()}
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         denoiser(
             torch.empty(1, 4, frames, SIDE, SIDE),

@@ -44,7 +44,7 @@ def recorded() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def pictures(recorded: Mapping[str, Any]) -> list[recorded_unets.Features]:
+def recorded_features(recorded: Mapping[str, Any]) -> list[recorded_unets.Features]:
     return recorded_unets.features(recorded_unets.reference_unet(golden.manifest()), recorded)
 
 
@@ -56,14 +56,14 @@ def denoiser() -> DenoisingUNet:
 # --- the recorded networks ----------------------------------------------------------------------------------
 
 
-def test_reference_features_equal_the_recorded_ones(recorded, pictures):
-    found = recorded_unets.first_tokens(pictures[0], recorded)
+def test_reference_features_equal_the_recorded_ones(recorded, recorded_features):
+    found = recorded_unets.first_tokens(recorded_features[0], recorded)
     torch.testing.assert_close(found, torch.from_numpy(recorded["bank_first_tokens"]), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("keyframes", [0, 1, 2])
-def test_noise_equals_the_recorded_one(recorded, pictures, denoiser, keyframes: int):
-    found = recorded_unets.noise(denoiser, recorded, pictures[: 1 + keyframes])[..., ::2, ::2]
+def test_noise_equals_the_recorded_one(recorded, recorded_features, denoiser, keyframes: int):
+    found = recorded_unets.noise(denoiser, recorded, recorded_features[: 1 + keyframes])[..., ::2, ::2]
     wanted = torch.from_numpy(recorded[recorded_unets.NOISES[keyframes]])
     torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
 
@@ -74,9 +74,9 @@ def test_a_keyframe_changes_the_noise_by_far_more_than_the_tolerance(recorded):
     assert (one - two).abs().mean() > 10 * TOLERANCE
 
 
-def test_other_weights_load_strictly_and_give_other_noise(recorded, pictures):
+def test_other_weights_load_strictly_and_give_other_noise(recorded, recorded_features):
     salted = recorded_unets.denoising_unet(golden.manifest(), salt="other")
-    found = recorded_unets.noise(salted, recorded, pictures[:1])[..., ::2, ::2]
+    found = recorded_unets.noise(salted, recorded, recorded_features[:1])[..., ::2, ::2]
     assert found.isfinite().all()
     assert (found - torch.from_numpy(recorded["noise_no_keyframe"])).abs().mean() > 0.1
 
@@ -108,7 +108,7 @@ def narrow() -> tuple[ReferenceUNet, DenoisingUNet]:
     return networks
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -116,24 +116,26 @@ def predicted(
     network: DenoisingUNet, reference: Mapping[str, KV] | None, frames: slice = slice(None), **changed: Any
 ):
     inputs = {
-        "latents": drawn(1, 4, FRAMES, 8, 8)[:, :, frames],
+        "latents": random_tensor(1, 4, FRAMES, 8, 8)[:, :, frames],
         "timesteps": torch.tensor([[0, 333, 666, 999]])[:, frames],
-        "context": drawn(1, 1, 12, seed=1),
-        "motion": drawn(1, FRAMES, 6, 16, seed=2)[:, frames],
-        "pose": drawn(1, 8, FRAMES, 8, 8, seed=3)[:, :, frames],
+        "context": random_tensor(1, 1, 12, seed=1),
+        "motion": random_tensor(1, FRAMES, 6, 16, seed=2)[:, frames],
+        "pose": random_tensor(1, 8, FRAMES, 8, 8, seed=3)[:, :, frames],
     } | changed
     return network(inputs.pop("latents"), inputs.pop("timesteps"), reference=reference, **inputs)
 
 
 def reference_of(narrow: tuple[ReferenceUNet, DenoisingUNet], seed: int) -> dict[str, Tensor]:
-    return narrow[0](drawn(1, 4, 8, 8, seed=seed), torch.zeros(1, 1, dtype=torch.long), drawn(1, 1, 12, seed=1))
+    return narrow[0](
+        random_tensor(1, 4, 8, 8, seed=seed), torch.zeros(1, 1, dtype=torch.long), random_tensor(1, 1, 12, seed=1)
+    )
 
 
 def test_features_and_reference_arguments_have_the_same_names(narrow):
     assert reference_of(narrow, 5).keys() == narrow[1].spatial_transformers().keys()
 
 
-def test_keys_and_values_of_pictures_can_be_projected_one_by_one(narrow):
+def test_keys_and_values_of_images_can_be_projected_one_by_one(narrow):
     one, two = reference_of(narrow, 5), reference_of(narrow, 6)
     apart = [narrow[1].project_reference(kept) for kept in (one, two)]
     together = narrow[1].project_reference({name: torch.cat([one[name], two[name]], dim=1) for name in one})
@@ -142,7 +144,7 @@ def test_keys_and_values_of_pictures_can_be_projected_one_by_one(narrow):
         torch.testing.assert_close(torch.cat([p[name].value for p in apart], dim=1), value)
 
 
-def test_the_order_of_reference_pictures_does_not_matter(narrow):
+def test_the_order_of_reference_images_does_not_matter(narrow):
     parts = [narrow[1].project_reference(reference_of(narrow, seed)) for seed in (5, 6)]
     both = [
         {n: KV(torch.cat([a[n].key, b[n].key], 1), torch.cat([a[n].value, b[n].value], 1)) for n in a}
@@ -162,10 +164,10 @@ def test_without_temporal_modules_a_frame_knows_nothing_of_the_others(narrow):
 @pytest.mark.parametrize("name", ["latents", "timesteps", "motion", "pose"])
 def test_with_temporal_modules_every_input_of_a_frame_reaches_every_frame(narrow, name: str):
     inputs = {
-        "latents": drawn(1, 4, FRAMES, 8, 8),
+        "latents": random_tensor(1, 4, FRAMES, 8, 8),
         "timesteps": torch.tensor([[0, 333, 666, 999]]),
-        "motion": drawn(1, FRAMES, 6, 16, seed=2),
-        "pose": drawn(1, 8, FRAMES, 8, 8, seed=3),
+        "motion": random_tensor(1, FRAMES, 6, 16, seed=2),
+        "pose": random_tensor(1, 8, FRAMES, 8, 8, seed=3),
     }
     axis = {"latents": 2, "timesteps": 1, "motion": 1, "pose": 2}[name]
     changed = inputs[name].clone()
@@ -180,7 +182,7 @@ def test_causal_attention_looks_at_frames_that_are_not_noisier():
     torch.manual_seed(0)
     causal = DenoisingUNet(config).eval().requires_grad_(False)
     levels = torch.tensor([[0, 333, 333, 999]])
-    latents = drawn(1, 4, FRAMES, 8, 8)
+    latents = random_tensor(1, 4, FRAMES, 8, 8)
     plain = predicted(causal, None, latents=latents, timesteps=levels)
     for place, reached in ((0, [0, 1, 2, 3]), (1, [1, 2, 3]), (2, [1, 2, 3]), (3, [3])):
         changed = latents.clone()
@@ -196,7 +198,7 @@ def test_no_reference_is_not_the_same_as_one(narrow):
 
 def test_a_context_of_several_tokens_is_refused(narrow):
     with pytest.raises(ValueError, match="one token"):
-        predicted(narrow[1], None, context=drawn(1, 2, 12))
+        predicted(narrow[1], None, context=random_tensor(1, 2, 12))
 
 
 # --- levels without frame modules ---------------------------------------------------------------------------

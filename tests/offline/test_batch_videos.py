@@ -19,7 +19,9 @@ from support.studio import Studio
 SECOND_NS = 1_000_000_000
 
 
-def row(studio: Studio, portrait: str = "portrait.png", driving: str = "driving.mp4", name: str = "film") -> BatchRow:
+def row(
+    studio: Studio, portrait: str = "portrait.png", driving: str = "driving.mp4", name: str = "video"
+) -> BatchRow:
     folder = studio.folder
     options = AnimateOptions(framing="center", keyframe_threshold=float("inf"), contact_sheet=str(folder / "s.png"))
     files = {"portrait": folder / portrait, "driving": folder / driving, "output": folder / f"{name}.mp4"}
@@ -32,7 +34,7 @@ def changed(one: BatchRow, **options: object) -> BatchRow:
 
 def touched(name: str) -> Callable[[Path], None]:
     def touch(folder: Path) -> None:
-        later = (folder / "film.json").stat().st_mtime_ns + SECOND_NS
+        later = (folder / "video.json").stat().st_mtime_ns + SECOND_NS
         os.utime(folder / name, ns=(later, later))
 
     return touch
@@ -62,11 +64,11 @@ def test_a_row_is_made_once_and_again_where_anything_differs(studio: Studio):
     [
         touched("portrait.png"),
         touched("driving.mp4"),
-        lambda folder: (folder / "film.json").unlink(),
-        lambda folder: (folder / "film.json").write_text("{"),
-        lambda folder: (folder / "film.json").write_text("[]"),
-        lambda folder: (folder / "film.json").write_bytes(b"\xff"),
-        lambda folder: (folder / "film.mp4").unlink(),
+        lambda folder: (folder / "video.json").unlink(),
+        lambda folder: (folder / "video.json").write_text("{"),
+        lambda folder: (folder / "video.json").write_text("[]"),
+        lambda folder: (folder / "video.json").write_bytes(b"\xff"),
+        lambda folder: (folder / "video.mp4").unlink(),
         lambda folder: (folder / "s.png").unlink(),
         lambda folder: (folder / "portrait.png").unlink(),
     ],

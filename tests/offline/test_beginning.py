@@ -50,29 +50,29 @@ def test_the_most_neutral_frame_looks_ahead_with_the_usual_face():
 
 def test_a_recording_is_searched_too(studio: Studio):
     """Motion with a frame that is the usual one; the video of it begins there."""
-    path = studio.take(studio.clip(40))
+    path = studio.record(studio.clip(40))
     clip = load_motion_file(path)
     found = read_beginning(MotionDriving(clip, 4), studio.engine, 1.0, 0.16)
     assert found.times_s.tolist() == [float(Fraction(4 * n, 25)) for n in range(7)]
     start_s = found.most_neutral(CONFIG)
-    report, film = studio.film(path, start_s="auto", end_s=1.2)
+    report, video = studio.animate(path, start_s="auto", end_s=1.2)
     wanted = read_beginning(MotionDriving(clip.part(None, 1.2), 4), studio.engine, 10.0, 0.25).most_neutral(CONFIG)
     assert start_s is not None
     assert wanted is not None
-    assert len(film.times) == report.frames == round((1.2 - wanted) * 25)
+    assert len(video.times) == report.frames == round((1.2 - wanted) * 25)
     assert report.options["start_s"] == "auto"
     assert f"driver: begins at {wanted:.2f} s" in report.warnings[0]
 
 
 def test_a_driver_filmed_from_the_side_is_told_in_the_record(studio: Studio):
-    path = studio.take(studio.clip(12))
+    path = studio.record(studio.clip(12))
     clip = load_motion_file(path)
     poses = dataclasses.replace(
         clip.motion.poses, yaw=torch.linspace(29, 31, 12), pitch=torch.zeros(12), roll=torch.zeros(12)
     )
     motion = dataclasses.replace(clip.motion, poses=poses)
     save_motion_file(path, dataclasses.replace(clip, motion=motion))
-    report, film = studio.film(path)
+    report, video = studio.animate(path)
     assert [line for line in report.warnings if "° from the front" in line]
-    assert (film.images == studio.film(path, name="b.mp4", pose="relative")[1].images).all()
-    assert not (film.images == studio.film(path, name="c.mp4", pose="absolute")[1].images).all()
+    assert (video.images == studio.animate(path, name="b.mp4", pose="relative")[1].images).all()
+    assert not (video.images == studio.animate(path, name="c.mp4", pose="absolute")[1].images).all()

@@ -1,4 +1,4 @@
-"""Every door of ``animate`` against hostile files: one line or a video, soon, with nothing left behind."""
+"""Every input of ``animate`` against hostile files: one line or a video, soon, with nothing left behind."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LOG = logging.getLogger(__name__)
 
 def outcome(file: HostileFile, studio: Studio, clip: Path, engine) -> str:
     """Outcome of one file: "made" or "refused"."""
-    portrait = file.path if file.door == "portrait" else studio.portrait
-    driving = clip if file.door == "portrait" else file.path
+    portrait = file.path if file.role == "portrait" else studio.portrait
+    driving = clip if file.role == "portrait" else file.path
     out = studio.folder / "out.mp4"
     started = time.monotonic()
     try:
@@ -53,7 +53,7 @@ def run(studio: Studio, engine, count: int, seed: int) -> Counter:
     for file in hostile_files(files, count, seed):
         descriptors, processes = open_descriptors(), children()
         started = time.monotonic()
-        found[file.door, outcome(file, studio, clip, engine)] += 1
+        found[file.role, outcome(file, studio, clip, engine)] += 1
         slowest = max(slowest, time.monotonic() - started)
         assert {path.name for path in studio.folder.iterdir()} == before, file
         assert open_descriptors() <= descriptors, file
@@ -65,7 +65,7 @@ def run(studio: Studio, engine, count: int, seed: int) -> Counter:
 def test_a_sample_of_hostile_files(studio: Studio, engine):
     found = run(studio, engine, 8, seed=1)
     assert sum(found.values()) == 8
-    assert {door for door, _ in found} == {"driving", "portrait", "motion"}
+    assert {role for role, _ in found} == {"driving", "portrait", "motion"}
     assert {result for _, result in found} == {"made", "refused"}
 
 
@@ -74,4 +74,4 @@ def test_a_sample_of_hostile_files(studio: Studio, engine):
 def test_three_hundred_hostile_files(studio: Studio, engine):
     found = run(studio, engine, 320, seed=2)
     assert sum(found.values()) == 320
-    assert all(found[door, result] for door in ("driving", "portrait") for result in ("made", "refused"))
+    assert all(found[role, result] for role in ("driving", "portrait") for result in ("made", "refused"))

@@ -14,7 +14,7 @@ from personalive.engine.engine import Engine
 from personalive.offline.animate import animate
 from personalive.offline.config import PartsConfig
 from personalive.progress import Progress
-from support.clips import save_picture, write_clip
+from support.clips import save_image, write_clip
 from support.small_engine import key_seeded_networks
 from support.small_model import smallest_shape
 
@@ -30,16 +30,16 @@ def resident_bytes() -> int:
 
 
 def drawn_frames() -> Iterator[np.ndarray]:
-    """A picture that wanders, never the same twice in a row."""
+    """A image that wanders, never the same twice in a row."""
     ground = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    picture = np.kron(ground, np.ones((4, 4, 1), np.uint8))
+    image = np.kron(ground, np.ones((4, 4, 1), np.uint8))
     for index in range(FRAMES):
-        yield np.roll(picture, (index % 32, index // 32 % 32), axis=(0, 1))
+        yield np.roll(image, (index % 32, index // 32 % 32), axis=(0, 1))
 
 
-def test_memory_does_not_grow_with_the_film(tmp_path: Path):
+def test_memory_does_not_grow_with_the_video(tmp_path: Path):
     driving = write_clip(tmp_path / "long.mp4", drawn_frames(), range(FRAMES))
-    portrait = save_picture(tmp_path / "portrait.png", next(drawn_frames()))
+    portrait = save_image(tmp_path / "portrait.png", next(drawn_frames()))
     taken: list[tuple[int, int]] = []
 
     def measure(progress: Progress) -> None:
@@ -49,7 +49,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path):
     report = animate(
         portrait,
         driving,
-        tmp_path / "film.mp4",
+        tmp_path / "video.mp4",
         engine=Engine(key_seeded_networks(smallest_shape())),
         framing="center",
         keyframe_threshold=0,

@@ -1,4 +1,4 @@
-"""Motion files recorded from clips and replayed: the clip's film, bit for bit."""
+"""Motion files recorded from clips and replayed: the clip's video, bit for bit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.small_model import SMALL_SIZE_PX as SIDE
 from support.studio import Studio
 from support.templates import assert_equal, made_template
 
-# --- films --------------------------------------------------------------------------------------------------------
+# --- videos --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,19 @@ from support.templates import assert_equal, made_template
     ],
     ids=["plain", "ntsc", "phone"],
 )
-def test_a_replayed_clip_is_the_clips_film_bit_for_bit(
+def test_a_replayed_clip_is_the_clips_video_bit_for_bit(
     studio: Studio, ticks: range | list[int], time_base: Fraction, options: dict[str, Any]
 ):
     clip = studio.clip(ticks=ticks, time_base=time_base)
     options = {"credentials": False, **options}  # no two signatures are equal
-    wanted, encoded = studio.encoded(clip, name="clip_film.mp4", **options)
-    found, again = studio.encoded(studio.take(clip), name="take_film.mp4", **options)
+    wanted, encoded = studio.encoded(clip, name="clip_video.mp4", **options)
+    found, again = studio.encoded(studio.record(clip), name="take_video.mp4", **options)
     assert np.array_equal(np.stack(encoded), np.stack(again))
     assert np.array_equal(wanted.images, found.images)
     assert wanted.times == found.times == [tick * time_base for tick in ticks]
-    films = [(studio.folder / f"{name}_film.mp4").read_bytes() for name in ("clip", "take")]
-    assert films[0] == films[1]  # lengths and rates too
-    records = [json.loads((studio.folder / f"{name}_film.json").read_text()) for name in ("clip", "take")]
+    videos = [(studio.folder / f"{name}_video.mp4").read_bytes() for name in ("clip", "take")]
+    assert videos[0] == videos[1]  # lengths and rates too
+    records = [json.loads((studio.folder / f"{name}_video.json").read_text()) for name in ("clip", "take")]
     for key in ("frames", "duration_s", "keyframes", "options"):
         assert records[0][key] == records[1][key]
 
@@ -57,29 +57,29 @@ def test_cuts_and_mirrors_are_recorded(studio: Studio):
     dark, bright = (np.full((SIDE, SIDE, 3), grey, np.uint8) for grey in (40, 220))
     bright[:, :20] = 10
     clip = write_clip(studio.folder / "cut.mp4", [dark] * 9 + [bright] * 6, range(15))
-    _, encoded = studio.encoded(clip, name="film.mp4", mirror=True)
-    template = load_motion_file(take := studio.take(clip, mirror=True), studio.engine)
+    _, encoded = studio.encoded(clip, name="video.mp4", mirror=True)
+    template = load_motion_file(take := studio.record(clip, mirror=True), studio.engine)
     assert np.flatnonzero(template.cuts).tolist() == [9]
     _, again = studio.encoded(take, name="again.mp4")
     assert np.array_equal(np.stack(encoded), np.stack(again))
-    plain = load_motion_file(studio.take(clip), studio.engine)
+    plain = load_motion_file(studio.record(clip), studio.engine)
     assert not torch.equal(plain.motion.tokens, template.motion.tokens)
 
 
 def test_a_part_of_a_template_plays_at_its_times_without_sound(studio: Studio):
-    take = studio.take(studio.clip(25, audio_s=1.0))
-    film, _ = studio.encoded(take, name="film.mp4", start_s=0.2, end_s=0.52)
-    assert film.times == [Fraction(i, 25) for i in range(8)]
-    assert film.audio_s == 0
+    take = studio.record(studio.clip(25, audio_s=1.0))
+    video, _ = studio.encoded(take, name="video.mp4", start_s=0.2, end_s=0.52)
+    assert video.times == [Fraction(i, 25) for i in range(8)]
+    assert video.audio_s == 0
 
 
 def test_side_by_side_and_contact_sheet_do_without_a_driver(studio: Studio):
-    take = studio.take(studio.clip(5))
+    take = studio.record(studio.clip(5))
     sheet = studio.folder / "sheet.png"
     _, narrow = studio.encoded(take, name="narrow.mp4")
     _, wide = studio.encoded(take, name="wide.mp4", side_by_side=True, contact_sheet=str(sheet))
     assert np.array_equal(np.stack(wide)[:, :, SIDE:], np.stack(narrow))
-    assert np.array_equal(wide[0][:, :SIDE], studio.pictures(1, 1)[0])
+    assert np.array_equal(wide[0][:, :SIDE], studio.make_images(1, 1)[0])
     size = ContactSheetConfig()
     step = size.cell_px + size.gap_px
     width, height = png_size(sheet)
@@ -92,16 +92,16 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def test_motion_cannot_be_mirrored_afterwards(studio: Studio):
-    take = studio.take(studio.clip(5))
+    take = studio.record(studio.clip(5))
     with pytest.raises(InputError, match=r"take\.safetensors: .*record it with --mirror"):
-        studio.encoded(take, name="film.mp4", mirror=True)
-    assert not (studio.folder / "film.mp4").exists()
+        studio.encoded(take, name="video.mp4", mirror=True)
+    assert not (studio.folder / "video.mp4").exists()
 
 
-def test_a_template_of_another_model_makes_no_film(studio: Studio):
+def test_a_template_of_another_model_makes_no_video(studio: Studio):
     save_motion_file(studio.folder / "other.safetensors", made_template(6))
     with pytest.raises(InputError, match=r"other\.safetensors: was read by another model"):
-        studio.encoded(studio.folder / "other.safetensors", name="film.mp4")
+        studio.encoded(studio.folder / "other.safetensors", name="video.mp4")
 
 
 # --- recording --------------------------------------------------------------------------------------------------

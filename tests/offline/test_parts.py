@@ -21,8 +21,8 @@ from personalive.offline.config import PartsConfig
 from personalive.offline.parts import unfinished_video
 from personalive.progress import Progress
 from support.c2pa_reader import read as credentials
-from support.clips import read_film, save_picture, write_clip
-from support.small_engine import noise_pictures
+from support.clips import read_video, save_image, write_clip
+from support.small_engine import noise_images
 from support.studio import Noting, Studio
 
 FRAMES, PARTS = 34, PartsConfig(cpu_part_s=0.3)  # parts of two chunks of four
@@ -35,7 +35,7 @@ def sound(path: Path) -> list[tuple[int, bytes]]:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    first, second = read_film(one), read_film(other)
+    first, second = read_video(one), read_video(other)
     assert first.times == second.times
     assert np.array_equal(first.images, second.images)
     assert sound(one) == sound(other)
@@ -46,10 +46,11 @@ def assert_same(one: Path, other: Path) -> None:
 
 def killed(folder: Path, frames: int, kills: int, part_s: float) -> str:
     """Make the video whole and killed, in processes; returns what was told."""
-    pictures = noise_pictures(32, 2)
-    save_picture(folder / "portrait.png", pictures[0])
-    images = (pictures[number % 32] for number in range(frames))
-    write_clip(folder / "driving.mp4", images, range(frames), audio_s=frames / 25)
+    images = noise_images(32, 2)
+    save_image(folder / "portrait.png", images[0])
+    write_clip(
+        folder / "driving.mp4", (images[number % 32] for number in range(frames)), range(frames), audio_s=frames / 25
+    )
     program = [sys.executable, "-m", "support.kill_and_animate", str(folder), str(kills), str(part_s)]
     place = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
     told = subprocess.run(program, capture_output=True, text=True, check=True, env=os.environ | place).stderr
@@ -84,7 +85,7 @@ def stop_at(frames: int) -> Callable[[Progress], None]:
 def made(studio: Studio, driving: Path, name: str, **options):
     sheet = str(studio.folder / name.replace(".mp4", ".png"))
     options = {"parts": PARTS, "keyframe_threshold": 0.0, "contact_sheet": sheet, "side_by_side": True} | options
-    return studio.film(driving, name=name, **options)
+    return studio.animate(driving, name=name, **options)
 
 
 def broken(studio: Studio, driving: Path, frames: int = 20, **options) -> KeyboardInterrupt:
@@ -98,14 +99,14 @@ def broken(studio: Studio, driving: Path, frames: int = 20, **options) -> Keyboa
 def test_a_run_goes_on_from_its_last_part(studio: Studio, caplog: pytest.LogCaptureFixture, driver: str):
     driving = studio.clip(FRAMES, audio_s=1.0)
     if driver == "motion file":
-        driving = studio.take(driving)
+        driving = studio.record(driving)
     made(studio, driving, "a.mp4")
     stop = broken(studio, driving)
     assert stop.__notes__ == [
         f"The first 20 frames were kept in {studio.folder / 'b.partial.mp4'}",
         "the same command goes on from 0:01 of the video",
     ]
-    part, whole = (read_film(studio.folder / name) for name in ("b.partial.mp4", "a.mp4"))
+    part, whole = (read_video(studio.folder / name) for name in ("b.partial.mp4", "a.mp4"))
     assert np.array_equal(part.images[:16], whole.images[:16])
     assert part.images.shape[0] == 20
     assert not caplog.messages
@@ -119,7 +120,7 @@ def test_a_run_goes_on_from_its_last_part(studio: Studio, caplog: pytest.LogCapt
     if driver == "clip":
         assert_same(studio.folder / "a.mp4", studio.folder / "b.mp4")
     else:
-        assert np.array_equal(read_film(studio.folder / "b.mp4").images, whole.images)
+        assert np.array_equal(read_video(studio.folder / "b.mp4").images, whole.images)
     assert not list(studio.folder.glob(".personalive*"))
 
 
@@ -169,10 +170,10 @@ def test_a_full_disk_is_one_line_and_the_parts_stay(studio: Studio, monkeypatch:
 
 
 def test_two_runs_do_not_make_one_video(studio: Studio):
-    target = studio.folder / "film.mp4"
+    target = studio.folder / "video.mp4"
     with unfinished_video(target, {}) as first, pytest.raises(OutputError, match="at work there"):
         assert first.folder.is_dir()
-        studio.film(studio.clip(1))
+        studio.animate(studio.clip(1))
     with alone_in(studio.folder), unfinished_video(target, {}):
         pass
     assert studio.left() == {"portrait.png", "driving.mp4"}

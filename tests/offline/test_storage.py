@@ -14,7 +14,7 @@ from personalive.offline.batch import RowResult, is_made, run_batch
 from personalive.offline.config import BatchConfig
 from personalive.offline.manifest import BatchRow, read_manifest
 from personalive.offline.storage import Url, folder_of, place_of
-from support.clips import read_film
+from support.clips import read_video
 from support.studio import Studio
 
 HEADER = "portrait,driving,output,contact-sheet\n"
@@ -60,7 +60,7 @@ def test_the_video_is_that_of_paths_and_is_made_once(studio: Studio, bucket: fss
     bucket.get_file("/b/results/out.mp4", str(studio.folder / "fetched.mp4"))
     (by_path,) = rows(studio, "portrait.png,driving.mp4,local.mp4,\n")
     assert made(studio, by_path).state == "made"
-    fetched, local = (read_film(studio.folder / name).images for name in ("fetched.mp4", "local.mp4"))
+    fetched, local = (read_video(studio.folder / name).images for name in ("fetched.mp4", "local.mp4"))
     assert fetched.shape == (2, 64, 64, 3)
     assert (fetched == local).all()
 

@@ -25,7 +25,7 @@ from personalive.runtime import onnx
 from personalive.runtime.cache import ProgramCache, program_key
 from personalive.runtime.load import load_engine
 from personalive.runtime.registry import ONNXRUNTIME, OPENVINO, open_backend
-from support.small_engine import key_seeded_networks, noise_pictures
+from support.small_engine import key_seeded_networks, noise_images
 from support.small_model import SMALL_SHAPE
 
 Opener = Callable[..., Backend]
@@ -99,14 +99,14 @@ def small_weights(networks, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def windows() -> np.ndarray:
-    return noise_pictures(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
+    return noise_images(4 * CALLS, 3).reshape(CALLS, 4, 64, 64, 3)
 
 
 @pytest.fixture(scope="session")
 def stream(networks, windows) -> list[StreamState]:
     """States of a stream by torch, before each call; a low threshold makes keyframes early."""
     engine = Engine(networks)
-    states = [engine.start(noise_pictures(1, 9)[0], keyframe_threshold=0.0)]
+    states = [engine.start(noise_images(1, 9)[0], keyframe_threshold=0.0)]
     for window in windows:
         states.append(engine.step(states[-1], window)[0])
     assert {state.keyframes for state in states[:-1]} == {0, 1, 2, 3}

@@ -129,7 +129,7 @@ def test_backends_of_one_number_format_share_the_networks(automatic: Path, small
     assert read == [torch.float32]
 
 
-def test_auto_prepares_nothing_for_a_short_film(automatic: Path, small_weights: Path):
+def test_auto_prepares_nothing_for_a_short_video(automatic: Path, small_weights: Path):
     engine = load.load_engine(small_weights, device="cpu", frames=100)
     assert engine.backend.name == "eager"
     assert not list(automatic.glob("*"))

@@ -17,7 +17,7 @@ from personalive.runtime import registry
 from personalive.runtime.compile import missing_for_compile
 from personalive.runtime.load import load_engine
 from personalive.runtime.registry import open_backend
-from support.small_engine import noise_pictures
+from support.small_engine import noise_images
 
 CUDA = torch.device("cuda")
 
@@ -45,7 +45,7 @@ def test_compiled_blocks_make_the_stream_and_nothing_is_compiled_while_it_runs(
             wanted, found = (engine.step(stream[number], windows[number])[1].int() for engine in (plain, other))
             assert (found - wanted).abs().max() <= 2  # of 255
         for steps in (2, 1, 3):
-            fewer = plain.start(noise_pictures(1, 4)[0], steps=steps)
+            fewer = plain.start(noise_images(1, 4)[0], steps=steps)
             wanted, found = (engine.step(fewer, windows[0])[1].int() for engine in (plain, other))
             assert (found - wanted).abs().max() <= 2
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 3  # blocks were compiled

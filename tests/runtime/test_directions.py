@@ -23,7 +23,7 @@ PEOPLE = DirectionConfig(people=3)
 
 
 def reader(ways: torch.Tensor, monkeypatch, noise: float = 0.0):
-    """Reads tokens that are linear in what is drawn; pictures stand for (mouth, eyes, who)."""
+    """Reads tokens that are linear in what is drawn; images stand for (mouth, eyes, who)."""
     drawn, chance = [], torch.Generator().manual_seed(8)
 
     def draw(person: Identity, motion: Motion, size_px: int):
@@ -32,8 +32,8 @@ def reader(ways: torch.Tensor, monkeypatch, noise: float = 0.0):
         assert values[1] == values[2]
         return type("Drawn", (), {"image": np.zeros((size_px, size_px, 3), np.uint8)})
 
-    def read(pictures: np.ndarray) -> torch.Tensor:
-        rows = drawn[-len(pictures) :]
+    def read(images: np.ndarray) -> torch.Tensor:
+        rows = drawn[-len(images) :]
         used = torch.tensor([[mouth, eyes] for mouth, eyes, _ in rows], dtype=torch.float32)
         person = float(hash(str(rows[0][2])) % 7)
         shaken = noise * torch.randn(len(rows), TOKENS * WIDTH, generator=chance)

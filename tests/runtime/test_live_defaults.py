@@ -21,7 +21,7 @@ from personalive.runtime import live
 from personalive.runtime.cache import ProgramCache
 from personalive.runtime.load import load_engine
 from support.small_decoder import write_small_decoder
-from support.small_engine import noise_pictures
+from support.small_engine import noise_images
 
 
 @pytest.fixture
@@ -65,9 +65,9 @@ def test_a_stream_takes_what_was_chosen_unless_steps_are_asked_for(loaded: Engin
     loaded.live_steps = 2
     for asked, frames_in_flight in ((None, 4), (3, 8)):
         stream = LiveStream(loaded, center_fallback=True, clock=lambda: 0.0, config=LiveConfig())
-        stream.set_portrait(noise_pictures(1, 9)[0], LiveControls(steps=asked))
+        stream.set_portrait(noise_images(1, 9)[0], LiveControls(steps=asked))
         assert stream.warmup_frames == frames_in_flight
-    assert loaded.start(noise_pictures(1, 9)[0]).warmup_frames == 12  # videos have all
+    assert loaded.start(noise_images(1, 9)[0]).warmup_frames == 12  # videos have all
 
 
 def test_a_small_decoder_is_taken_where_it_is_and_named_where_it_is_not(

@@ -173,7 +173,7 @@ def awake(monkeypatch) -> set[nn.Module]:
     return found
 
 
-def test_encoders_come_for_each_portrait_and_for_nothing_else(networks, awake, pictures):
+def test_encoders_come_for_each_portrait_and_for_nothing_else(networks, awake, make_images):
     """Two streams by turns, one of which swaps its portrait: every use finds the encoder on the device."""
     used: list[str] = []
 
@@ -189,12 +189,12 @@ def test_encoders_come_for_each_portrait_and_for_nothing_else(networks, awake, p
     watch(networks.clip, "clip")
     watch(networks.vae.encoder, "vae")
     try:
-        one, other = (engine.start(pictures(1, seed)[0]) for seed in (1, 2))
+        one, other = (engine.start(make_images(1, seed)[0]) for seed in (1, 2))
         assert used == ["clip", "vae"] * 2
         for seed in (3, 4):
-            one, _ = engine.step(one, pictures(4, seed))
-            other, _ = engine.step(other, pictures(4, seed))
-            one = engine.start(pictures(1, seed)[0])
+            one, _ = engine.step(one, make_images(4, seed))
+            other, _ = engine.step(other, make_images(4, seed))
+            one = engine.start(make_images(1, seed)[0])
         assert used == ["clip", "vae"] * 4
     finally:
         for handle in handles:
@@ -219,13 +219,13 @@ def test_decoding_in_slices_gives_the_same_images(networks, preset):
 
 
 @pytest.mark.parametrize("preset", [SMALL, MIDDLE])
-def test_streams_are_the_same_in_every_preset(networks, pictures, preset):
+def test_streams_are_the_same_in_every_preset(networks, make_images, preset):
     def played(engine: Engine) -> list[torch.Tensor]:
-        states = [engine.start(pictures(1, seed)[0], seed=seed) for seed in (1, 2)]
+        states = [engine.start(make_images(1, seed)[0], seed=seed) for seed in (1, 2)]
         made = []
         for call in range(2):
             for place, state in enumerate(states):
-                states[place], frames = engine.step(state, pictures(4, 10 + call))
+                states[place], frames = engine.step(state, make_images(4, 10 + call))
                 made.append(frames)
         return [*made, *engine.flush(states[0])]
 

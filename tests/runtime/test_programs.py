@@ -21,7 +21,7 @@ from personalive.runtime import onnx, registry
 from personalive.runtime.cache import ProgramCache
 from personalive.runtime.programs import InBatches, program_specs
 from personalive.runtime.registry import BACKENDS, open_backend, unavailable
-from support.small_engine import noise_pictures
+from support.small_engine import noise_images
 
 pytestmark = pytest.mark.xdist_group("programs")  # made once, not by every worker
 RUNTIMES = ("openvino", "onnxruntime")
@@ -45,7 +45,7 @@ def test_every_call_gives_what_torch_gives(networks, opened, stream, windows, na
 def test_one_set_of_programs_serves_every_number_of_steps(networks, opened, windows, name: str):
     plain, other = Engine(networks), Engine(networks, backend=opened(name))
     for steps in (1, 3, 2):
-        state = plain.start(noise_pictures(1, 4)[0], steps=steps)
+        state = plain.start(noise_images(1, 4)[0], steps=steps)
         wanted_state, wanted = plain.step(state, windows[0])
         found_state, found = other.step(state, windows[0])
         torch.testing.assert_close(found_state.latents, wanted_state.latents, atol=2e-3, rtol=1e-3)
@@ -54,9 +54,9 @@ def test_one_set_of_programs_serves_every_number_of_steps(networks, opened, wind
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_portrait_is_read_as_torch_reads_it(networks, opened, name: str):
-    picture = noise_pictures(1, 4)[0]
-    wanted = Engine(networks).start(picture).reference
-    found = Engine(networks, backend=opened(name)).start(picture).reference
+    image = noise_images(1, 4)[0]
+    wanted = Engine(networks).start(image).reference
+    found = Engine(networks, backend=opened(name)).start(image).reference
     assert list(found.kv) == list(wanted.kv)
     for block, kv in wanted.kv.items():
         torch.testing.assert_close(found.kv[block].key, kv.key, atol=1e-3, rtol=1e-3)

@@ -12,7 +12,7 @@ from personalive.engine.engine import Engine
 from personalive.live.config import LiveConfig
 from support.live_checks import generous, turned
 from support.live_server import LiveClient, LiveServer, Socket, running
-from support.small_engine import noise_pictures, small_engine
+from support.small_engine import noise_images, small_engine
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +21,9 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """(8, 64, 64, 3) uint8 smooth noise."""
-    return noise_pictures(8, 7)
+    return noise_images(8, 7)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def server(engine: Engine) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
-def client(server: LiveServer, pictures: np.ndarray) -> Iterator[LiveClient]:
+def client(server: LiveServer, images: np.ndarray) -> Iterator[LiveClient]:
     """A session with a portrait."""
     client = server.open()
-    assert client.put_portrait(pictures[0]).json() == {
+    assert client.put_portrait(images[0]).json() == {
         "note": "no face found: the largest centred square is used",
         "generation": 1,
     }
@@ -54,6 +54,6 @@ def socket(client: LiveClient) -> Iterator[Socket]:
 
 
 @pytest.fixture
-def camera(pictures: np.ndarray) -> Iterator[np.ndarray]:
+def camera(images: np.ndarray) -> Iterator[np.ndarray]:
     """A driver without end."""
-    return itertools.cycle(turned(pictures[1], 7))
+    return itertools.cycle(turned(images[1], 7))

@@ -44,16 +44,16 @@ def test_a_probe_needs_no_token_and_the_metrics_do(guarded: LiveServer):
 
 
 def test_the_metrics_are_those_of_what_happened(
-    guarded: LiveServer, pictures: np.ndarray, caplog: pytest.LogCaptureFixture
+    guarded: LiveServer, images: np.ndarray, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO, "personalive")
     before = samples(guarded)
     assert before["personalive_ready"] == 1
     assert before["personalive_session_limit"] == guarded.worker.session_limit
     client = guarded.open()
-    client.put_portrait(pictures[0])
+    client.put_portrait(images[0])
     socket = client.connect()
-    socket.drive(iter(turned(pictures[1], 7) * 100), 24)
+    socket.drive(iter(turned(images[1], 7) * 100), 24)
     during = samples(guarded)
     assert during["personalive_sessions"] == 1
     assert during["personalive_frames_total"] >= 24
@@ -75,7 +75,7 @@ def test_the_metrics_are_those_of_what_happened(
     assert client.opened["key"] not in json.dumps(lines)
 
 
-def test_a_draining_server_opens_no_session_and_goes_on_with_those_it_has(guarded: LiveServer, pictures: np.ndarray):
+def test_a_draining_server_opens_no_session_and_goes_on_with_those_it_has(guarded: LiveServer, images: np.ndarray):
     client = guarded.open()
     guarded.app.state.sessions.draining = True
     try:
@@ -83,7 +83,7 @@ def test_a_draining_server_opens_no_session_and_goes_on_with_those_it_has(guarde
         expect_error(guarded.http.post("/api/sessions", json={}), "not_ready", 503)
         assert guarded.http.get("/healthz").status_code == 200
         assert samples(guarded)["personalive_ready"] == 0
-        assert client.put_portrait(pictures[0]).status_code == 200
+        assert client.put_portrait(images[0]).status_code == 200
     finally:
         guarded.app.state.sessions.draining = False
     client.request("DELETE")

@@ -63,9 +63,9 @@ def _driven(server: LiveServer, portrait: np.ndarray, clip: Path) -> tuple[LiveC
     return client, socket
 
 
-def _upload(client: LiveClient, door: str, content: bytes) -> None:
+def _upload(client: LiveClient, role: str, content: bytes) -> None:
     answer = client.request(
-        "PUT", {"driving": "/clip", "motion": "/template"}.get(door, "/portrait"), content=content
+        "PUT", {"driving": "/clip", "motion": "/template"}.get(role, "/portrait"), content=content
     )
     assert answer.status_code in (200, 400, 422), answer.text
     if answer.status_code != 200:
@@ -75,11 +75,11 @@ def _upload(client: LiveClient, door: str, content: bytes) -> None:
         assert tempfile.gettempdir() not in error["message"]
 
 
-def trial(server: LiveServer, pictures: np.ndarray, folder: Path, count: int, quiet_s: float) -> list[float]:
+def trial(server: LiveServer, images: np.ndarray, folder: Path, count: int, quiet_s: float) -> list[float]:
     """Share of its undisturbed rate that each of two sessions has while ``count`` files are uploaded."""
-    clip = write_clip(folder / "calm.mp4", turned(pictures[1], 25), range(25))
+    clip = write_clip(folder / "calm.mp4", turned(images[1], 25), range(25))
     # The third one has its share of the engine from the start: its clip is not what is measured.
-    *driven, (attacker, _) = [_driven(server, pictures[n], clip) for n in range(3)]
+    *driven, (attacker, _) = [_driven(server, images[n], clip) for n in range(3)]
     audiences = [_Audience(socket) for _, socket in driven]
     for audience in audiences:
         audience.start()
@@ -88,7 +88,7 @@ def trial(server: LiveServer, pictures: np.ndarray, folder: Path, count: int, qu
     time.sleep(quiet_s)
     begun = time.monotonic()
     for file in hostile_files(folder, count, seed=3):
-        _upload(attacker, file.door, file.path.read_bytes())
+        _upload(attacker, file.role, file.path.read_bytes())
     ended = time.monotonic()
     for audience in audiences:
         audience.end()
@@ -108,17 +108,17 @@ def trial(server: LiveServer, pictures: np.ndarray, folder: Path, count: int, qu
     return shares
 
 
-def test_sessions_go_on_while_somebody_uploads_hostile_files(server, pictures, tmp_path):
+def test_sessions_go_on_while_somebody_uploads_hostile_files(server, images, tmp_path):
     before = children()
-    shares = trial(server, pictures, tmp_path, 8, quiet_s=1.0)
+    shares = trial(server, images, tmp_path, 8, quiet_s=1.0)
     assert min(shares) > 0.2  # a busy machine: rates are measured by the long trial
     wait_until(lambda: children() <= before)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-def test_rates_while_somebody_uploads_the_whole_corpus(server, pictures, tmp_path):
+def test_rates_while_somebody_uploads_the_whole_corpus(server, images, tmp_path):
     before = children()
-    shares = trial(server, pictures, tmp_path, 120, quiet_s=20.0)
+    shares = trial(server, images, tmp_path, 120, quiet_s=20.0)
     assert min(shares) >= 0.8
     wait_until(lambda: children() <= before)

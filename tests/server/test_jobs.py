@@ -13,7 +13,7 @@ import pytest
 from personalive import animate
 from personalive.engine.engine import Engine
 from support import c2pa_reader
-from support.clips import read_film, write_clip
+from support.clips import read_video, write_clip
 from support.live_server import LiveServer, png
 from support.waiting import wait_until
 
@@ -47,43 +47,43 @@ class JobClient:
 
 
 @pytest.fixture(scope="module")
-def clip(pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """22 frames with sound."""
-    frames = [pictures[i % 8] for i in range(22)]
+    frames = [images[i % 8] for i in range(22)]
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames, range(22), audio_s=0.8)
 
 
 def test_a_job_makes_the_video_that_animate_makes(
-    server: LiveServer, engine: Engine, pictures: np.ndarray, clip: Path, tmp_path: Path
+    server: LiveServer, engine: Engine, images: np.ndarray, clip: Path, tmp_path: Path
 ):
     job = JobClient(server, seed=3, side_by_side=True, steps=2)
-    job.upload(png(pictures[0]), clip.read_bytes())
+    job.upload(png(images[0]), clip.read_bytes())
     assert job.state()["state"] == "open"
     assert job.start().status_code == 202
     state = job.finish()
     assert state["state"] == "done", state
     assert state["frames"] == state["total"] == 22
     (tmp_path / "made.mp4").write_bytes(job.request("GET", "/result").content)
-    (tmp_path / "portrait.png").write_bytes(png(pictures[0]))
+    (tmp_path / "portrait.png").write_bytes(png(images[0]))
     options = {"seed": 3, "side_by_side": True, "steps": 2, "center_fallback": True}
     animate(tmp_path / "portrait.png", clip, tmp_path / "own.mp4", engine=engine, **options)
     assert c2pa_reader.read(tmp_path / "made.mp4").whole
-    made, own = read_film(tmp_path / "made.mp4"), read_film(tmp_path / "own.mp4")
+    made, own = read_video(tmp_path / "made.mp4"), read_video(tmp_path / "own.mp4")
     assert made.times == own.times
     assert made.audio_s == own.audio_s > 0.5
     assert np.array_equal(made.images, own.images)
 
 
-def test_a_job_gives_the_whole_photograph(server: LiveServer, pictures: np.ndarray, clip: Path, tmp_path: Path):
-    side = pictures.shape[1]
-    photograph = np.pad(pictures[0], ((0, 0), (side // 2, side // 2), (0, 0)), mode="edge")
+def test_a_job_gives_the_whole_photograph(server: LiveServer, images: np.ndarray, clip: Path, tmp_path: Path):
+    side = images.shape[1]
+    photograph = np.pad(images[0], ((0, 0), (side // 2, side // 2), (0, 0)), mode="edge")
     job = JobClient(server, output_frame="portrait")
     job.upload(png(photograph), clip.read_bytes())
     job.start()
     state = job.finish()
     assert state["state"] == "done", state
     (tmp_path / "made.mp4").write_bytes(job.request("GET", "/result").content)
-    assert read_film(tmp_path / "made.mp4").images.shape[1:] == (side, 2 * side, 3)
+    assert read_video(tmp_path / "made.mp4").images.shape[1:] == (side, 2 * side, 3)
     for options in ({"output_frame": "whole"}, {"output_frame": "portrait", "size_px": 128}):
         refused = server.http.post("/api/jobs", json=options)
         assert refused.status_code == 400
@@ -91,7 +91,7 @@ def test_a_job_gives_the_whole_photograph(server: LiveServer, pictures: np.ndarr
 
 
 def test_recordings_and_snapshots_come_back_signed(
-    server: LiveServer, pictures: np.ndarray, clip: Path, tmp_path: Path
+    server: LiveServer, images: np.ndarray, clip: Path, tmp_path: Path
 ):
     for kind, name, body in (
         ("video/mp4", "clip.mp4", clip.read_bytes()),
@@ -104,7 +104,7 @@ def test_recordings_and_snapshots_come_back_signed(
         assert inside == (kind == "video/mp4")
         (tmp_path / (name if inside else "clip.c2pa")).write_bytes(answer.content)
         assert c2pa_reader.read(tmp_path / name).whole
-    refused = {("image/gif", 400): png(pictures[0]), ("image/png", 422): b"no image", ("video/mp4", 400): b""}
+    refused = {("image/gif", 400): png(images[0]), ("image/png", 422): b"no image", ("video/mp4", 400): b""}
     for (kind, status), body in refused.items():
         answer = server.http.put("/api/credentials", content=body, headers={"Content-Type": kind})
         assert answer.status_code == status, answer.text
@@ -112,32 +112,32 @@ def test_recordings_and_snapshots_come_back_signed(
     assert not [path for path in server.app.state.sessions.folder.iterdir() if path.name.startswith("tmp")]
 
 
-def test_a_job_and_a_live_session_share_the_worker(server: LiveServer, pictures: np.ndarray, clip: Path):
+def test_a_job_and_a_live_session_share_the_worker(server: LiveServer, images: np.ndarray, clip: Path):
     client = server.open()
-    client.put_portrait(pictures[1])
+    client.put_portrait(images[1])
     socket = client.connect()
     job = JobClient(server)
-    job.upload(png(pictures[0]), clip.read_bytes())
+    job.upload(png(images[0]), clip.read_bytes())
     job.start()
-    socket.drive(itertools.cycle(pictures), 24)
+    socket.drive(itertools.cycle(images), 24)
     assert job.finish()["state"] == "done"
-    socket.drive(itertools.cycle(pictures), 8)
+    socket.drive(itertools.cycle(images), 8)
     socket.close()
 
 
-def test_deleting_a_job_stops_it_and_leaves_nothing(server: LiveServer, pictures: np.ndarray, clip: Path):
+def test_deleting_a_job_stops_it_and_leaves_nothing(server: LiveServer, images: np.ndarray, clip: Path):
     job = JobClient(server)
     folder = server.app.state.jobs.find(job.id).folder
-    job.upload(png(pictures[0]), clip.read_bytes())
+    job.upload(png(images[0]), clip.read_bytes())
     job.start()
     assert job.request("DELETE").status_code == 204
     wait_until(lambda: not folder.exists())
     assert job.request("GET").json()["error"]["kind"] == "not_found"
 
 
-def test_a_job_of_unusable_parts_fails_in_one_line_without_our_paths(server: LiveServer, pictures: np.ndarray):
+def test_a_job_of_unusable_parts_fails_in_one_line_without_our_paths(server: LiveServer, images: np.ndarray):
     job = JobClient(server)
-    job.upload(png(pictures[0]), b"this is no video")
+    job.upload(png(images[0]), b"this is no video")
     job.start()
     state = job.finish()
     assert state["state"] == "failed"
@@ -148,7 +148,7 @@ def test_a_job_of_unusable_parts_fails_in_one_line_without_our_paths(server: Liv
 
 
 def test_an_unexpected_fault_ends_one_job_and_not_those_after_it(
-    server: LiveServer, pictures: np.ndarray, clip: Path, monkeypatch: pytest.MonkeyPatch
+    server: LiveServer, images: np.ndarray, clip: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
@@ -156,12 +156,12 @@ def test_an_unexpected_fault_ends_one_job_and_not_those_after_it(
     with monkeypatch.context() as patched:
         patched.setattr("personalive.server.jobs.animate", broken)
         job = JobClient(server)
-        job.upload(png(pictures[0]), clip.read_bytes())
+        job.upload(png(images[0]), clip.read_bytes())
         job.start()
         state = job.finish()
     assert (state["state"], state["error"]["kind"]) == ("failed", "internal")
     after = JobClient(server)
-    after.upload(png(pictures[0]), clip.read_bytes())
+    after.upload(png(images[0]), clip.read_bytes())
     after.start()
     assert after.finish()["state"] == "done"
 
@@ -183,10 +183,10 @@ def test_options_that_are_not_a_clients_are_refused(server: LiveServer, options:
     assert says in answer.json()["error"]["message"]
 
 
-def test_the_order_of_things_is_explained(server: LiveServer, pictures: np.ndarray):
+def test_the_order_of_things_is_explained(server: LiveServer, images: np.ndarray):
     job = JobClient(server)
     assert job.start().json()["error"]["message"] == "no portrait yet: send one first"
-    job.request("PUT", "/portrait", content=png(pictures[0]))
+    job.request("PUT", "/portrait", content=png(images[0]))
     assert job.start().json()["error"]["message"] == "no clip yet: send one first"
     stranger = httpx2.get(f"{server.address}/api/jobs/{job.id}")
     assert stranger.status_code == 401

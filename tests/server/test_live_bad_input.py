@@ -52,34 +52,34 @@ def close_session(server: LiveServer, client: LiveClient) -> None:
 
 
 @pytest.fixture(scope="module")
-def bystander(server: LiveServer, pictures: np.ndarray) -> tuple[LiveClient, Socket]:
+def bystander(server: LiveServer, images: np.ndarray) -> tuple[LiveClient, Socket]:
     """Another user's session."""
-    client = open_session(server, pictures[0])
+    client = open_session(server, images[0])
     return client, client.connect()
 
 
 @pytest.fixture(scope="module")
-def target(server: LiveServer, pictures: np.ndarray) -> Iterator[LiveClient]:
-    client = open_session(server, pictures[0])
+def target(server: LiveServer, images: np.ndarray) -> Iterator[LiveClient]:
+    client = open_session(server, images[0])
     yield client
     close_session(server, client)
 
 
 @pytest.fixture
 def client(
-    server: LiveServer, target: LiveClient, bystander: tuple[LiveClient, Socket], pictures: np.ndarray
+    server: LiveServer, target: LiveClient, bystander: tuple[LiveClient, Socket], images: np.ndarray
 ) -> Iterator[LiveClient]:
     """Session that is sent bad things; afterwards no upload is left, and the other one still gets frames."""
     yield target
     assert not list(session_of(server, target).folder.iterdir())
-    bystander[1].drive(itertools.cycle(turned(pictures[1], 7)), 4)
+    bystander[1].drive(itertools.cycle(turned(images[1], 7)), 4)
     assert not errors_of(bystander[1])
 
 
 @pytest.fixture
-def driven(server: LiveServer, client: LiveClient, pictures: np.ndarray) -> Iterator[LiveClient]:
+def driven(server: LiveServer, client: LiveClient, images: np.ndarray) -> Iterator[LiveClient]:
     """Session without any driving frame yet."""
-    driven = open_session(server, pictures[0])
+    driven = open_session(server, images[0])
     yield driven
     close_session(server, driven)
 
@@ -246,9 +246,9 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_driving_frames_are_bridged(driven, pictures, name):
+def test_damaged_driving_frames_are_bridged(driven, images, name):
     """Among good ones, and as the very first."""
-    socket, camera = driven.connect(), itertools.cycle(turned(pictures[2], 7))
+    socket, camera = driven.connect(), itertools.cycle(turned(images[2], 7))
     patience = Patience(lambda: len(socket.frames))
     for number in itertools.count(1):
         data = jpeg(next(camera))

@@ -48,9 +48,9 @@ class Shadow:
     filter: OneEuro | None = None
     frames: list[np.ndarray] = field(default_factory=list)
 
-    def take(self, pictures: list[np.ndarray], picks: list[tuple[int, int, float]]) -> None:
+    def take(self, images: list[np.ndarray], picks: list[tuple[int, int, float]]) -> None:
         new = sorted({number for low, high, _ in picks for number in (low, high)} - {0})
-        seen = [simplejpeg.decode_jpeg(jpeg(pictures[number - 1]), fastdct=True) for number in new]
+        seen = [simplejpeg.decode_jpeg(jpeg(images[number - 1]), fastdct=True) for number in new]
         read = self.engine.encode_motion(np.stack(seen))
         poses, self.filter = calm_poses(read.poses, self.filter)
         read = Motion(read.tokens, poses)
@@ -91,18 +91,18 @@ BUNDLES = [  # capture times in ticks; picks of them; whose number each frame ca
 ]
 
 
-def test_two_sessions_at_once_each_get_what_the_engine_alone_makes_of_their_frames(engine, pictures):
+def test_two_sessions_at_once_each_get_what_the_engine_alone_makes_of_their_frames(engine, images):
     """Bit for bit, whatever the camera's rate: neither the server nor the other session leaves a trace."""
     unbounded = LiveConfig(late_share=1e9, viewer_frames=1000, unacknowledged_frames=1000)
     with running(lambda: engine, live=unbounded, server=generous()) as server:
         clients, sockets, shadows, drivers = [], [], [], []
         for place in range(2):
             client = server.open(seed=place + 5)
-            client.put_portrait(pictures[place])
+            client.put_portrait(images[place])
             clients.append(client)
             sockets.append(client.connect())
-            shadows.append(Shadow(engine, engine.start(pictures[place], seed=place + 5)))
-            drivers.append(itertools.cycle(turned(pictures[place + 2], 7)))
+            shadows.append(Shadow(engine, engine.start(images[place], seed=place + 5)))
+            drivers.append(itertools.cycle(turned(images[place + 2], 7)))
         for ticks, picks, _ in BUNDLES:
             for client, socket, shadow, driver in zip(clients, sockets, shadows, drivers, strict=True):
                 bundle = list(itertools.islice(driver, len(ticks)))

@@ -51,14 +51,14 @@ def test_lack_of_memory_before_the_first_session_is_the_workers_message(engine, 
 
 
 @pytest.mark.parametrize("name", ["denoise", "decode"])
-def test_a_session_for_which_there_is_no_memory_ends_with_the_line_and_others_go_on(engine, pictures, short, name):
+def test_a_session_for_which_there_is_no_memory_ends_with_the_line_and_others_go_on(engine, images, short, name):
     armed = short(name)
     with running(lambda: engine, server=generous()) as server:
         clients = [server.open() for _ in range(2)]
-        for client, picture in zip(clients, pictures[:2], strict=True):
-            client.put_portrait(picture).raise_for_status()
+        for client, image in zip(clients, images[:2], strict=True):
+            client.put_portrait(image).raise_for_status()
         other, socket = (client.connect() for client in clients)
-        camera: Iterator[np.ndarray] = itertools.cycle(turned(pictures[2], 7))
+        camera: Iterator[np.ndarray] = itertools.cycle(turned(images[2], 7))
         armed.set()
         socket.send_frame(next(camera))
         socket.receive_until(lambda: socket.message("ended"))
@@ -69,27 +69,27 @@ def test_a_session_for_which_there_is_no_memory_ends_with_the_line_and_others_go
         assert (status["state"], status["message"]) == ("ready", LINE)
 
 
-def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before(engine, pictures, short):
+def test_a_portrait_for_which_there_is_no_memory_leaves_the_one_before(engine, images, short):
     armed = short("project")
     with running(lambda: engine, server=generous()) as server:
         client = server.open()
-        client.put_portrait(pictures[0]).raise_for_status()
+        client.put_portrait(images[0]).raise_for_status()
         armed.set()
-        answer = client.put_portrait(pictures[1])
+        answer = client.put_portrait(images[1])
         armed.clear()
         assert expect_error(answer, "internal", 500) == LINE
         check_error(answer.json(), "internal")
         assert client.request("GET").json()["generation"] == 1
-        client.connect().drive(itertools.cycle(turned(pictures[2], 7)), 8)
+        client.connect().drive(itertools.cycle(turned(images[2], 7)), 8)
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, pictures: np.ndarray) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Path:
     """Folder with weights, portrait.png and clip.mp4."""
     folder = tmp_path_factory.mktemp("camera")
     write_small_model(folder / "weights")
-    Image.fromarray(pictures[0]).save(folder / "portrait.png")
-    write_clip(folder / "clip.mp4", list(pictures), range(8))
+    Image.fromarray(images[0]).save(folder / "portrait.png")
+    write_clip(folder / "clip.mp4", list(images), range(8))
     return folder
 
 

@@ -20,12 +20,12 @@ from support.waiting import wait_until
 # --- stage ----------------------------------------------------------------------------------------------------
 
 
-def test_the_state_goes_from_empty_to_live(server, pictures, camera):
+def test_the_state_goes_from_empty_to_live(server, images, camera):
     client = server.open()
     socket = client.connect()
     socket.receive_until(lambda: socket.message("state"))
     assert socket.message("state")["state"]["stage"] == "empty"
-    client.put_portrait(pictures[0])
+    client.put_portrait(images[0])
     socket.receive_until(lambda: socket.message("state")["state"]["stage"] == "waiting")
     socket.drive(camera, 1)
     socket.receive_until(lambda: socket.message("state")["state"]["stage"] == "live")
@@ -49,11 +49,11 @@ def test_while_paused_no_frame_comes_and_then_it_goes_on(client, socket, camera)
     assert indices[before] >= indices[before - 1] + 1
 
 
-def test_after_a_swap_is_answered_the_old_portrait_is_gone(client, socket, pictures, camera):
+def test_after_a_swap_is_answered_the_old_portrait_is_gone(client, socket, images, camera):
     """Also from the queues: here many frames wait for their time."""
     client.request("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
     socket.drive(camera, 30)
-    answer = client.put_portrait(pictures[4])
+    answer = client.put_portrait(images[4])
     assert answer.json()["generation"] == 2
     exchange(socket, 1)
     before = len(socket.frames)
@@ -66,10 +66,10 @@ def test_after_a_swap_is_answered_the_old_portrait_is_gone(client, socket, pictu
     assert client.request("GET").json()["generation"] == 2
 
 
-def test_a_new_portrait_shows(client, socket, pictures, camera):
+def test_a_new_portrait_shows(client, socket, images, camera):
     """The same driver, another head: the ease-in frames, which nothing else has touched, differ."""
     socket.drive(camera, 13)
-    client.put_portrait(pictures[4])
+    client.put_portrait(images[4])
     socket.receive_until(lambda: socket.message("state")["state"]["generation"] == 2)
     first = len(socket.frames)
     socket.drive(camera, 13)
@@ -77,9 +77,9 @@ def test_a_new_portrait_shows(client, socket, pictures, camera):
     assert np.any(swapped != socket.frames[0][1])
 
 
-def test_a_portrait_may_have_any_common_shape(client, pictures):
+def test_a_portrait_may_have_any_common_shape(client, images):
     """Portraits are framed here, not by the client."""
-    wide = np.ascontiguousarray(np.tile(pictures[3], (2, 3, 1)))
+    wide = np.ascontiguousarray(np.tile(images[3], (2, 3, 1)))
     assert client.put_portrait(wide).status_code == 200
 
 
@@ -178,9 +178,9 @@ def folders(server: LiveServer) -> list[Path]:
     return list(server.app.state.sessions.folder.iterdir())
 
 
-def test_an_ended_session_says_so_and_leaves_nothing(server, pictures):
+def test_an_ended_session_says_so_and_leaves_nothing(server, images):
     client = server.open()
-    client.put_portrait(pictures[0])
+    client.put_portrait(images[0])
     client.request("PUT", "/clip?gallery=performance").raise_for_status()
     assert any(any(folder.iterdir()) for folder in folders(server))
     sockets = [client.connect(), client.connect(client.opened["view_key"], "?role=viewer")]
@@ -234,10 +234,10 @@ def test_a_full_server_gives_places_in_line_and_keeps_their_order(engine):
         server.open(ticket=tickets[1])
 
 
-def test_a_server_that_ends_tells_its_sessions(engine, pictures, camera):
+def test_a_server_that_ends_tells_its_sessions(engine, images, camera):
     with running(lambda: engine, server=generous()) as server:
         client = server.open()
-        client.put_portrait(pictures[0])
+        client.put_portrait(images[0])
         socket = client.connect()
         socket.drive(camera, 4)
         root = server.app.state.sessions.folder

@@ -72,12 +72,12 @@ def test_controls_reach_the_engine_with_the_next_chunk(server, client, socket, c
 
 
 def test_a_mirrored_driver_is_read_mirrored(server, client, socket, camera, calls):
-    picture = next(camera)
-    seen = simplejpeg.decode_jpeg(jpeg(picture), fastdct=True)
-    send_at_once(server, client, socket, [picture], [1])
+    image = next(camera)
+    seen = simplejpeg.decode_jpeg(jpeg(image), fastdct=True)
+    send_at_once(server, client, socket, [image], [1])
     wait_until(lambda: calls["encode_motion"])
     client.request("PATCH", "/controls", json={"mirror": True}).raise_for_status()
-    send_at_once(server, client, socket, [picture], [2])
+    send_at_once(server, client, socket, [image], [2])
     wait_until(lambda: len(calls["encode_motion"]) > 1)
     np.testing.assert_array_equal(calls["encode_motion"][0][0], seen)
     np.testing.assert_array_equal(calls["encode_motion"][1][0], seen[:, ::-1])

@@ -10,17 +10,17 @@ import numpy as np
 from personalive import animate
 from personalive.engine.engine import Engine
 from personalive.offline.motion_file import load_motion_file
-from support.clips import read_film
+from support.clips import read_video
 from support.live_server import LiveServer, png
 
 
 def test_motion_recorded_live_drives_again_live_and_in_videos(
-    server: LiveServer, engine: Engine, pictures: np.ndarray, tmp_path: Path
+    server: LiveServer, engine: Engine, images: np.ndarray, tmp_path: Path
 ):
     client = server.open()
-    client.put_portrait(pictures[0])
+    client.put_portrait(images[0])
     socket = client.connect()
-    driver = itertools.cycle(pictures)
+    driver = itertools.cycle(images)
     socket.drive(driver, 8)
     assert client.request("POST", "/template", json={"recording": True}).json()["recording"] is True
     socket.drive(driver, 20)
@@ -45,9 +45,9 @@ def test_motion_recorded_live_drives_again_live_and_in_videos(
     assert not np.array_equal(shown[-1], shown[-9])
     assert client.request("GET").json()["driver"] == "template"
 
-    (tmp_path / "portrait.png").write_bytes(png(pictures[0]))
+    (tmp_path / "portrait.png").write_bytes(png(images[0]))
     report = animate(tmp_path / "portrait.png", path, tmp_path / "video.mp4", engine=engine, center_fallback=True)
-    assert report.frames == len(clip) == len(read_film(tmp_path / "video.mp4").images)
+    assert report.frames == len(clip) == len(read_video(tmp_path / "video.mp4").images)
     socket.close()
 
 

@@ -36,16 +36,16 @@ def viewer(server: LiveServer, key: str) -> Socket:
 
 
 @pytest.fixture
-def camera(pictures: np.ndarray) -> Iterator[np.ndarray]:
-    return itertools.cycle(turned(pictures[1], 7))
+def camera(images: np.ndarray) -> Iterator[np.ndarray]:
+    return itertools.cycle(turned(images[1], 7))
 
 
-def test_one_key_shows_the_newest_session_that_was_opened_with_it(server: LiveServer, pictures, camera):
+def test_one_key_shows_the_newest_session_that_was_opened_with_it(server: LiveServer, images, camera):
     seen = []
     for number in range(2):
         client = server.open(view_key=KEY)
         assert client.opened["view_key"] == KEY
-        client.put_portrait(pictures[number]).raise_for_status()
+        client.put_portrait(images[number]).raise_for_status()
         watching, socket = viewer(server, KEY), client.connect()
         socket.drive(camera, 24)
         watching.receive_until(lambda w=watching: len(w.frames) >= 8)
@@ -53,7 +53,7 @@ def test_one_key_shows_the_newest_session_that_was_opened_with_it(server: LiveSe
         shared = [(own[h.index], image) for h, image in watching.frames if h.index in own]
         assert shared
         assert all(np.array_equal(one, other) for one, other in shared)
-        watching.send_frame(pictures[2])
+        watching.send_frame(images[2])
         watching.receive_until(lambda w=watching: errors_of(w))
         assert "viewer" in check_error(errors_of(watching)[0], "bad_request")
         client.request("DELETE").raise_for_status()
@@ -77,9 +77,9 @@ def test_the_view_key_opens_nothing_else(server: LiveServer):
     client.request("DELETE")
 
 
-def test_a_pause_holds_at_once_though_frames_wait_for_their_time(server: LiveServer, pictures, camera):
+def test_a_pause_holds_at_once_though_frames_wait_for_their_time(server: LiveServer, images, camera):
     client = server.open()
-    client.put_portrait(pictures[0]).raise_for_status()
+    client.put_portrait(images[0]).raise_for_status()
     client.request("PATCH", "/controls", json={"delay_ms": 3000}).raise_for_status()
     socket = client.connect()
     socket.drive(camera, 30)  # by now many more are made and wait
@@ -97,9 +97,9 @@ def test_a_pause_holds_at_once_though_frames_wait_for_their_time(server: LiveSer
 
 
 @pytest.fixture
-def seeded(server: LiveServer, pictures):
+def seeded(server: LiveServer, images):
     client = server.open(seed=5)
-    client.put_portrait(pictures[0]).raise_for_status()
+    client.put_portrait(images[0]).raise_for_status()
     yield client
     client.request("DELETE")
 
@@ -146,14 +146,14 @@ def test_other_steps_begin_the_stream_anew_and_no_more_than_the_model_has(
 
 
 def test_a_part_of_the_face_that_the_model_does_not_know_is_refused_and_all_goes_on(
-    server: LiveServer, seeded, engine: Engine, pictures, camera, monkeypatch
+    server: LiveServer, seeded, engine: Engine, images, camera, monkeypatch
 ):
     def agree(share: float) -> None:
         """Let the engine find directions on which people agree by so much."""
         directions = Directions(torch.eye(2, values), {"mouth": share, "eyes": share})
         monkeypatch.setitem(vars(engine.conditioner), "directions", directions)
 
-    values = engine.encode_motion(pictures[:1]).tokens[0, 0].numel()
+    values = engine.encode_motion(images[:1]).tokens[0, 0].numel()
     agree(0.4)
     before = seeded.request("GET", "/controls").json()
     message = expect_error(

@@ -28,10 +28,10 @@ from support.live_server import LiveServer, Socket, running
 from support.waiting import wait_until
 
 
-def opened(server: LiveServer, picture: np.ndarray) -> tuple[Any, Socket]:
+def opened(server: LiveServer, image: np.ndarray) -> tuple[Any, Socket]:
     """A session with a portrait, and its socket."""
     client = server.open()
-    client.put_portrait(picture).raise_for_status()
+    client.put_portrait(image).raise_for_status()
     return client, client.connect()
 
 
@@ -51,12 +51,12 @@ def breaking(real: Callable[..., Any], fault: BaseException) -> tuple[Callable[.
 # --- faults ---------------------------------------------------------------------------------------------------
 
 
-def test_an_unexpected_fault_ends_the_session_it_met_and_no_other(engine, pictures, monkeypatch, caplog):
+def test_an_unexpected_fault_ends_the_session_it_met_and_no_other(engine, images, monkeypatch, caplog):
     step, armed = breaking(engine.step, RuntimeError("something at /tmp/secret"))
     monkeypatch.setattr(engine, "step", step)
     with running(lambda: engine, server=generous()) as server:
-        (_, other), (client, socket) = opened(server, pictures[0]), opened(server, pictures[1])
-        camera = itertools.cycle(turned(pictures[2], 7))
+        (_, other), (client, socket) = opened(server, images[0]), opened(server, images[1])
+        camera = itertools.cycle(turned(images[2], 7))
         armed.set()
         socket.send_frame(next(camera))
         socket.receive_until(lambda: socket.message("ended"))
@@ -69,26 +69,26 @@ def test_an_unexpected_fault_ends_the_session_it_met_and_no_other(engine, pictur
     assert "a session failed" in caplog.text
 
 
-def test_an_unexpected_fault_with_a_portrait_is_typed(engine, pictures, monkeypatch, caplog):
+def test_an_unexpected_fault_with_a_portrait_is_typed(engine, images, monkeypatch, caplog):
     start, armed = breaking(engine.start, RuntimeError("something at /tmp/secret"))
     monkeypatch.setattr(engine, "start", start)
     with running(lambda: engine, server=generous()) as server:
         client = server.open()
         armed.set()
-        expect_error(client.put_portrait(pictures[0]), "internal", 500)
+        expect_error(client.put_portrait(images[0]), "internal", 500)
         other = server.open()
-        assert other.put_portrait(pictures[0]).status_code == 200
+        assert other.put_portrait(images[0]).status_code == 200
     assert "a session failed" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the test kills it
-def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pictures, monkeypatch):
+def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, images, monkeypatch):
     """They get a message meanwhile, and their portraits afterwards: a newer generation, and indices that go on."""
     read, armed = breaking(engine.encode_motion, SystemExit())
     monkeypatch.setattr(engine, "encode_motion", read)
     with running(lambda: engine, server=generous()) as server:
-        (client, socket), (_, other) = opened(server, pictures[0]), opened(server, pictures[1])
-        camera = itertools.cycle(turned(pictures[2], 7))
+        (client, socket), (_, other) = opened(server, images[0]), opened(server, images[1])
+        camera = itertools.cycle(turned(images[2], 7))
         socket.drive(camera, 20)
         dead = server.worker._thread
         armed.set()
@@ -109,7 +109,7 @@ def test_a_worker_that_dies_is_started_again_and_the_sessions_go_on(engine, pict
         other.drive(camera, 20)
 
 
-def test_the_server_serves_at_once_and_changes_to_the_prepared_backend(engine: Engine, pictures):
+def test_the_server_serves_at_once_and_changes_to_the_prepared_backend(engine: Engine, images):
     """Sessions begin anew with their portraits; while motion is recorded the change waits."""
     faster = Engine(engine.networks, backend=Backend(engine.networks, name="prepared"), name="small")
     may_end = threading.Event()
@@ -120,8 +120,8 @@ def test_the_server_serves_at_once_and_changes_to_the_prepared_backend(engine: E
 
     with running(lambda: engine, server=generous()) as server:
         server.worker.prepare(make)
-        client, socket = opened(server, pictures[0])
-        camera = itertools.cycle(turned(pictures[1], 7))
+        client, socket = opened(server, images[0])
+        camera = itertools.cycle(turned(images[1], 7))
         socket.drive(camera, 12)
         assert server.http.get("/api/status").json()["backend"] == "eager"
         client.request("POST", "/template", json={"recording": True}).raise_for_status()
@@ -146,13 +146,13 @@ def out_of_memory(*_: object, **__: object) -> Any:
     [("to open", "no faster backend could be prepared"), ("to serve", "cannot serve")],
 )
 def test_a_backend_that_cannot_be_prepared_costs_nobody_anything(
-    engine: Engine, pictures, monkeypatch, caplog, fails: str, says: str
+    engine: Engine, images, monkeypatch, caplog, fails: str, says: str
 ):
     other = Engine(engine.networks, backend=Backend(engine.networks, name="prepared"), name="small")
     monkeypatch.setattr(other, "step", out_of_memory)
     with running(lambda: engine, server=generous()) as server:
-        _, socket = opened(server, pictures[0])
-        camera = itertools.cycle(turned(pictures[1], 7))
+        _, socket = opened(server, images[0])
+        camera = itertools.cycle(turned(images[1], 7))
         socket.drive(camera, 8)
         server.worker.prepare(out_of_memory if fails == "to open" else lambda: other)
         wait_until(lambda: says in caplog.text)
@@ -235,11 +235,11 @@ def test_three_failures_within_a_minute_are_enough(apart_s, state, caplog):
 # --- slow viewers ---------------------------------------------------------------------------------------------
 
 
-def test_a_viewer_that_reads_slowly_sees_fewer_frames_and_not_old_ones(engine, pictures):
+def test_a_viewer_that_reads_slowly_sees_fewer_frames_and_not_old_ones(engine, images):
     """One reads all, one a tenth of that, one never answers: only the last two lose frames."""
     with running(lambda: engine, live=LiveConfig(stats_interval_s=0.1), server=generous()) as server:
-        client, quick = opened(server, pictures[0])
-        camera = itertools.cycle(turned(pictures[2], 7))
+        client, quick = opened(server, images[0])
+        camera = itertools.cycle(turned(images[2], 7))
         slow, deaf = (client.connect(client.opened["view_key"], "?role=viewer") for _ in range(2))
         deaf.answers = False
         delays_ms: list[tuple[float, float]] = []
@@ -279,10 +279,10 @@ def own_threads() -> int:
 
 
 @pytest.mark.isolated
-def test_clients_that_are_torn_away_leave_nothing(engine, pictures):
+def test_clients_that_are_torn_away_leave_nothing(engine, images):
     with running(lambda: engine, live=LiveConfig(idle_s=1.0), server=generous(max_sessions=64)) as server:
-        desk = server.app.state.sessions
-        camera = itertools.cycle(turned(pictures[2], 7))
+        sessions = server.app.state.sessions
+        camera = itertools.cycle(turned(images[2], 7))
         loop: asyncio.AbstractEventLoop | None = None
 
         async def tasks() -> int:
@@ -298,13 +298,13 @@ def test_clients_that_are_torn_away_leave_nothing(engine, pictures):
                 client = server.open()
                 loop = session_of(server, client).loop
                 socket = client.connect()
-                client.put_portrait(pictures[0])
+                client.put_portrait(images[0])
                 for _ in range(3):
                     socket.send_frame(next(camera))
                 socket.receive_until(lambda s=socket: s.frames)
                 socket.tear()
-            wait_until(lambda: not len(desk) and not len(server.worker._scheduler))
-            wait_until(lambda: not list(desk.folder.iterdir()))
+            wait_until(lambda: not len(sessions) and not len(server.worker._scheduler))
+            wait_until(lambda: not list(sessions.folder.iterdir()))
 
         cycle(3)
         wait_until(lambda: count_tasks() <= 6)

@@ -97,14 +97,14 @@ def test_answers_name_all_their_fields(server: LiveServer, client: LiveClient, c
         assert fits == (not change), model
 
 
-def test_answers_are_those_described(server: LiveServer, client: LiveClient, pictures: np.ndarray, tmp_path):
+def test_answers_are_those_described(server: LiveServer, client: LiveClient, images: np.ndarray, tmp_path):
     assert client.request("GET").json() == server.app.state.sessions.find(client.opened["id"]).state()
     assert client.request("GET", "/controls").json() == asdict(LiveControls())
     changed = client.request("PATCH", "/controls", json={"expression": 2, "smoothing": 0.5})
     assert '{"expression":2,"mouth":1.0,' in changed.text  # as it was sent
     for item in server.http.get("/api/gallery").json():
         schemas.GalleryItem.model_validate(item)
-    clip = write_clip(tmp_path / "clip.mp4", list(pictures), range(8))
+    clip = write_clip(tmp_path / "clip.mp4", list(images), range(8))
     driver = client.request("PUT", "/clip", content=clip.read_bytes()).json()
     assert set(driver) == {"duration_s", "fps"}
     assert client.request("POST", "/template", json={"recording": True}).json()["recording"] is True
@@ -116,8 +116,8 @@ def test_answers_are_those_described(server: LiveServer, client: LiveClient, pic
     schemas.ErrorAnswer.model_validate({"error": full}, strict=True)
 
 
-def test_messages_are_those_described(client: LiveClient, socket: Socket, pictures: np.ndarray):
-    socket.drive(itertools.cycle(pictures), 4)
+def test_messages_are_those_described(client: LiveClient, socket: Socket, images: np.ndarray):
+    socket.drive(itertools.cycle(images), 4)
     socket.connection.send('{"type": "ping", "at_ms": 5}')
     socket.connection.send("{}")
     until_stats(socket)
@@ -148,9 +148,9 @@ def test_ranges_are_in_the_description(described: dict[str, Any]):
             assert schema.get("maximum") == pytest.approx(control.get("max"))
 
 
-def test_a_portrait_and_a_session_are_answered_as_described(server: LiveServer, pictures: np.ndarray):
+def test_a_portrait_and_a_session_are_answered_as_described(server: LiveServer, images: np.ndarray):
     client = server.open()
     assert set(client.opened) == set(schemas.OpenedSession.model_fields)
-    answer = client.request("PUT", "/portrait", content=png(pictures[0])).json()
+    answer = client.request("PUT", "/portrait", content=png(images[0])).json()
     schemas.PortraitAnswer.model_validate(answer, strict=True)
     client.request("DELETE")

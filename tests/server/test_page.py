@@ -18,7 +18,7 @@ from personalive.live.config import LiveConfig
 from personalive.media.credentials import read_credentials
 from personalive.server.config import ServerConfig
 from support.browser import Person, chromium, see_different, write_camera
-from support.head_films import heads
+from support.head_videos import heads
 from support.live_server import LiveServer, running
 from support.small_engine import small_engine
 from support.small_model import SMALL_SIZE_PX
@@ -240,7 +240,7 @@ def test_frames_of_a_recording_keep_their_size(live: Person, portraits: list[Pat
     def show_the_whole() -> None:
         live.see_different(2)
         live.find("control-output_frame").select_option("portrait")
-        live.wait(lambda: live.page.evaluate(TOP_LEFT_ALPHA) == 0)  # a wide picture leaves bars above and below
+        live.wait(lambda: live.page.evaluate(TOP_LEFT_ALPHA) == 0)  # a wide image leaves bars above and below
         live.see_different(2)
         assert canvas_px(live) == square
 

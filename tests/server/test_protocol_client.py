@@ -27,14 +27,14 @@ def drive() -> Any:
 
 
 def test_it_opens_a_session_sends_frames_and_saves_what_comes_back(
-    drive: Any, server: LiveServer, pictures: np.ndarray, tmp_path: Path
+    drive: Any, server: LiveServer, images: np.ndarray, tmp_path: Path
 ):
-    (tmp_path / "portrait.png").write_bytes(png(pictures[0]))
+    (tmp_path / "portrait.png").write_bytes(png(images[0]))
     (tmp_path / "frames").mkdir()
-    drive(server.address, tmp_path / "portrait.png", [jpeg(picture) for picture in pictures], tmp_path / "frames", 24)
+    drive(server.address, tmp_path / "portrait.png", [jpeg(image) for image in images], tmp_path / "frames", 24)
     saved = sorted((tmp_path / "frames").iterdir())
     assert len(saved) == 24
-    images = [np.asarray(Image.open(io.BytesIO(path.read_bytes()))) for path in saved]
-    assert {image.shape for image in images} == {(64, 64, 3)}
-    assert np.ptp(np.stack(images[12:]).astype(int), axis=0).max() > 10  # they move
+    received = [np.asarray(Image.open(io.BytesIO(path.read_bytes()))) for path in saved]
+    assert {image.shape for image in received} == {(64, 64, 3)}
+    assert np.ptp(np.stack(received[12:]).astype(int), axis=0).max() > 10  # they move
     assert len(server.app.state.sessions) == 0  # it closed its session

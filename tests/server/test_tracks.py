@@ -145,12 +145,12 @@ def test_pixels_of_a_video_are_red_green_blue():
         session, pushed = new_session(), []
         session.driver = "clip"
         session.push = lambda frame, driver: pushed.append(frame)
-        picture = np.zeros((32, 32, 3), np.uint8)
-        picture[..., 0], picture[..., 2] = 200, 50
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        image = np.zeros((32, 32, 3), np.uint8)
+        image[..., 0], image[..., 2] = 200, 50
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
         frame.pts, frame.time_base = 0, Fraction(1, 90_000)
         await receive_video(Given("video", [frame]), session, 10_000)
-        assert np.abs(pushed[0].content().astype(int) - picture).max() <= 3
+        assert np.abs(pushed[0].content().astype(int) - image).max() <= 3
 
     asyncio.run(play())
 

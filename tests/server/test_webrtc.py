@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from personalive.live.session import Session
 from personalive.server.config import ServerConfig
-from support.head_films import heads
+from support.head_videos import heads
 from support.small_model import SMALL_SIZE_PX
 from support.waiting import wait_until
 from support.whip_client import SDP, Client, blocks, distinct, post, publisher, recorded, sample_offer, watcher

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 from personalive.live.frames import FinishedHeader
 from personalive.server.wire import unpack_finished
 from support.chromium import MISSING, find_chromium
-from support.head_films import heads
+from support.head_videos import heads
 from support.waiting import PATIENCE_S, Patience
 
 CAMERA_FPS, CAMERA_S = 10, 3

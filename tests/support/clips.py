@@ -17,8 +17,8 @@ NOISE_SIDE_PX, NOISE_FPS = 64, 25
 
 
 @dataclass(frozen=True)
-class Film:
-    """What a film holds once decoded."""
+class Video:
+    """What a video holds once decoded."""
 
     times: list[Fraction]
     images: np.ndarray  # (F, H, W, 3) uint8
@@ -34,7 +34,7 @@ def write_clip(
     audio_s: float = 0.0,
     container: dict[str, str] | None = None,
 ) -> Path:
-    """H.264 of (H, W, 3) uint8 pictures at the given ticks; with ``audio_s``, so much of a tone."""
+    """H.264 of (H, W, 3) uint8 images at the given ticks; with ``audio_s``, so much of a tone."""
     with av.open(str(path), "w", container_options=container or {}) as out:
         video = sound = None
         for image, tick in zip(images, ticks, strict=True):
@@ -74,7 +74,7 @@ def write_tone(out, stream, seconds: float) -> None:
     out.mux(stream.encode(None))
 
 
-def read_film(path: Path) -> Film:
+def read_video(path: Path) -> Video:
     """Decode ``path`` with PyAV alone."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
@@ -82,14 +82,14 @@ def read_film(path: Path) -> Film:
     with av.open(str(path)) as container:
         if container.streams.audio:
             audio_s = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
-    return Film(
+    return Video(
         times=[Fraction(frame.pts) * frame.time_base for frame in frames],
         images=np.stack([frame.to_ndarray(format="rgb24") for frame in frames]),
         audio_s=audio_s,
     )
 
 
-def save_picture(path: Path, image: np.ndarray, kind: str = "PNG") -> Path:
+def save_image(path: Path, image: np.ndarray, kind: str = "PNG") -> Path:
     """A still, whatever the name of the file."""
     Image.fromarray(image).save(path, kind)
     return path

@@ -26,10 +26,10 @@ PING_S = 0.2
 class ClusterClient:
     """Session with a portrait of the gallery, driven by a WebSocket; it reconnects as the page does."""
 
-    def __init__(self, http: httpx2.AsyncClient, pictures: Sequence[np.ndarray], fps: float) -> None:
+    def __init__(self, http: httpx2.AsyncClient, images: Sequence[np.ndarray], fps: float) -> None:
         self.http, self.fps = http, fps
-        self._pictures = pictures
-        self._jpegs = [simplejpeg.encode_jpeg(np.ascontiguousarray(picture)) for picture in pictures]
+        self._images = images
+        self._jpegs = [simplejpeg.encode_jpeg(np.ascontiguousarray(image)) for image in images]
         self.session: dict[str, Any] = {}
         self.frames_s: list[float] = []
         self.pongs_s: list[float] = []
@@ -162,7 +162,7 @@ class WhipClusterClient(ClusterClient):
         if self.rtc is not None:
             await self.rtc.close()
         self.rtc = rtc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        rtc.addTransceiver(Images(self._pictures, max(1, round(self.fps))), direction="sendonly")
+        rtc.addTransceiver(Images(self._images, max(1, round(self.fps))), direction="sendonly")
         await rtc.setLocalDescription(await rtc.createOffer())
         headers = {**self.headers, "Content-Type": SDP}
         answer = await self.http.post(f"{self.path}/whip", content=rtc.localDescription.sdp, headers=headers)

@@ -1,4 +1,4 @@
-"""Hostile and odd files for every door that takes one: the same for the same seed."""
+"""Hostile and odd files for every input that takes one: the same for the same seed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from support.channel_orders import write_custom_order
 from support.templates import made_template
 from support.tiled_heic import write_tiled_heic
 
-Door = Literal["portrait", "driving", "motion"]
-_DOORS: tuple[Door, ...] = ("driving", "portrait", "driving", "motion", "driving", "portrait", "driving")
+Role = Literal["portrait", "driving", "motion"]
+_ROLES: tuple[Role, ...] = ("driving", "portrait", "driving", "motion", "driving", "portrait", "driving")
 _EXTREMES = (0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _SUFFIXES = ("mp4", "mov", "mkv", "avi", "ts", "png", "jpg", "webp", "gif", "heic", "wav", "safetensors", "txt", "")
 
@@ -30,7 +30,7 @@ class HostileFile:
     """One file and what was done to it."""
 
     path: Path
-    door: Door
+    role: Role
     made_from: str
     change: str
 
@@ -40,14 +40,14 @@ def hostile_files(folder: Path, count: int, seed: int) -> Iterator[HostileFile]:
     rng = np.random.default_rng(seed)
     good = {"driving": _clips(folder), "portrait": _stills(folder), "motion": _motion()}
     for number in range(count):
-        door = _DOORS[number % len(_DOORS)]
-        name, content = _pick(rng, list(good[door].items()))
+        role = _ROLES[number % len(_ROLES)]
+        name, content = _pick(rng, list(good[role].items()))
         everything = [content for files in good.values() for content in files.values()]
         change, changed = hostile(rng, content, everything)
         suffix = _pick(rng, _SUFFIXES) if change == "renamed" else name.rpartition(".")[2]
         path = folder / f"{number:04}.{suffix}"
         path.write_bytes(changed)
-        yield HostileFile(path, door, name, change)
+        yield HostileFile(path, role, name, change)
         path.unlink(missing_ok=True)
 
 
@@ -126,14 +126,14 @@ _CHANGES: dict[str, Callable[[np.random.Generator, bytes, list[bytes]], bytes]] 
 # --- good files, odd ones among them ------------------------------------------------------------------------
 
 
-def _picture(width: int, height: int) -> np.ndarray:
+def _image(width: int, height: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 // width, y * 255 // height, (x ^ y) & 255], axis=2).astype(np.uint8)
 
 
 def _stills(folder: Path) -> dict[str, bytes]:
     pillow_heif.register_heif_opener()
-    image, turned, found = Image.fromarray(_picture(96, 80)), Image.Exif(), {}
+    image, turned, found = Image.fromarray(_image(96, 80)), Image.Exif(), {}
     turned[0x0112], turned[0x010F] = 6, "Camera"
     text = PngImagePlugin.PngInfo()
     text.add_text("workflow", "{} " * 700_000, zip=True)
@@ -153,7 +153,7 @@ def _stills(folder: Path) -> dict[str, bytes]:
         image.save(folder / name, **options)
         found[name] = (folder / name).read_bytes()
         (folder / name).unlink()
-    found["tiles.heic"] = write_tiled_heic(folder / "tiles.heic", _picture(160, 100)).read_bytes()
+    found["tiles.heic"] = write_tiled_heic(folder / "tiles.heic", _image(160, 100)).read_bytes()
     (folder / "tiles.heic").unlink()
     for name, size in (("wide.png", (30_000, 32)), ("tall.jpg", (32, 30_000)), ("dot.png", (1, 1))):
         buffer = io.BytesIO()
@@ -192,7 +192,7 @@ def _clips(folder: Path) -> dict[str, bytes]:
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             heard = out.add_stream(sound, rate=48_000, layout="stereo") if sound else None
             for number in range(frames):
-                frame = av.VideoFrame.from_ndarray(np.roll(_picture(side, side), 3 * number, axis=1), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(np.roll(_image(side, side), 3 * number, axis=1), format="rgb24")
                 frame.pts, frame.time_base = number, Fraction(1, fps)
                 out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
@@ -205,15 +205,15 @@ def _clips(folder: Path) -> dict[str, bytes]:
         path.unlink()
     found["order.mov"] = write_custom_order(folder / "order.mov", {"FR": 700, "FL": 400}).read_bytes()
     (folder / "order.mov").unlink()
-    pictures = [Image.fromarray(np.roll(_picture(64, 64), 3 * number, axis=1)) for number in range(4)]
+    images = [Image.fromarray(np.roll(_image(64, 64), 3 * number, axis=1)) for number in range(4)]
     for name in ("a.gif", "a.webp", "a.png", "a.avif"):
         buffer = io.BytesIO()
         form = name[2:].upper()
-        pictures[0].save(buffer, form, save_all=True, append_images=pictures[1:], duration=16)
+        images[0].save(buffer, form, save_all=True, append_images=images[1:], duration=16)
         found[name] = buffer.getvalue()
     jpegs = []
-    for picture in pictures:
+    for image in images:
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG")
+        image.save(buffer, "JPEG")
         jpegs.append(buffer.getvalue())
     return found | {"a.mjpeg": b"".join(jpegs), "a.jpg": jpegs[0]}

@@ -50,12 +50,12 @@ def held(server: LiveServer, client: LiveClient) -> Iterator[Session]:
         standing.result(PATIENCE_S)
 
 
-def send_at_once(server: LiveServer, client: LiveClient, socket: Socket, pictures: Any, times_us: Any) -> None:
+def send_at_once(server: LiveServer, client: LiveClient, socket: Socket, images: Any, times_us: Any) -> None:
     """Driving frames that one chunk takes in together."""
     with held(server, client) as session:
         wanted = session.inbox.received + len(times_us)
-        for picture, time_us in zip(pictures, times_us, strict=True):
-            socket.send_frame(picture, time_us)
+        for image, time_us in zip(images, times_us, strict=True):
+            socket.send_frame(image, time_us)
         wait_until(lambda: session.inbox.received == wanted)
 
 
@@ -78,9 +78,9 @@ def check_error(body: dict[str, Any], kind: str) -> str:
     return message
 
 
-def turned(picture: np.ndarray, count: int) -> list[np.ndarray]:
-    """Pictures that differ, but with the same colours, so that none looks like a cut."""
-    return [np.ascontiguousarray(np.roll(picture, (3 * place, 2 * place), (0, 1))) for place in range(1, count + 1)]
+def turned(image: np.ndarray, count: int) -> list[np.ndarray]:
+    """MakeImages that differ, but with the same colours, so that none looks like a cut."""
+    return [np.ascontiguousarray(np.roll(image, (3 * place, 2 * place), (0, 1))) for place in range(1, count + 1)]
 
 
 def errors_of(socket: Socket) -> list[dict[str, Any]]:

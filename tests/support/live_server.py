@@ -101,9 +101,9 @@ class LiveClient:
         headers = {"Authorization": f"Bearer {key or self.opened['key']}", **named.pop("headers", {})}
         return self.server.http.request(method, self.path + path, headers=headers, **named)
 
-    def put_portrait(self, picture: np.ndarray) -> httpx2.Response:
-        """Upload a picture."""
-        return self.request("PUT", "/portrait", content=png(picture))
+    def put_portrait(self, image: np.ndarray) -> httpx2.Response:
+        """Upload a image."""
+        return self.request("PUT", "/portrait", content=png(image))
 
     def connect(self, key: str | None = None, query: str = "", **named: Any) -> Socket:
         """A socket of the session."""
@@ -123,11 +123,11 @@ class Socket:
         self.answers = True  # whether finished frames are acknowledged
         self._sequence = 0
 
-    def send_frame(self, picture: np.ndarray, capture_us: int | None = None) -> int:
+    def send_frame(self, image: np.ndarray, capture_us: int | None = None) -> int:
         """One driving frame; returns its number."""
         self._sequence += 1
         now = time.monotonic_ns() // 1000 if capture_us is None else capture_us
-        self.connection.send(pack_driving(DrivingHeader(self._sequence, now), jpeg(picture)))
+        self.connection.send(pack_driving(DrivingHeader(self._sequence, now), jpeg(image)))
         return self._sequence
 
     def receive(self, timeout_s: float = PATIENCE_S) -> None:
@@ -149,13 +149,13 @@ class Socket:
             self.receive(patience.check())
         return found
 
-    def drive(self, pictures: Iterator[np.ndarray], count: int, every_s: float = 0.02) -> None:
+    def drive(self, images: Iterator[np.ndarray], count: int, every_s: float = 0.02) -> None:
         """Send frames at a camera's pace and receive until ``count`` frames more are here."""
         wanted, next_s = len(self.frames) + count, time.monotonic()
         patience = Patience(lambda: len(self.frames))
         while len(self.frames) < wanted:
             patience.check()
-            self.send_frame(next(pictures))
+            self.send_frame(next(images))
             next_s += every_s
             self.drain(next_s)
 
@@ -180,13 +180,13 @@ class Socket:
         self.connection.socket.shutdown(socket.SHUT_RDWR)
 
 
-def jpeg(picture: np.ndarray) -> bytes:
+def jpeg(image: np.ndarray) -> bytes:
     """As a browser sends it."""
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=90)
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=90)
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     """As a person uploads it."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()

@@ -13,7 +13,7 @@ import numpy as np
 
 from personalive.training.data.prepare.report import Report
 from support.clips import write_tone
-from support.head_films import heads, write_heads, write_pictures
+from support.head_videos import heads, write_heads, write_images
 
 SIZE_PX = 96
 SETTINGS: dict[str, Any] = {"size_px": SIZE_PX, "min_clip_s": 0.6, "workers": 1}
@@ -48,8 +48,8 @@ def write_videos(folder: Path) -> Path:
     rng = np.random.default_rng(1)
     write_heads(folder / "d_variable.mp4", np.cumsum(rng.integers(18, 60, 34)).tolist(), Fraction(1, 1000), seed=6)
     first, second = (heads(seed, [i / 25 for i in range(20)]) for seed in (7, 1))
-    write_pictures(folder / "e_cut.mp4", [*first, *second])
-    write_pictures(folder / "f_nobody.mp4", [np.full((96, 96, 3), 40 + i, np.uint8) for i in range(20)])
+    write_images(folder / "e_cut.mp4", [*first, *second])
+    write_images(folder / "f_nobody.mp4", [np.full((96, 96, 3), 40 + i, np.uint8) for i in range(20)])
     write_heads(folder / "g_short.mp4", range(9), seed=1)
     (folder / "h_broken.mp4").write_bytes(b"no video" * 100)
     sound_only(folder / "i_sound.mp4")

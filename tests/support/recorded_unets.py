@@ -59,9 +59,9 @@ def first_tokens(kept: Features, recorded: Mapping[str, Any]) -> Tensor:
 
 
 @torch.inference_mode()
-def noise(network: DenoisingUNet, recorded: Mapping[str, Any], pictures: list[Features], **options: Any) -> Tensor:
-    """(1, 4, 16, h, w) predicted with the given reference pictures in view."""
-    projected = [network.project_reference(kept) for kept in pictures]
+def noise(network: DenoisingUNet, recorded: Mapping[str, Any], images: list[Features], **options: Any) -> Tensor:
+    """(1, 4, 16, h, w) predicted with the given reference images in view."""
+    projected = [network.project_reference(kept) for kept in images]
     joined = {
         name: KV(*(torch.cat(parts, dim=1) for parts in zip(*(p[name] for p in projected), strict=True)))
         for name in projected[0]

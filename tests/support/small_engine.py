@@ -1,4 +1,4 @@
-"""An engine of the small model in which everything matters, and pictures for it."""
+"""An engine of the small model in which everything matters, and images for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def small_engine(networks: Networks | None = None) -> Engine:
     return Engine(networks, name="small", find_directions=find_directions)
 
 
-def noise_pictures(count: int, seed: int) -> np.ndarray:
+def noise_images(count: int, seed: int) -> np.ndarray:
     """(count, 64, 64, 3) uint8 smooth noise."""
     low = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     images = golden.upsampled(low, SMALL_SIZE_PX).mul(255).round().to(torch.uint8)

@@ -18,9 +18,9 @@ from personalive.offline import parts as module
 from personalive.offline.animate import animate
 from personalive.offline.options import AnimateReport
 from personalive.offline.record import RecordOptions, record
-from support.clips import Film, read_film, write_clip
+from support.clips import Video, read_video, write_clip
 
-Pictures = Callable[[int, int], np.ndarray]
+MakeImages = Callable[[int, int], np.ndarray]
 
 
 @dataclasses.dataclass
@@ -29,20 +29,20 @@ class Studio:
 
     folder: Path
     engine: Engine
-    pictures: Pictures
+    make_images: MakeImages
     portrait: Path
 
     def clip(self, frames: int = 5, *, name: str = "driving.mp4", seed: int = 2, **options: Any) -> Path:
         ticks = options.pop("ticks", range(frames))
-        return write_clip(self.folder / name, self.pictures(len(ticks), seed), ticks, **options)
+        return write_clip(self.folder / name, self.make_images(len(ticks), seed), ticks, **options)
 
-    def film(self, driving: Path, *, name: str = "film.mp4", **options: Any) -> tuple[AnimateReport, Film]:
+    def animate(self, driving: Path, *, name: str = "video.mp4", **options: Any) -> tuple[AnimateReport, Video]:
         options = {"framing": "center", "engine": self.engine} | options
         report = animate(self.portrait, driving, self.folder / name, **options)
-        return report, read_film(self.folder / name)
+        return report, read_video(self.folder / name)
 
-    def encoded(self, driving: Path, **options: Any) -> tuple[Film, list[np.ndarray]]:
-        """A film, and its pictures before they were encoded."""
+    def encoded(self, driving: Path, **options: Any) -> tuple[Video, list[np.ndarray]]:
+        """A video, and its images before they were encoded."""
         given: list[np.ndarray] = []
 
         class Keeping(VideoWriter):
@@ -51,10 +51,10 @@ class Studio:
                 super().write(image, time, duration)
 
         with mock.patch.object(module, "VideoWriter", Keeping):
-            _, film = self.film(driving, **options)
-        return film, given
+            _, video = self.animate(driving, **options)
+        return video, given
 
-    def take(self, clip: Path, **options: Any) -> Path:
+    def record(self, clip: Path, **options: Any) -> Path:
         """Record a clip in a motion file."""
         path = self.folder / "take.safetensors"
         record(clip, path, RecordOptions(framing="center", **options), engine=self.engine)

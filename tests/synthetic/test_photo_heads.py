@@ -1,4 +1,4 @@
-"""Heads made from photographs: the ground truth of the drawn ones, sets on disk, seeds."""
+"""Heads made from photographs: the ground truth of the synthetic ones, sets on disk, seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from personalive.synthetic.photo_head import MODEL_UNIT, ORIGIN
 from personalive.synthetic.photo_heads import RecordedPerformance, Track
 from personalive.training.data.prepare.heads import framed, make_heads
 from personalive.vision.face_model import face_model
-from support.drawn_face import drawn_face, turn
+from support.synthetic_face import synthetic_face, turn
 
 SIZE = 128
 
@@ -27,7 +27,7 @@ def photograph(size_px: int = 200) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def head() -> PhotoHead:
-    image, points, _ = framed(photograph(), drawn_face(4, 200).landmarks_px, None)
+    image, points, _ = framed(photograph(), synthetic_face(4, 200).landmarks_px, None)
     return PhotoHead.of(image, points)
 
 
@@ -39,7 +39,7 @@ def pixels(keypoints: np.ndarray) -> np.ndarray:
     return (keypoints[:, :2] * 0.5 + 0.5) * SIZE
 
 
-def test_the_ground_truth_is_that_of_a_drawn_head(head: PhotoHead):
+def test_the_ground_truth_is_that_of_a_synthetic_head(head: PhotoHead):
     frame = head.render(moved(10.0, eyeBlinkLeft=0.2), SIZE)
     assert frame.image.shape == (SIZE, SIZE, 3)
     assert frame.image.dtype == np.uint8
@@ -52,7 +52,7 @@ def test_the_ground_truth_is_that_of_a_drawn_head(head: PhotoHead):
     assert frame.motion["eyeBlinkLeft"] == pytest.approx(0.2)
 
 
-def test_keypoints_lie_where_a_drawn_heads_do(head: PhotoHead):
+def test_keypoints_lie_where_a_synthetic_heads_do(head: PhotoHead):
     at = dict(zip(KEYPOINT_NAMES, head.canonical_keypoints, strict=True))
     assert at["eye_right"][0] < -0.1 < 0.1 < at["eye_left"][0]  # the person's right lies left
     assert abs(at["eye_left"][1]) < 0.08
@@ -112,7 +112,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of two heads with a track; a third photograph has an open mouth, a fourth no landmarks."""
     place = tmp_path_factory.mktemp("photos")
     (place / "in").mkdir()
-    faces = [drawn_face(4, 200), drawn_face(5, 200), drawn_face(6, 200, jawOpen=0.8)]
+    faces = [synthetic_face(4, 200), synthetic_face(5, 200), synthetic_face(6, 200, jawOpen=0.8)]
     for name in "abcd":
         Image.fromarray(photograph()).save(place / "in" / f"{name}.png")
     np.savez(
@@ -150,7 +150,7 @@ def test_framing_puts_the_head_where_a_drawn_one_is(folder: Path):
     # a place of the photograph keeps its colour: the pattern says where it came from
     nose = face_model().pins[np.flatnonzero((face_model().pin_landmarks == 1).all(1))[0]]
     x, y = portrait.fit.pose.place(portrait.fit.shape[nose : nose + 1])[0, :2].astype(int)
-    was = drawn_face(4, 200).landmarks_px[1, :2] / 200 * 255
+    was = synthetic_face(4, 200).landmarks_px[1, :2] / 200 * 255
     np.testing.assert_allclose(portrait.image[y, x, :2], was, atol=4)
 
 

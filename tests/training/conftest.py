@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from personalive.training.data.prepare.runner import prepare
-from support.head_films import write_heads
+from support.head_videos import write_heads
 from support.prepared import SETTINGS, Made, write_videos
 
 

@@ -78,12 +78,12 @@ def full_networks() -> Networks:
     buffer = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
     parts: dict[str, Any] = {part: filled(build_part(folder, part), buffer) for part in parts_of(model)}
     parts["motion_extractor"].float()  # as in training, where it never computes in less
-    hold_in_the_picture(parts["motion_extractor"])
+    hold_in_the_image(parts["motion_extractor"])
     return Networks(config=model, unet_config=unet, **parts)
 
 
 @torch.no_grad()
-def hold_in_the_picture(extractor: Any) -> None:
+def hold_in_the_image(extractor: Any) -> None:
     """Heads in the middle and small: with keypoints outside, canvases would be empty and teach nothing."""
     for head, value in ((extractor.detector.fc_t, 0.0), (extractor.detector.fc_scale, 0.3)):
         head.weight.zero_()

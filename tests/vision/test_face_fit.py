@@ -8,13 +8,13 @@ import pytest
 from personalive.errors import InputError
 from personalive.vision.face_fit import fit_face, fit_pose
 from personalive.vision.face_model import face_model
-from support.drawn_face import drawn_face
+from support.synthetic_face import synthetic_face
 
 
 @pytest.mark.parametrize("columns", [2, 3])
 @pytest.mark.parametrize("yaw_deg", [0.0, 15.0])
 def test_pins_lie_on_their_landmarks(columns: int, yaw_deg: float):
-    face = drawn_face(3, yaw_deg=yaw_deg, jawOpen=0.3)
+    face = synthetic_face(3, yaw_deg=yaw_deg, jawOpen=0.3)
     fit = fit_face(face.landmarks_px[:, :columns])
     model = face_model()
     off = fit.pose.place(fit.shape[model.pins])[:, :2] - model.pin_places(face.landmarks_px)[:, :2]
@@ -24,7 +24,7 @@ def test_pins_lie_on_their_landmarks(columns: int, yaw_deg: float):
 
 
 def test_the_pose_comes_back():
-    face = drawn_face(1, yaw_deg=12.0)
+    face = synthetic_face(1, yaw_deg=12.0)
     fit = fit_face(face.landmarks_px)
     angle = np.degrees(np.arccos(np.clip((np.trace(fit.pose.rotation @ face.pose.rotation.T) - 1) / 2, -1, 1)))
     assert angle < 4
@@ -32,18 +32,18 @@ def test_the_pose_comes_back():
 
 
 def test_the_pose_of_another_frame_is_found_whatever_the_mouth_does():
-    fit = fit_face(drawn_face(2).landmarks_px)
-    start = fit_pose(drawn_face(2).landmarks_px, fit)
-    moved = fit_pose(drawn_face(2, yaw_deg=10.0, jawOpen=0.6).landmarks_px, fit)
+    fit = fit_face(synthetic_face(2).landmarks_px)
+    start = fit_pose(synthetic_face(2).landmarks_px, fit)
+    moved = fit_pose(synthetic_face(2, yaw_deg=10.0, jawOpen=0.6).landmarks_px, fit)
     turned = moved.rotation @ start.rotation.T
     assert np.degrees(np.arcsin(turned[0, 2])) == pytest.approx(10.0, abs=1.5)
-    still = fit_pose(drawn_face(2, jawOpen=0.6).landmarks_px, fit)
+    still = fit_pose(synthetic_face(2, jawOpen=0.6).landmarks_px, fit)
     assert np.abs(still.rotation - start.rotation).max() < 0.03
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_closing_brings_the_lids_together_on_this_face(side: int):
-    fit, model = fit_face(drawn_face(5).landmarks_px), face_model()
+    fit, model = fit_face(synthetic_face(5).landmarks_px), face_model()
     name = ("right", "left")[side]
     upper, lower = model.rims[f"lid_upper_{name}"], model.rims[f"lid_lower_{name}"]
     shut = fit.shape + fit.closing[side]
@@ -59,7 +59,7 @@ def test_closing_brings_the_lids_together_on_this_face(side: int):
 
 
 def test_landmarks_that_cannot_be_are_refused():
-    good = drawn_face(0).landmarks_px
+    good = synthetic_face(0).landmarks_px
     for bad, says in (
         (good[:68], "give \\(478, 2\\)"),
         (good[:, :1], "give \\(478, 2\\)"),
@@ -74,7 +74,7 @@ def test_lips_that_nearly_meet_are_fitted_shut_and_open_ones_open():
     model = face_model()
     upper, lower = (model.rims[f"lip_inner_{row}_right"][-1] for row in ("upper", "lower"))
     for jaw, low, high in ((0.0, -0.02, 0.06), (0.5, 0.8, 3.0)):
-        face = drawn_face(0, jawOpen=jaw)
+        face = synthetic_face(0, jawOpen=jaw)
         face.landmarks_px[13, 1] -= 0.3
         fit = fit_face(face.landmarks_px)
         assert low < fit.shape[upper, 1] - fit.shape[lower, 1] < high

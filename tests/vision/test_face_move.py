@@ -8,10 +8,10 @@ import pytest
 from personalive.errors import InputError
 from personalive.vision.face_fit import fit_face
 from personalive.vision.face_model import EYE, GUM, MOUTH, SKIN, TOOTH, face_model
-from personalive.vision.face_move import FaceMotion, compose, move, moved_picture, moved_places
+from personalive.vision.face_move import FaceMotion, compose, move, moved_image, moved_places
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.warps import places
-from support.drawn_face import DrawnFace, drawn_face, turn
+from support.synthetic_face import SyntheticFace, synthetic_face, turn
 
 SIZE = 128
 
@@ -34,12 +34,12 @@ def pattern() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def face() -> DrawnFace:
-    return drawn_face(4, SIZE)
+def face() -> SyntheticFace:
+    return synthetic_face(4, SIZE)
 
 
 @pytest.fixture(scope="module")
-def portrait(face: DrawnFace) -> MovablePortrait:
+def portrait(face: SyntheticFace) -> MovablePortrait:
     return movable_portrait(pattern(), fit_face(face.landmarks_px))
 
 
@@ -110,7 +110,7 @@ def test_where_the_face_meets_its_surroundings_they_move_alike(portrait: Movable
     assert np.quantile(steps[both], 0.99) < 3.0
 
 
-def test_a_mask_keeps_the_background_still(face: DrawnFace):
+def test_a_mask_keeps_the_background_still(face: SyntheticFace):
     flat = np.full((SIZE, SIZE, 3), 200, np.uint8)
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     person = np.hypot(x - 64, (y - 60) * 0.8) < 42
@@ -123,7 +123,7 @@ def test_a_mask_keeps_the_background_still(face: DrawnFace):
     assert np.abs(uncovered.astype(int) - 200).max() < 40  # background behind where it was
 
 
-def test_pixels_come_at_the_portraits_own_sharpness(face: DrawnFace):
+def test_pixels_come_at_the_portraits_own_sharpness(face: SyntheticFace):
     fit = fit_face(face.landmarks_px)
     noise = np.random.default_rng(0).integers(60, 200, (SIZE, SIZE, 1), dtype=np.uint8).repeat(3, 2)
     sharp = movable_portrait(noise, fit)
@@ -131,13 +131,13 @@ def test_pixels_come_at_the_portraits_own_sharpness(face: DrawnFace):
     assert out[50:80, 50:80].std() > 0.85 * noise[50:80, 46:76].std()
 
 
-def test_only_square_images_are_taken(face: DrawnFace):
+def test_only_square_images_are_taken(face: SyntheticFace):
     with pytest.raises(InputError, match="give a square RGB image"):
         movable_portrait(np.zeros((10, 12, 3), np.uint8), fit_face(face.landmarks_px))
 
 
-def test_more_samples_show_the_same_picture(portrait: MovablePortrait):
+def test_more_samples_show_the_same_image(portrait: MovablePortrait):
     motion = FaceMotion(values(jawOpen=0.4), rotation=turn(8))
-    plain, fine = (moved_picture(portrait, motion, SIZE, samples).astype(int) for samples in (1, 2))
+    plain, fine = (moved_image(portrait, motion, SIZE, samples).astype(int) for samples in (1, 2))
     np.testing.assert_array_equal(plain, compose(portrait, move(portrait, motion, SIZE)))
     assert np.abs(plain - fine).mean() < 2

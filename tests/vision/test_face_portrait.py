@@ -7,9 +7,9 @@ import pytest
 
 from personalive.vision.face_fit import fit_face
 from personalive.vision.face_model import face_model
-from personalive.vision.face_move import FaceMotion, moved_picture
+from personalive.vision.face_move import FaceMotion, moved_image
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
-from support.drawn_face import drawn_face
+from support.synthetic_face import synthetic_face
 
 SIZE = 128
 BACKGROUND, SKIN = 180, 60
@@ -21,7 +21,7 @@ def prepared(background: np.ndarray, top: int, narrow: float = 1.3) -> MovablePo
     middle = top + 54
     person = np.hypot((x - 64) * narrow, y - middle) < 54
     image = np.where(person, SKIN, background).astype(np.uint8)[..., None].repeat(3, 2)
-    return movable_portrait(image, fit_face(drawn_face(4, SIZE).landmarks_px), (255 * person).astype(np.uint8))
+    return movable_portrait(image, fit_face(synthetic_face(4, SIZE).landmarks_px), (255 * person).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,11 @@ def test_a_head_that_is_cut_off_is_as_high_as_its_outline_tells(cut: int) -> Non
 @pytest.mark.parametrize("down", [0.04, 0.1])
 def test_a_head_that_touches_the_top_leaves_nothing_above_it(still: np.ndarray, down: float) -> None:
     touching = prepared(np.full((SIZE, SIZE), BACKGROUND, np.uint8), -1)
-    moved = moved_picture(touching, FaceMotion(still, shift=(0.0, down)), SIZE)
+    moved = moved_image(touching, FaceMotion(still, shift=(0.0, down)), SIZE)
     assert moved[0, 56:72].min() > BACKGROUND - 25
 
 
 def test_a_head_that_is_cut_by_the_top_goes_on(still: np.ndarray) -> None:
     cut = prepared(np.full((SIZE, SIZE), BACKGROUND, np.uint8), -30)
-    moved = moved_picture(cut, FaceMotion(still, shift=(0.0, 0.04)), SIZE)
+    moved = moved_image(cut, FaceMotion(still, shift=(0.0, 0.04)), SIZE)
     assert moved[0, 56:72].max() < SKIN + 25

@@ -8,7 +8,7 @@ import pytest
 from personalive.errors import InputError
 from personalive.vision.face_model import face_model
 from personalive.vision.face_transfer import JAW_TRIED, driver_neutral, face_values, limited_turn, transferred
-from support.drawn_face import turn
+from support.synthetic_face import turn
 
 NAMES = ("_neutral", "jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "browInnerUp", "eyeLookOutLeft")
 

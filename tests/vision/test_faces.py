@@ -41,7 +41,7 @@ def haar() -> HaarDetector:
     return HaarDetector()
 
 
-def test_haar_finds_drawn_faces_where_they_are_largest_first(haar: HaarDetector) -> None:
+def test_haar_finds_synthetic_faces_where_they_are_largest_first(haar: HaarDetector) -> None:
     image = np.full((480, 900, 3), 150, np.uint8)
     draw_face(image, 80, 150, 150)
     draw_face(image, 500, 100, 260)

@@ -325,7 +325,7 @@ def test_the_fallback_does_not_touch_clips_with_a_face() -> None:
     assert allowed.report == strict.report
 
 
-def test_a_short_clip_of_drawn_heads_is_centred_at_its_end() -> None:
+def test_a_short_clip_of_synthetic_heads_is_centred_at_its_end() -> None:
     assert len(run(framer(allow_center_fallback=True), [GONE] * 3)) == 3
 
 

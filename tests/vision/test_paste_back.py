@@ -100,7 +100,7 @@ def test_what_moves_shows_as_the_result_and_what_is_still_keeps_every_pixel():
 
 @pytest.mark.parametrize(("square", "shape"), SQUARES.values(), ids=SQUARES)
 def test_no_step_at_the_squares_borders_even_where_all_of_it_moved(square: Square, shape: tuple[int, int]):
-    """A result of another picture altogether, over flat grey: it comes in by small steps."""
+    """A result of another image altogether, over flat grey: it comes in by small steps."""
     image = np.full((*shape, 3), 90, np.uint8)
     result = np.full((SIDE, SIDE, 3), 240, np.uint8)
     made = PasteBack(image, *framed(image, square)).put_back(result).astype(int)

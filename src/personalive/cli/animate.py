@@ -33,7 +33,7 @@ from personalive.cli.options import (
 )
 from personalive.config import PHOTO, KeyframeConfig
 from personalive.errors import InputError, OutputError
-from personalive.offline.config import FilmSizeConfig
+from personalive.offline.config import VideoSizeConfig
 from personalive.vision.config import PasteBackConfig
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _Model(ModelOptions):
     ] = ""
 
     @property
-    def knows_drawn_heads(self) -> bool:
+    def knows_synthetic_heads(self) -> bool:
         """True of ``tiny`` and of models trained here, whose folders carry a config of their own."""
         return self.is_tiny or (find_root(Path(self.weights)) / MODEL_CONFIG).is_file()
 
@@ -100,7 +100,7 @@ SizeOption = Annotated[
     typer.Option(
         metavar="PIXELS",
         help="Side of the video, an even number from "
-        f"{FilmSizeConfig.min_side_px} to {FilmSizeConfig.max_side_px}; the model's frames are resized to it.",
+        f"{VideoSizeConfig.min_side_px} to {VideoSizeConfig.max_side_px}; the model's frames are resized to it.",
         show_default="the model's own",
     ),
 ]
@@ -238,8 +238,8 @@ def animate(
         typer.Option(
             "--demo/--no-demo",
             help="Animate a bundled portrait with a bundled clip and model: nothing to download. They show people "
-            "who do not exist, or drawn heads where --weights knows those. Writes a video with portrait, driver and "
-            f"result side by side, and a contact sheet, to ./{CliConfig.demo_folder}.",
+            "who do not exist, or synthetic heads where --weights knows those. Writes a video with portrait, driver "
+            f"and result side by side, and a contact sheet, to ./{CliConfig.demo_folder}.",
         ),
     ] = False,
     model: _Model = _Model(),
@@ -253,7 +253,7 @@ def animate(
 ) -> None:
     """Make a video of PORTRAIT performing what DRIVING shows."""
     model = replace(model, weights=model.weights or (PHOTO if demo else AUTO))
-    drawn_demo = demo and model.knows_drawn_heads  # whose clip is framed already
+    drawn_demo = demo and model.knows_synthetic_heads  # whose clip is framed already
     options: dict[str, Any] = {
         "seed": seed,
         "steps": steps,
@@ -311,17 +311,17 @@ def _show(report: AnimateReport) -> None:
 # --- the demo ---------------------------------------------------------------------------------------------------
 
 
-def demo_files(*, drawn: bool = False) -> tuple[Path, Path]:
+def demo_files(*, synthetic: bool = False) -> tuple[Path, Path]:
     """A bundled portrait and driving clip.
 
     Args:
-        drawn: of drawn heads, else of generated people.
+        synthetic: of synthetic heads, else of generated people.
 
     Raises:
         InputError: this installation lacks them.
     """
     assets = Path(str(resources.files("personalive"))) / "assets"
-    portrait, clip = ("demo/portrait.png", "demo") if drawn else ("photo/portraits/portrait-4.jpg", "photo/demo")
+    portrait, clip = ("demo/portrait.png", "demo") if synthetic else ("photo/portraits/portrait-4.jpg", "photo/demo")
     files = assets / portrait, assets / clip / "driving.mp4"
     for path in files:
         if not path.is_file():
@@ -330,7 +330,7 @@ def demo_files(*, drawn: bool = False) -> tuple[Path, Path]:
 
 
 def _make_demo(output: Path | None, options: dict[str, Any], model: _Model) -> None:
-    portrait, driving = demo_files(drawn=model.knows_drawn_heads)
+    portrait, driving = demo_files(synthetic=model.knows_synthetic_heads)
     with _demo_folder(output or Path(CliConfig.demo_folder)) as folder:
         options["contact_sheet"] = options["contact_sheet"] or str(folder / "contact_sheet.png")
         report = _make(portrait, driving, folder / "demo.mp4", options, model)

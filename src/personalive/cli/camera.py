@@ -21,7 +21,7 @@ from personalive.cli.options import (
     with_groups,
 )
 from personalive.live.config import LiveConfig
-from personalive.offline.config import FilmSizeConfig
+from personalive.offline.config import VideoSizeConfig
 from personalive.progress import Progress
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def camera(
         int | None,
         typer.Option(
             metavar="PIXELS",
-            min=FilmSizeConfig.min_side_px,
-            max=FilmSizeConfig.max_side_px,
+            min=VideoSizeConfig.min_side_px,
+            max=VideoSizeConfig.max_side_px,
             help="Side of the frames that are sent, an even number.",
             show_default="the model's own",
         ),

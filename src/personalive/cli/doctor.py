@@ -225,7 +225,7 @@ def _photo() -> tuple[State, str]:
 
 def _demo() -> tuple[State, str]:
     portrait, driving = demo_files()
-    demo_files(drawn=True)
+    demo_files(synthetic=True)
     return State.ok, f"{portrait.name} and {driving.name} in {driving.parents[1]}"
 
 

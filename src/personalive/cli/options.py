@@ -27,7 +27,7 @@ AUTO = "auto"
 WEIGHTS_METAVAR = "FOLDER|photo|tiny|auto"
 WEIGHTS_HELP = (
     "Model to run: a weights folder; 'photo' for the bundled model, which moves a photograph by the geometry of its "
-    "face; 'tiny' for the bundled diffusion model, which knows drawn heads only; 'auto' for the folder in "
+    "face; 'tiny' for the bundled diffusion model, which knows synthetic heads only; 'auto' for the folder in "
     f"{WEIGHTS_ENV}, else where `personalive weights download` puts them, else photo."
 )
 FRAMING_HELP = (

@@ -20,7 +20,7 @@ EPILOG = """
 \b
 Examples:
   personalive serve                                      the released weights, else the model for photographs
-  personalive serve --weights tiny                       the bundled diffusion model, of drawn heads
+  personalive serve --weights tiny                       the bundled diffusion model, of synthetic heads
   personalive serve --host 0.0.0.0 --self-signed         for a phone in the same network
 
 Open the address that it prints, drop a portrait and turn the camera on. Other machines need the token in that

@@ -84,7 +84,7 @@ _Data = Annotated[
     str,
     typer.Argument(
         metavar="[DATA]",
-        help="A folder by `personalive data prepare` or `data heads`, or 'synthetic' for drawn heads made as needed.",
+        help="A folder by `personalive data prepare` or `data heads`, or 'synthetic' for heads rendered as needed.",
         show_default="of the preset: synthetic for tiny",
     ),
 ]

@@ -27,7 +27,7 @@ from personalive.vision.face_cover import covered_parts
 from personalive.vision.face_fit import Fit, angles_deg, fit_face, fit_pose, rotation_of
 from personalive.vision.face_landmarks import BLENDSHAPE_NAMES, FaceReader, FaceReading, framed_readings
 from personalive.vision.face_model import face_model
-from personalive.vision.face_move import FaceMotion, moved_picture
+from personalive.vision.face_move import FaceMotion, moved_image
 from personalive.vision.face_person import person_mask
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 from personalive.vision.face_transfer import (
@@ -49,7 +49,7 @@ _SEEN_FRAMES = 250  # of a driver, from which its usual face is known: 10 s
 _PLACED_FRAMES = 50  # and its usual nod
 _SHUT_JAW = 0.03  # most that is read of a shut mouth: a stream may begin with an open one
 _ASIDE_DEG, _SMALL_SIDE_PX = 20.0, 200  # portraits turned further, or framed smaller, are told to be poor
-_TRIED_PX = 256  # side of the pictures in which the portrait's mouth is read
+_TRIED_PX = 256  # side of the images in which the portrait's mouth is read
 _OPEN_JAW, _SHUT_LIDS = 0.2, 0.55  # values of a portrait from which its mouth is open and its eyes are shut
 _PROFILE_SHARE = 0.05  # of a driver's frames, from which it is told that its turns are held
 _SCALE_RANGE = (0.7, 1.4)  # of the head, relative to the portrait's
@@ -193,7 +193,7 @@ class FaceEngine(BaseEngine):
         if reading is None:
             raise InputError(
                 "no face is found in the portrait: give a photograph that shows one face from the front, or use "
-                "--weights tiny for drawn heads"
+                "--weights tiny for synthetic heads"
             )
         fit = fit_face(reading.landmarks)
         mask = None if self._person is None else person_mask(image, reading.landmarks, self._person)
@@ -215,7 +215,7 @@ class FaceEngine(BaseEngine):
         for value in JAW_TRIED:
             expression = np.zeros(len(model.expression_names), np.float32)
             expression[model.index("jawOpen")] = value
-            seen = self.reader.read(moved_picture(portrait, FaceMotion(expression), _TRIED_PX), near)
+            seen = self.reader.read(moved_image(portrait, FaceMotion(expression), _TRIED_PX), near)
             if seen is None:
                 return None
             found.append(seen.blendshape("jawOpen"))
@@ -293,7 +293,7 @@ class FaceEngine(BaseEngine):
                 state = dataclasses.replace(state, driver=None, calm=None, last=None)
             if tokens[number, -1] >= 0.5:
                 state = _followed(state, values[number], places[number], controls)
-            images.append(moved_picture(state.portrait, state.motion or state.rest, self.image_size))
+            images.append(moved_image(state.portrait, state.motion or state.rest, self.image_size))
         return dataclasses.replace(state, call=state.call + 1), torch.from_numpy(np.stack(images))
 
     def flush(self, state: FaceState) -> Iterator[Tensor]:

@@ -145,8 +145,8 @@ class LiveStream:
         self._start(framed.image, controls)
         self.image, self._framed, self._paste_back = image, framed, None
         self._portrait = resize_portrait(framed.image, self._engine.image_size)
-        told = [note.removeprefix("portrait: ") for note in self._engine.notes(self._state)]
-        return "; ".join([*filter(None, [framed.note]), *told])
+        notes = [note.removeprefix("portrait: ") for note in self._engine.notes(self._state)]
+        return "; ".join([*filter(None, [framed.note]), *notes])
 
     def _start(self, framed: np.ndarray, controls: LiveControls) -> None:
         state = self._engine.start(framed, seed=controls.seed, steps=controls.steps or self._engine.live_steps)

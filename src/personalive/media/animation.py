@@ -43,17 +43,17 @@ class AnimationSource:
     def __init__(self, path: Path, config: MediaConfig) -> None:
         self._path, self._config = path, config
         self._stack = ExitStack()
-        self._picture = self._stack.enter_context(open_image(path, config))
+        self._image = self._stack.enter_context(open_image(path, config))
         self.warnings: list[str] = []
         # Some APNG files begin with an image for programs that show no animations.
-        self._first = int(bool(getattr(self._picture, "default_image", False)))
+        self._first = int(bool(getattr(self._image, "default_image", False)))
         self._load(self._first)
         shown = self._frame_s()
         base = Fraction(1, math.lcm(1000, shown.denominator))
         self.info = SourceInfo(base, 1 / shown, None, origin_pts=0, has_audio=False)
 
     def _frame_s(self) -> Fraction:
-        stated = Fraction((self._picture.info.get("duration") or 0) / 1000).limit_denominator(_MAX_DENOMINATOR)
+        stated = Fraction((self._image.info.get("duration") or 0) / 1000).limit_denominator(_MAX_DENOMINATOR)
         return stated if stated > _HASTY_S else Fraction(self._config.animation_default_ms, 1000)
 
     def frames(self, from_pts: int | None) -> Iterator[RawFrame]:
@@ -63,13 +63,13 @@ class AnimationSource:
             shown = self._frame_s()
             begin, end = ticks(time, base), ticks(time + shown, base)
             # Copied now: the lazily converted frame must not follow the decoder to the next one.
-            yield RawFrame(partial(image_array, self._path, self._picture.copy(), self._config), begin, end - begin)
+            yield RawFrame(partial(image_array, self._path, self._image.copy(), self._config), begin, end - begin)
             time, index = time + shown, index + 1
 
     def _load(self, index: int) -> bool:
         try:
-            self._picture.seek(index)
-            self._picture.load()
+            self._image.seek(index)
+            self._image.load()
         except EOFError:
             return False
         except DECODE_ERRORS:

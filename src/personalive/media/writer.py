@@ -31,7 +31,7 @@ from personalive.media.paths import check_output, partial_beside, reason, remove
 from personalive.media.source import ticks
 
 _WRITE_ERRORS = (OSError, FFmpegError)
-_FILM_TICKS_PER_S = 90_000  # at least about this many, and a multiple of the time base's
+_VIDEO_TICKS_PER_S = 90_000  # at least about this many, and a multiple of the time base's
 
 
 class VideoWriter:
@@ -332,6 +332,6 @@ class VideoWriter:
 
 def _open_mp4(path: Path, ticks_per_s: int) -> OutputContainer:
     # The video's own clock, in which its length is kept: by default milliseconds, too coarse for most rates.
-    clock = ticks_per_s * max(_FILM_TICKS_PER_S // ticks_per_s, 1)
+    clock = ticks_per_s * max(_VIDEO_TICKS_PER_S // ticks_per_s, 1)
     options = {"movflags": "+faststart", "movie_timescale": str(clock)}
     return av.open(f"file:{path}", mode="w", format="mp4", container_options=options)

@@ -162,8 +162,8 @@ def _decide(
         source = fit_motion_clip(source, engine, str(driving))
     performance = _Settings(engine, options).open_driving(source, None)
     if options.start_s == "auto":
-        start_s, found, told = find_start(performance, engine)
-        options, notes, begin_s = replace(options, start_s=start_s), [told], start_s or 0.0
+        start_s, found, note = find_start(performance, engine)
+        options, notes, begin_s = replace(options, start_s=start_s), [note], start_s or 0.0
     else:
         found = read_beginning(performance, engine, config.pose_s, 4 * config.pose_s / config.samples)
     if isinstance(source, VideoReader):

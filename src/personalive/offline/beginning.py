@@ -54,8 +54,8 @@ def find_start(driving: Driving, engine: BaseEngine) -> tuple[float | None, Begi
     config = BeginningConfig()
     found = read_beginning(driving, engine, config.start_s, config.start_s / config.samples)
     start_s = found.most_neutral(config)
-    told = f"driver: begins at {start_s or 0:.2f} s, its most neutral frame in the first {config.start_s:.0f} s"
-    return start_s, found, told
+    note = f"driver: begins at {start_s or 0:.2f} s, its most neutral frame in the first {config.start_s:.0f} s"
+    return start_s, found, note
 
 
 def read_beginning(driving: Driving, engine: BaseEngine, seconds: float, every_s: float) -> Beginning:

@@ -16,7 +16,7 @@ class ContactSheetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilmSizeConfig:
+class VideoSizeConfig:
     """Limits of a video's side where another than the model's is asked for."""
 
     min_side_px: int = 32

@@ -13,7 +13,7 @@ from personalive.config import KeyframeConfig
 from personalive.engine.controls import CONTROL_NAMES, Controls, PoseMode, check_steps
 from personalive.errors import InputError
 from personalive.media.paths import write_whole
-from personalive.offline.config import FilmSizeConfig
+from personalive.offline.config import VideoSizeConfig
 from personalive.vision.framing import FramingMode, NoFace
 from personalive.vision.paste_back import OutputFrame
 
@@ -61,7 +61,7 @@ class AnimateOptions:
         return Controls(**given)
 
     def __post_init__(self) -> None:
-        limits = FilmSizeConfig()
+        limits = VideoSizeConfig()
         low, high = limits.min_side_px, limits.max_side_px
         if self.size_px is not None and (self.size_px % 2 or not low <= self.size_px <= high):
             raise InputError(f"size {self.size_px}: give an even number of pixels from {low} to {high}")

@@ -111,8 +111,8 @@ def record(
         started_s = time.monotonic()
         with engine_oom_errors(engine):
             if chosen.start_s == "auto":
-                start_s, _, told = find_start(_framed(reader, engine, chosen), engine)
-                reader, notes = files.enter_context(open_isolated_video(driving, start_s, chosen.end_s)), [told]
+                start_s, _, note = find_start(_framed(reader, engine, chosen), engine)
+                reader, notes = files.enter_context(open_isolated_video(driving, start_s, chosen.end_s)), [note]
         motion, warnings = read_motion(reader, engine, chosen, str(driving), progress)
         seconds = time.monotonic() - started_s
     save_motion_file(target, motion, [driving])

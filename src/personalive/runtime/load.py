@@ -78,7 +78,7 @@ def load_engine(
 
     Args:
         weights: a folder in the released layout, ``"photo"`` for the bundled model of photographs, ``"tiny"`` for
-            the bundled one of drawn heads, or ``"auto"``: the released weights (see ``find_weights``), and where
+            the bundled one of synthetic heads, or ``"auto"``: the released weights (see ``find_weights``), and where
             there are none "photo", which needs no GPU and takes of the other arguments ``backend`` alone (see
             ``load_face_engine``).
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ..., or ``"auto"`` for the best one there is.

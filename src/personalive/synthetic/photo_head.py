@@ -1,4 +1,4 @@
-"""Heads made from photographs, with the ground truth of the drawn ones: same motion in, same ``Render`` out.
+"""Heads made from photographs, with the ground truth of the synthetic ones: same motion in, same ``Render`` out.
 
 A photograph is fitted once and moved by geometry (``vision/face_move``). Its face at rest counts as neutral, as it
 does for whoever uses a photograph as a portrait.
@@ -19,7 +19,7 @@ from personalive.synthetic.renderer import Render
 from personalive.synthetic.template import HEAD_UNIT
 from personalive.vision.face_fit import Fit, fit_face
 from personalive.vision.face_model import EYE, GUM, MOUTH, SIDES, TOOTH, face_model
-from personalive.vision.face_move import FaceMotion, move, moved_picture, moved_places
+from personalive.vision.face_move import FaceMotion, move, moved_image, moved_places
 from personalive.vision.face_portrait import MovablePortrait, movable_portrait
 
 MODEL_UNIT = HEAD_UNIT / 11.1  # canonical units per unit of the morphable face: from the eyes to the chin it has 11.1
@@ -39,7 +39,7 @@ _PLAIN = ("jawOpen", "jawLeft", "jawRight", "mouthPucker", "mouthFunnel")
 
 @lru_cache(maxsize=1)
 def _expression_map() -> np.ndarray:
-    """(E, drawn heads' expressions) values of the morphable face from theirs."""
+    """(E, synthetic heads' expressions) values of the morphable face from theirs."""
     model = face_model()
     table = np.zeros((len(model.expression_names), len(EXPRESSION_INDEX)), np.float32)
     for name in _PLAIN:
@@ -87,7 +87,7 @@ class PhotoHead:
 
     Attributes:
         portrait: prepared for moving.
-        canonical_keypoints: (21, 3) float32, as of a drawn head; they depend on the person alone.
+        canonical_keypoints: (21, 3) float32, as of a synthetic head; they depend on the person alone.
     """
 
     portrait: MovablePortrait
@@ -108,7 +108,7 @@ class PhotoHead:
         return cls(movable_portrait(image, fit, person_mask), canonical.astype(np.float32))
 
     def render(self, motion: Motion, size_px: int = 256, supersample: int = 2) -> Render:
-        """Render one frame, as ``synthetic.render`` does for a drawn head; 40 ms at 256 px, a third with one sample.
+        """Render one frame, like ``synthetic.render``; 40 ms at 256 px, a third with one sample.
 
         Raises:
             InputError: a size out of range.
@@ -122,7 +122,7 @@ class PhotoHead:
         inside = (moved.part == MOUTH) | (moved.part == GUM) | (moved.part == TOOTH)
         face = moved.part != 255
         return Render(
-            image=moved_picture(self.portrait, placed, size_px, supersample),
+            image=moved_image(self.portrait, placed, size_px, supersample),
             canonical_keypoints=self.canonical_keypoints.copy(),
             keypoints=project(self.canonical_keypoints, motion).astype(np.float32),
             motion=motion,

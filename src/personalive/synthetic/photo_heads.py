@@ -1,6 +1,6 @@
 """Sets of heads made from photographs: whose head and which performance a seed is (ours).
 
-A set's folder holds ``heads.json`` (format, names), ``images/NNNN.jpg`` (square, the head where a drawn one is),
+A set's folder holds ``heads.json`` (format, names), ``images/NNNN.jpg`` (square, the head where a synthetic one is),
 ``heads.npz`` (landmarks in pixels of those images, person masks) and, if there are any, ``tracks.npz``: expression
 values and head rotations of real people. ``personalive data heads`` writes it.
 """
@@ -36,7 +36,7 @@ class Track:
     """Motion of a real person; F frames.
 
     Attributes:
-        values: (F, E) expression values of the drawn heads, from the person's own rest.
+        values: (F, E) expression values of the synthetic heads, from the person's own rest.
         angles_deg: (F, 3) yaw, pitch, roll from the person's usual pose.
         fps: frames per second.
     """
@@ -77,7 +77,7 @@ def _drawn_values(row: np.ndarray, neutral: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class RecordedPerformance:
-    """A track as endless performance: to and fro, from a start of its seed; shift and size as in a drawn one's."""
+    """A track as endless performance: to and fro, from a start of its seed; shift and size as of ``Performance``."""
 
     track: Track
     seed: int
@@ -136,7 +136,7 @@ class PhotoHeads:
         return self.head(int(chance(seed, _HEAD, 0) * len(self)))
 
     def performance(self, seed: int, fps: float = 25.0) -> Performance | RecordedPerformance:
-        """Performance of a seed: a recorded one in ``RECORDED_SHARE`` of cases, else as of the drawn head."""
+        """Performance of a seed: a recorded one in ``RECORDED_SHARE`` of cases, else as of the synthetic head."""
         if not self._tracks or chance(seed, _KIND, 0) >= RECORDED_SHARE:
             return Performance.sample(seed, fps)
         return RecordedPerformance(self._tracks[int(chance(seed, _TRACK, 0) * len(self._tracks))], seed, fps)

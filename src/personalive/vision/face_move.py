@@ -1,4 +1,4 @@
-"""A photograph moved by geometry: a portrait, its fitted face and a motion to a picture (ours).
+"""A photograph moved by geometry: a portrait, its fitted face and a motion to an image (ours).
 
 Pixels are borrowed from the portrait by a sampling field; what it does not show (the mouth's inside, the eye behind
 the lids, the background behind the head) is painted. No learning, no torch. Letters as in face_model.py.
@@ -346,8 +346,8 @@ def compose(portrait: MovablePortrait, moved: Moved) -> np.ndarray:
     return cv2.convertScaleAbs(np.maximum(found, 0, out=found))
 
 
-def moved_picture(portrait: MovablePortrait, motion: FaceMotion, size_px: int, supersample: int = 1) -> np.ndarray:
-    """Move and compose: picture of a portrait in motion, (S, S, 3) uint8 RGB.
+def moved_image(portrait: MovablePortrait, motion: FaceMotion, size_px: int, supersample: int = 1) -> np.ndarray:
+    """Move and compose: image of a portrait in motion, (S, S, 3) uint8 RGB.
 
     Args:
         supersample: samples per pixel and axis; 2 smooths the edges of lids, lips and cheeks.

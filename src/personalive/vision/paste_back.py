@@ -97,7 +97,7 @@ class PasteBack:
         return down[:, None] * across[None, :]
 
     def _side_fade(self, start: int, extent: int) -> np.ndarray:
-        """(M,) along one side of the square, which begins at ``start`` in a picture ``extent`` long."""
+        """(M,) along one side of the square, which begins at ``start`` in an image ``extent`` long."""
         cell = 1 / self._grid
         place = (np.arange(self._grid, dtype=np.float32) + 0.5) * cell
         before = place if start > 0 else np.ones_like(place)

@@ -13,7 +13,7 @@ from personalive.training.config import TrainConfig
 from personalive.training.data.prepare.heads import make_heads
 from personalive.training.data.synthetic import PhotoHeadSet
 from personalive.training.run import open_set
-from support.drawn_face import drawn_face
+from support.synthetic_face import synthetic_face
 
 HEADS, SIDE_PX = 12, 64
 
@@ -24,7 +24,7 @@ def heads(folder: Path, count: int) -> Path:
     names = [f"{number:02d}.png" for number in range(count)]
     for number, name in enumerate(names):
         Image.new("RGB", (200, 200), (20 * number, 100, 255 - 20 * number)).save(folder / "in" / name)
-    landmarks = np.stack([drawn_face(number, 200).landmarks_px for number in range(count)])
+    landmarks = np.stack([synthetic_face(number, 200).landmarks_px for number in range(count)])
     np.savez(folder / "landmarks.npz", allow_pickle=False, names=np.array(names), landmarks_px=landmarks)
     make_heads(folder / "in", folder / "set", folder / "landmarks.npz")
     return folder / "set"
@@ -44,7 +44,7 @@ def test_every_tenth_head_is_kept_for_scores(folder: Path):
     assert sorted(train._numbers + scores._numbers) == list(range(HEADS))
 
 
-def test_samples_are_those_of_drawn_heads(folder: Path):
+def test_samples_are_those_of_synthetic_heads(folder: Path):
     data = PhotoHeadSet(folder, SIDE_PX, other_driver=1.0)
     pair, again = (data.pair(np.random.default_rng(3)) for _ in range(2))
     assert pair.target.shape == pair.driving.shape == (SIDE_PX, SIDE_PX, 3)

@@ -24,7 +24,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def drawn(**options: Any) -> SyntheticSet:
+def synthetic_set(**options: Any) -> SyntheticSet:
     return SyntheticSet(5, 3, SMALL_PX, **options)
 
 
@@ -56,9 +56,9 @@ def test_prepared_sets_give_samples(made: Made):
     check(source, frames=7, stride=3)
 
 
-def test_drawn_sets_give_samples():
-    check(drawn(), frames=3, stride=4)
-    check(drawn(other_driver=1.0), frames=3, stride=4)
+def test_synthetic_sets_give_samples():
+    check(synthetic_set(), frames=3, stride=4)
+    check(synthetic_set(other_driver=1.0), frames=3, stride=4)
 
 
 def test_a_pair_is_two_frames_of_one_clip_and_its_masks_are_those_of_the_driver(made: Made):
@@ -68,8 +68,8 @@ def test_a_pair_is_two_frames_of_one_clip_and_its_masks_are_those_of_the_driver(
         (clip,) = [clip for clip in source.clips if clip["clip"] == pair.name]
         boxes = source._content(clip)["boxes"]
         full = made.out / "clips" / f"{pair.name}.mov"
-        pictures = _pictures(full)
-        at = [nearest(pictures, image) for image in (pair.reference, pair.driving)]
+        images = _images(full)
+        at = [nearest(images, image) for image in (pair.reference, pair.driving)]
         assert at[0] != at[1]
         left, top, right, bottom = boxes[at[1]][0].round().astype(int)
         rows, columns = np.nonzero(pair.masks[0])
@@ -77,14 +77,14 @@ def test_a_pair_is_two_frames_of_one_clip_and_its_masks_are_those_of_the_driver(
         assert pair.target is pair.driving
 
 
-def nearest(pictures: list[np.ndarray], image: np.ndarray) -> int:
-    return min(range(len(pictures)), key=lambda k: np.abs(pictures[k] - image).sum())
+def nearest(images: list[np.ndarray], image: np.ndarray) -> int:
+    return min(range(len(images)), key=lambda k: np.abs(images[k] - image).sum())
 
 
-def _pictures(film: Path) -> list[np.ndarray]:
+def _images(video: Path) -> list[np.ndarray]:
     import av
 
-    with av.open(str(film)) as container:
+    with av.open(str(video)) as container:
         return [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
 
 
@@ -131,16 +131,16 @@ def test_clips_too_long_for_the_set_are_refused(made: Made):
     with pytest.raises(InputError, match="no clip has 157 frames, the longest has 33: ask for fewer frames"):
         PreparedSet(made.out).clip(rng())
     with pytest.raises(InputError, match="have 100 frames only"):
-        drawn(length_frames=100).clip(rng())
+        synthetic_set(length_frames=100).clip(rng())
     with pytest.raises(InputError, match="stride 0: give numbers from 1 up"):
-        drawn().clip(rng(), stride=0)
+        synthetic_set().clip(rng(), stride=0)
 
 
 # --- synthetic heads -----------------------------------------------------------------------------------------------
 
 
 def test_with_cross_another_person_gives_the_same_performance():
-    pair = drawn(other_driver=1.0, length_frames=20).pair(rng(3))
+    pair = synthetic_set(other_driver=1.0, length_frames=20).pair(rng(3))
     person, driver = (int(word) for word in pair.name.split() if word.isdigit())
     assert person != driver
     assert {person, driver} <= {5, 6, 7}
@@ -167,7 +167,7 @@ def test_held_out_people_are_refused_unless_asked_for():
 @pytest.mark.parametrize(
     "options", [{"first_seed": -1}, {"people": 0}, {"people": 1, "other_driver": 1.0}, {"length_frames": 1}]
 )
-def test_drawn_sets_that_cannot_be(options: dict[str, Any]):
+def test_synthetic_sets_that_cannot_be(options: dict[str, Any]):
     with pytest.raises(InputError, match="use a seed from 0 up"):
         SyntheticSet(**options)
 

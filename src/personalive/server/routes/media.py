@@ -26,7 +26,7 @@ from personalive.server.uploads import binary_body, read_image, receive, run_nam
 
 _ASSETS = Path(str(resources.files("personalive"))) / "assets"
 _DEMO, _PORTRAITS = _ASSETS / "demo", _ASSETS / "photo" / "portraits"
-_DRAWN = {  # for the model that knows drawn heads only
+_DRAWN = {  # for the model that knows synthetic heads only
     "portrait": (GalleryItem(name="portrait", title="A synthetic portrait", kind="portrait"), _DEMO / "portrait.png"),
     "performance": (
         GalleryItem(name="performance", title="A synthetic performance", kind="clip"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from personalive.errors import InputError
 from personalive.training.data.prepare.boxes import box_masks
-from personalive.training.data.prepare.clip_file import SIZES, clip_files, read_picture, read_tensors
+from personalive.training.data.prepare.clip_file import SIZES, clip_files, read_image, read_tensors
 from personalive.training.data.prepare.folder import FORMAT, INDEX_FILE, SETTINGS_FILE, VERSION
 
 CLIP_FRAMES, CLIP_STRIDE = 40, 4  # of a stage-3 sample (paper)
@@ -137,8 +137,8 @@ class PreparedSet:
         """
         clip = self._draw(rng, least=2)
         reference, driving = draw_pair(rng, clip["frames"])
-        image = self._picture(clip, driving)
-        return Pair(self._picture(clip, reference), image, image, self._masks(clip, driving), clip["clip"])
+        image = self._image(clip, driving)
+        return Pair(self._image(clip, reference), image, image, self._masks(clip, driving), clip["clip"])
 
     def clip(self, rng: np.random.Generator, frames: int = CLIP_FRAMES, stride: int = CLIP_STRIDE) -> Clip:
         """See ``TrainingSet.clip``; only clips long enough are drawn from.
@@ -148,8 +148,8 @@ class PreparedSet:
         """
         clip = self._draw(rng, least=span(frames, stride))
         numbers, reference = draw_clip(rng, clip["frames"], frames, stride)
-        images = np.stack([self._picture(clip, int(number)) for number in numbers])
-        return Clip(self._picture(clip, reference), images, images, self._masks(clip, numbers), clip["clip"])
+        images = np.stack([self._image(clip, int(number)) for number in numbers])
+        return Clip(self._image(clip, reference), images, images, self._masks(clip, numbers), clip["clip"])
 
     def _draw(self, rng: np.random.Generator, least: int) -> dict[str, Any]:
         fit: dict[str, list[dict[str, Any]]] = {}  # by video
@@ -172,8 +172,8 @@ class PreparedSet:
             self._tensors[name] = read_tensors(clip_files(self._folder, name)[1], clip["frames"])
         return self._tensors[name]
 
-    def _picture(self, clip: dict[str, Any], number: int) -> np.ndarray:
-        return read_picture(clip_files(self._folder, clip["clip"])[0], self._content(clip)["spans"][number])
+    def _image(self, clip: dict[str, Any], number: int) -> np.ndarray:
+        return read_image(clip_files(self._folder, clip["clip"])[0], self._content(clip)["spans"][number])
 
     def _masks(self, clip: dict[str, Any], number: int | np.ndarray) -> np.ndarray:
         return box_masks(self._content(clip)["boxes"][number], self.size_px)

@@ -1,4 +1,4 @@
-"""Real small films through the whole of ``prepare``: what is kept, what is dropped, and what the files hold."""
+"""Real small videos through the whole of ``prepare``: what is kept, what is dropped, and what the files hold."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from personalive.errors import DeviceError, InputError, OutputError
 from personalive.media.paths import alone_in
 from personalive.progress import Progress
 from personalive.synthetic import Identity, Performance, render
-from personalive.training.data.prepare.clip_file import FilmWriter, _written, read_picture, read_tensors
+from personalive.training.data.prepare.clip_file import ClipWriter, _written, read_image, read_tensors
 from personalive.training.data.prepare.config import PrepareConfig
 from personalive.training.data.prepare.folder import RECORDS
 from personalive.training.data.prepare.runner import prepare
 from personalive.training.data.sets import PreparedSet
 from personalive.vision.resize import Square, crop_and_resize
 from support.clips import contents
-from support.head_films import SIDE_PX, heads, write_heads, write_pictures
+from support.head_videos import SIDE_PX, heads, write_heads, write_images
 from support.prepared import SETTINGS, SIZE_PX, Made, hashes
 
 
@@ -69,9 +69,9 @@ def test_every_video_is_accounted_for(made: Made):
 
 
 @pytest.mark.parametrize("video", ["a 25.mp4", "b30.mp4", "deep/c2997.mkv", "d_variable.mp4"])
-def test_pictures_show_the_moments_that_the_index_says(made: Made, video: str):
-    """The times are those of frames of the film, at most half a step off, and the pixels are those of that frame."""
-    clip, tensors, film = clip_of(made, video)
+def test_images_show_the_moments_that_the_index_says(made: Made, video: str):
+    """The times are those of frames of the video, at most half a step off, and the pixels are those of that frame."""
+    clip, tensors, images = clip_of(made, video)
     with av.open(str(made.videos / video)) as source:
         decoded = {
             float(frame.pts * frame.time_base): frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)
@@ -83,8 +83,8 @@ def test_pictures_show_the_moments_that_the_index_says(made: Made, video: str):
     due = clip["start_s"] + np.arange(clip["frames"]) / 25
     assert np.abs(shown - due).max() <= max(0.5 / 25, np.diff(times).max() / 2) + 0.1 / 25
     for number in (0, clip["frames"] // 2, clip["frames"] - 1):
-        picture = read_picture(film, tensors["spans"][number]).astype(float)
-        errors = {time: np.abs(framed(image, clip["square"]) - picture).mean() for time, image in decoded.items()}
+        expected = read_image(images, tensors["spans"][number]).astype(float)
+        errors = {time: np.abs(framed(image, clip["square"]) - expected).mean() for time, image in decoded.items()}
         best = min(errors, key=errors.__getitem__) - first
         assert best == pytest.approx(shown[number], abs=1e-9)
         assert min(errors.values()) < 2
@@ -120,16 +120,16 @@ def test_boxes_lie_where_the_features_are(made: Made):
     assert 0 <= tensors["boxes"].min() <= tensors["boxes"].max() <= SIZE_PX
 
 
-def test_films_can_be_played_and_offsets_are_those_of_their_frames(made: Made):
-    clip, tensors, film = clip_of(made, "a 25.mp4")
-    with av.open(str(film)) as container:
+def test_videos_can_be_played_and_offsets_are_those_of_their_frames(made: Made):
+    clip, tensors, video = clip_of(made, "a 25.mp4")
+    with av.open(str(video)) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
         assert stream.average_rate == 25
         assert [frame.time for frame in frames] == pytest.approx([k / 25 for k in range(clip["frames"])])
     for number in (0, 17):
         played = frames[number].to_ndarray(format="rgb24").astype(int)
-        assert np.abs(played - read_picture(film, tensors["spans"][number])).mean() < 2
+        assert np.abs(played - read_image(video, tensors["spans"][number])).mean() < 2
 
 
 def test_nothing_in_a_set_names_a_place_on_this_machine(made: Made):
@@ -170,8 +170,8 @@ MOMENTS = [k / 25 for k in range(16)]
     [
         (lambda path: write_heads(path, range(16), Fraction(1, 15), side_px=96), {}, "low frame rate"),
         (lambda path: write_heads(path, range(16), side_px=120), {"size_px": 256}, "low resolution"),
-        (lambda path: write_pictures(path, smeared()), {}, "blurred"),
-        (lambda path: write_pictures(path, two_heads()), {"framing_scale": 4.0}, "several faces"),
+        (lambda path: write_images(path, smeared()), {}, "blurred"),
+        (lambda path: write_images(path, two_heads()), {"framing_scale": 4.0}, "several faces"),
     ],
 )
 def test_clips_are_dropped_for_a_reason_and_an_empty_set_is_an_error(tmp_path: Path, write, options, reason: str):
@@ -190,17 +190,17 @@ def test_long_shots_become_several_clips(one_video, tmp_path: Path, monkeypatch:
     assert [(clip["frames"], clip["shot"], clip["start_s"]) for clip in clips] == [(20, 0, 0.0), (20, 0, 0.8)]
 
 
-def test_a_film_cut_off_gives_what_can_be_read(one_video, tmp_path: Path):
+def test_a_video_cut_off_gives_what_can_be_read(one_video, tmp_path: Path):
     videos = one_video(frames=50)
-    film = videos / "one.mp4"
-    with av.open(str(film)) as source, av.open(str(videos / "cut.ts"), "w") as target:
+    video = videos / "one.mp4"
+    with av.open(str(video)) as source, av.open(str(videos / "cut.ts"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.size:
                 packet.stream = stream
                 target.mux(packet)
     whole = (videos / "cut.ts").read_bytes()
-    film.unlink()
+    video.unlink()
     (videos / "cut.ts").write_bytes(whole[: len(whole) * 3 // 4])
     report = prepare(videos, tmp_path / "set", **SETTINGS)
     assert report.clips == 1
@@ -251,8 +251,8 @@ def test_workers_and_what_is_missing_make_no_difference(made: Made, tmp_path: Pa
     first, second, third, *_ = sorted((out / "videos").iterdir())
     first.unlink()
     second.write_text("{")
-    (film,) = (out / "clips").glob(f"{third.stem}*.mov")
-    film.write_bytes(film.read_bytes()[:100])
+    (video,) = (out / "clips").glob(f"{third.stem}*.mov")
+    video.write_bytes(video.read_bytes()[:100])
     (out / "clips" / ".personalive-x.tmp").write_bytes(b"half")
     told: list[Progress] = []
     prepare(made.videos, out, progress=told.append, **SETTINGS | {"workers": 2})
@@ -321,7 +321,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(one_video, tmp_
         with _written(tmp_path / "x"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(FilmWriter, "add", full)
+    monkeypatch.setattr(ClipWriter, "add", full)
     with pytest.raises(OutputError, match="No space left on device\\); free some space and repeat the command"):
         prepare(one_video(), tmp_path / "set", **SETTINGS)
     assert [path.name for path in (tmp_path / "set").rglob("*") if path.is_file()] == ["set.json"]

@@ -39,7 +39,7 @@ def clip_files(out: Path, name: str) -> tuple[Path, Path]:
     return out / CLIPS / f"{name}.mov", out / CLIPS / f"{name}.safetensors"
 
 
-class FilmWriter:
+class ClipWriter:
     """Writes (S, S, 3) uint8 RGB images as JPEG, one after the other, at a constant rate.
 
     Raises:
@@ -53,8 +53,8 @@ class FilmWriter:
         self._options = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling]
         with _written(path):
             # Without "bitexact" the file would name the version of its writer.
-            self._film = av.open(f"file:{path}", "w", format="mov", options={"fflags": "+bitexact"})
-            self._stream = self._film.add_stream("mjpeg", rate=fps)
+            self._video = av.open(f"file:{path}", "w", format="mov", options={"fflags": "+bitexact"})
+            self._stream = self._video.add_stream("mjpeg", rate=fps)
         self._stream.width = self._stream.height = size_px
         self._stream.pix_fmt = "yuvj444p"
         self._step = Fraction(1, fps)
@@ -67,22 +67,22 @@ class FilmWriter:
         packet.pts = packet.dts = self.frames
         packet.is_keyframe = True
         with _written(self.path):
-            self._film.mux(packet)
+            self._video.mux(packet)
         self.frames += 1
 
     def close(self) -> np.ndarray:
         """Finish the video; gives ``spans`` (F, 2)."""
         with _written(self.path):
-            self._film.close()
-            with av.open(f"file:{self.path}") as film:
-                spans = [(packet.pos, packet.size) for packet in film.demux(video=0) if packet.size]
+            self._video.close()
+            with av.open(f"file:{self.path}") as video:
+                spans = [(packet.pos, packet.size) for packet in video.demux(video=0) if packet.size]
         return np.array(spans, np.int64)
 
     def discard(self) -> None:
         """Give up and delete the file."""
         try:
             with _written(self.path):
-                self._film.close()
+                self._video.close()
         finally:
             self.path.unlink(missing_ok=True)
 
@@ -117,7 +117,7 @@ def read_tensors(path: Path, frames: int) -> dict[str, np.ndarray]:
     return tensors
 
 
-def read_picture(path: Path, span: np.ndarray) -> np.ndarray:
+def read_image(path: Path, span: np.ndarray) -> np.ndarray:
     """One image of a video, uint8 (S, S, 3) RGB.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from personalive.media import save_png
 from personalive.media.paths import write_whole
 from personalive.offline.config import ContactSheetConfig
-from personalive.training.data.prepare.clip_file import SIZES, clip_files, read_picture, read_tensors
+from personalive.training.data.prepare.clip_file import SIZES, clip_files, read_image, read_tensors
 from personalive.training.data.prepare.config import PrepareConfig
 from personalive.training.data.prepare.video import DROPS
 from personalive.vision.resize import Square, crop_and_resize
@@ -142,7 +142,7 @@ def contact_sheet(out: Path, clips: list[dict[str, Any]]) -> np.ndarray:
 
 
 def _row(out: Path, clip: dict[str, Any]) -> np.ndarray:
-    film, tensors = clip_files(out, clip["clip"])
+    video, tensors = clip_files(out, clip["clip"])
     content, config = read_tensors(tensors, clip["frames"]), ContactSheetConfig()
     step = config.cell_px + config.gap_px
     row = np.full((step + _LABEL_PX, config.columns * step + config.gap_px, 3), config.background_grey, np.uint8)
@@ -150,7 +150,7 @@ def _row(out: Path, clip: dict[str, Any]) -> np.ndarray:
     cv2.putText(row, label, (config.gap_px, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     moments = np.linspace(0, clip["frames"] - 1, config.columns).round().astype(int)
     for column, moment in enumerate(moments):
-        image = read_picture(film, content["spans"][moment])
+        image = read_image(video, content["spans"][moment])
         cell = crop_and_resize(image, Square(0, 0, len(image)), config.cell_px)
         boxes = content["boxes"][moment] * (config.cell_px / len(image))
         for (left, top, right, bottom), colour in zip(boxes.round().astype(int), _BOX_COLOURS, strict=True):

@@ -15,7 +15,7 @@ from personalive.errors import InputError
 from personalive.media import Frame, VideoReader, open_isolated_video
 from personalive.media.paths import write_whole
 from personalive.training.data.prepare.boxes import BOX_NAMES, fill_and_smooth, part_boxes
-from personalive.training.data.prepare.clip_file import CLIPS, SIZES, FilmWriter, clip_files, tensor_bytes
+from personalive.training.data.prepare.clip_file import CLIPS, SIZES, ClipWriter, clip_files, tensor_bytes
 from personalive.training.data.prepare.config import PrepareConfig
 from personalive.training.data.prepare.folder import RECORDS, Video, forget
 from personalive.training.data.prepare.stretches import View, views
@@ -86,7 +86,7 @@ class _Work:
 
     def take(self, view: View) -> None:
         """The next frame of the video."""
-        full = self._draft is not None and self._draft.film.frames >= round(
+        full = self._draft is not None and self._draft.writer.frames >= round(
             self._config.max_clip_s * self._config.fps
         )
         if view.begins or full or not view.face:
@@ -110,16 +110,16 @@ class _Work:
         if reason is None:
             self._keep(draft)
         else:
-            self.drop(reason, draft.start_s, draft.film.frames)
-            draft.film.discard()
+            self.drop(reason, draft.start_s, draft.writer.frames)
+            draft.writer.discard()
 
     def _keep(self, draft: Draft) -> None:
         name = f"{self._video.key}-{len(self._clips):03}"
-        film, tensors = clip_files(self._out, name)
+        video, tensors = clip_files(self._out, name)
         content, facts = draft.finish()
-        self._temporary.replace(film)
+        self._temporary.replace(video)
         write_whole(tensors, content)
-        sizes = dict(zip(SIZES, (film.stat().st_size, len(content)), strict=True))
+        sizes = dict(zip(SIZES, (video.stat().st_size, len(content)), strict=True))
         self._clips.append({"clip": name, "video": self._video.name, "shot": self._shot} | facts | sizes)
 
     def drop(self, reason: str, start_s: float, frames: int, note: str = "") -> None:
@@ -135,7 +135,7 @@ class _Work:
     def close(self) -> None:
         """Leave nothing half-written behind."""
         if self._draft is not None:
-            self._draft.film.discard()
+            self._draft.writer.discard()
             self._draft = None
 
     def record(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Draft:
     """One stretch of a video on its way to become a clip: images go to ``path``, the rest stays in memory."""
 
     def __init__(self, path: Path, first: View, detector: FaceDetector, config: PrepareConfig) -> None:
-        self.film = FilmWriter(path, config.size_px, config.fps, config.jpeg_quality)
+        self.writer = ClipWriter(path, config.size_px, config.fps, config.jpeg_quality)
         self._detector, self._config = detector, config
         self._boxes: list[np.ndarray] = []
         self._times: list[float] = []
@@ -175,14 +175,14 @@ class Draft:
     def add(self, view: View) -> None:
         """The next frame, which must show the face."""
         boxes = np.full((len(BOX_NAMES), 4), np.nan)
-        if self.film.frames % self._config.detect_every_frames == 0:
+        if self.writer.frames % self._config.detect_every_frames == 0:
             self._detections += 1
             if faces := self._detector.detect(view.image):
                 boxes = self._measured(view.image, faces)
         self._boxes.append(boxes)
         self._times.append(float(view.pick.source_time))
         self._repeated += view.pick.repeated
-        self.film.add(view.image)
+        self.writer.add(view.image)
 
     def _measured(self, image: np.ndarray, faces: list[FaceBox]) -> np.ndarray:
         first = faces[0]
@@ -194,10 +194,10 @@ class Draft:
     def verdict(self) -> str | None:
         """None to keep it, else the first reason of ``DROPS`` against it."""
         config = self._config
-        if self.film.frames < round(config.min_clip_s * config.fps):
+        if self.writer.frames < round(config.min_clip_s * config.fps):
             return "too short"
         checks = {
-            "low frame rate": self._repeated > config.max_repeated_share * self.film.frames,
+            "low frame rate": self._repeated > config.max_repeated_share * self.writer.frames,
             "low resolution": self._square.side_px * config.max_enlargement < config.size_px,
             "face lost": len(self._faces) < config.min_found_share * self._detections,
             "several faces": self._seconds > config.max_second_share * self._detections,
@@ -214,12 +214,12 @@ class Draft:
 
     def finish(self) -> tuple[bytes, dict[str, Any]]:
         """Close the video; gives the content of the tensor file, and the index entry but for names and sizes."""
-        spans, raw, square = self.film.close(), np.stack(self._boxes), self._square
+        spans, raw, square = self.writer.close(), np.stack(self._boxes), self._square
         boxes = fill_and_smooth(raw, self._config.box_smoothing_frames).clip(0, self._config.size_px)
         detected = all(face.landmarks is not None for face in self._faces)
         facts = {
             "start_s": round(self.start_s, 6),  # in the video
-            "frames": self.film.frames,
+            "frames": self.writer.frames,
             "square": (square.x, square.y, square.side_px),  # what of the video's image is shown, pixels
             "face_share": round(self._face_share(), 4),  # larger side of the face over the square's, median
             "sharpness": round(float(np.median(self._sharpness)), 4),  # median

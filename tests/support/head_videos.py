@@ -24,11 +24,11 @@ def write_heads(
     path: Path, ticks: Sequence[int], time_base: Fraction = Fraction(1, 25), *, seed: int = 0, side_px: int = SIDE_PX
 ) -> Path:
     """A video of one person at the given ticks."""
-    pictures = heads(seed, [float(tick * time_base) for tick in ticks], side_px=side_px)
-    return write_clip(path, pictures, ticks, time_base)
+    images = heads(seed, [float(tick * time_base) for tick in ticks], side_px=side_px)
+    return write_clip(path, images, ticks, time_base)
 
 
-def write_pictures(path: Path, pictures: Iterable[np.ndarray]) -> Path:
+def write_images(path: Path, images: Iterable[np.ndarray]) -> Path:
     """A video of given images at 25 fps."""
-    every = list(pictures)
+    every = list(images)
     return write_clip(path, every, range(len(every)))

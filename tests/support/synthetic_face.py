@@ -11,7 +11,7 @@ from personalive.vision.face_model import LANDMARKS, face_model
 
 
 @dataclass(frozen=True)
-class DrawnFace:
+class SyntheticFace:
     """A face in an image: landmarks (478, 3) px as MediaPipe gives them, the shape (V, 3) and its pose."""
 
     landmarks_px: np.ndarray
@@ -28,7 +28,7 @@ def turn(yaw_deg: float, pitch_deg: float = 0.0, roll_deg: float = 0.0) -> np.nd
     return about_z @ about_y @ about_x
 
 
-def drawn_face(seed: int = 0, size_px: int = 128, *, yaw_deg: float = 0.0, **expression: float) -> DrawnFace:
+def synthetic_face(seed: int = 0, size_px: int = 128, *, yaw_deg: float = 0.0, **expression: float) -> SyntheticFace:
     """Random identity in the middle of a square image, its head half as high as that."""
     model, rng = face_model(), np.random.default_rng(seed)
     shape = model.neutral + np.tensordot(
@@ -50,4 +50,4 @@ def drawn_face(seed: int = 0, size_px: int = 128, *, yaw_deg: float = 0.0, **exp
         radius = 0.6 * pose.scale_px
         landmarks[first] = centre
         landmarks[first + 1 : first + 5, :2] = centre[:2] + radius * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
-    return DrawnFace(landmarks, shape, pose)
+    return SyntheticFace(landmarks, shape, pose)
