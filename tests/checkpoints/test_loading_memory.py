@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,8 @@ def loaded(weights: dict[str, Path], loads: list[tuple[str, str]]) -> dict[tuple
     portion = WeightFilesConfig().read_at_once_bytes * size // RELEASED_BYTES
     given = [text for kind, dtype in loads for text in (str(weights[kind]), dtype)]
     command = [sys.executable, "-c", LOAD, str(portion), *given]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # a process that has computed with more threads may not fork
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=alone)
     return dict(zip(loads, map(json.loads, done.stdout.splitlines()), strict=True))
 
 

@@ -1,6 +1,6 @@
-"""Run as a program under ``torchrun``: one process of a toy run.
+"""Run as a program: a toy run on two processes, started as ``torchrun`` does but forked, so that one imports torch.
 
-    python -m torch.distributed.run --nproc_per_node 2 -m support.distributed_run FOLDER STEPS STAGE...
+    python -m support.distributed_run FOLDER STEPS STAGE...
 
 Each stage has a folder of its own.
 """
@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import diffusers.models.autoencoders.autoencoder_kl  # noqa: F401
+import transformers.models.clip.modeling_clip  # noqa: F401
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from personalive.training.config import TrainConfig
 from personalive.training.distributed import join_processes
@@ -36,6 +40,14 @@ def run(folder: Path, stage: Stage, steps: int) -> None:
     Loop(context, folder / stage, lambda progress: None, lambda line: None).run()
 
 
+def run_all(folder: str, steps: str, *stages: Stage) -> None:
+    for stage in stages:
+        run(Path(folder), stage, int(steps))
+
+
 if __name__ == "__main__":
-    for name in sys.argv[3:]:
-        run(Path(sys.argv[1]), name, int(sys.argv[2]))  # type: ignore[arg-type]
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        start_method="fork",
+    )  # fmt: skip
+    elastic_launch(config, run_all)(*sys.argv[1:])

@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+import diffusers.models.autoencoders.autoencoder_kl  # noqa: F401 -- or each try would
 import numpy as np
+import transformers.models.clip.modeling_clip  # noqa: F401
 
 from personalive.engine.engine import Engine
 from personalive.offline.animate import animate

@@ -15,7 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+import diffusers.models.autoencoders.autoencoder_kl  # noqa: F401 -- or each try would
 import numpy as np
+import transformers.models.clip.modeling_clip  # noqa: F401
 
 from personalive.training.optimiser import Checkpoints
 from support.toy_run import toy_config, toy_loop

@@ -38,7 +38,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for stage in PAPER_STAGES:
         run(one, stage, steps)
     run(two, "stream", steps // 2)
-    launch = [*LAUNCH, "-m", "support.distributed_run", str(two), str(steps), *PAPER_STAGES]
+    launch = [sys.executable, "-m", "support.distributed_run", str(two), str(steps), *PAPER_STAGES]
     done = subprocess.run(launch, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr
     return steps, one, two

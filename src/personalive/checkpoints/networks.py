@@ -29,14 +29,16 @@ from personalive.models.unet import DenoisingUNet, ReferenceUNet, UNetConfig
 class _EmptyIsMeta(TorchFunctionMode):
     """Uninitialised storage (``torch.empty``, which every layer's weights start as) goes to the meta device.
 
-    Computed tensors stay real: position tables and indices that are in no weight file keep their values,
-    which ``torch.device("meta")`` would lose.
+    Initialisers (``torch.nn.init``) do nothing. Computed tensors stay real: position tables and indices that are in
+    no weight file keep their values, which ``torch.device("meta")`` would lose.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.empty and kwargs.get("device") is None:
             kwargs["device"] = "meta"
+        elif getattr(func, "__module__", None) == "torch.nn.init":
+            return next(iter((*args, *kwargs.values())))  # the tensor, as it was given
         return func(*args, **kwargs)
 
 
@@ -106,7 +108,8 @@ def _vae(folder: CheckpointFolder) -> nn.Module:
 
 def _clip(folder: CheckpointFolder) -> nn.Module:
     from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: PLC0415 (takes seconds)
+    from transformers.models.clip.configuration_clip import CLIPVisionConfig  # noqa: PLC0415 (takes seconds)
+    from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection  # noqa: PLC0415
 
     try:
         config = CLIPVisionConfig.from_dict(dict(folder.clip))

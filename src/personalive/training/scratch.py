@@ -33,7 +33,8 @@ def build_networks(shape: ModelShape, seed: int = 0) -> Networks:
     Temporal modules begin as no change, so image-level training is not disturbed by what is trained later.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: PLC0415 (takes seconds)
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: PLC0415 (takes seconds)
+    from transformers.models.clip.configuration_clip import CLIPVisionConfig  # noqa: PLC0415 (takes seconds)
+    from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection  # noqa: PLC0415
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
