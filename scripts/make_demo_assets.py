@@ -19,7 +19,8 @@ import torch
 
 from personalive.engine.state import Motion
 from personalive.evaluation.config import EvaluationConfig
-from personalive.media import VideoWriter, load_still, save_png
+from personalive.media.still import load_still, save_png
+from personalive.media.writer import VideoWriter
 from personalive.runtime.face import load_face_engine
 from personalive.synthetic import Identity, Performance, render
 from personalive.vision.face_landmarks import BLENDSHAPE_NAMES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from personalive.media import load_still, save_png
+from personalive.media.still import load_still, save_png
 from support.clips import contents
 from support.synthetic_face import synthetic_face
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from personalive.media import save_png
 from personalive.media.credentials import Origin
+from personalive.media.still import save_png
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from support.small_model import smallest_shape, write_small_model
 from support.waiting import wait_until_async
 
 _LOG = logging.getLogger(__name__)
+PHOTO = Path(str(resources.files("personalive"))) / "assets" / "photo"
+PORTRAIT = PHOTO / "portraits" / "portrait-2.jpg"
 SOCKETS, WHIPS, FPS = 30, 4, 1.5
 CONTROLS = {"driving_fps": 1.5, "expression": 1.5}
 
@@ -127,12 +130,9 @@ def replica_processes() -> list[int]:
 @pytest.fixture(scope="module")
 def driving() -> list[np.ndarray]:
     """Frames of the bundled clip, 128 px."""
-    from importlib import resources
+    from personalive.media.reader import VideoReader
 
-    from personalive.media import VideoReader
-
-    clip = Path(str(resources.files("personalive"))) / "assets" / "photo" / "demo" / "driving.mp4"
-    with VideoReader(clip) as reader:
+    with VideoReader(PHOTO / "demo" / "driving.mp4") as reader:
         frames = [frame.image for frame, _ in zip(reader, range(8), strict=False)]
     return [np.ascontiguousarray(frame[::4, ::4]) for frame in frames]
 
@@ -140,8 +140,9 @@ def driving() -> list[np.ndarray]:
 def test_three_replicas_one_killed(tmp_path: Path, driving: list[np.ndarray]):
     async def work(http: httpx2.AsyncClient) -> None:
         await replicas_linked(http, 3)
-        clients = [ClusterClient(http, driving, FPS) for _ in range(SOCKETS)]
-        clients += [WhipClusterClient(http, driving, FPS) for _ in range(WHIPS)]
+        portraits = (PORTRAIT.read_bytes(), None)  # half of them upload theirs
+        clients = [ClusterClient(http, driving, FPS, portraits[n % 2]) for n in range(SOCKETS)]
+        clients += [WhipClusterClient(http, driving, FPS, portraits[n % 2]) for n in range(WHIPS)]
         for client in clients:
             await client.open(**CONTROLS)
         counts = await sessions_by_replica(http)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from personalive.engine.engine import Engine
-from personalive.media import VideoWriter
+from personalive.media.writer import VideoWriter
 from support.small_engine import small_engine
 
 

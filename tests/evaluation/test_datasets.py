@@ -12,7 +12,8 @@ from personalive.errors import InputError, OutputError
 from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.datasets import Case, DatasetOptions, open_dataset, write_inputs
 from personalive.evaluation.methods import VideoMethod
-from personalive.media import load_still, open_video
+from personalive.media.reader import open_video
+from personalive.media.still import load_still
 from personalive.synthetic import Identity, Performance, render
 from personalive.training.data.synthetic import HELD_OUT_SEED
 from support.clips import contents

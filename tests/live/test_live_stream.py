@@ -15,6 +15,7 @@ from personalive.live.config import LiveConfig
 from personalive.live.controls import LiveControls
 from personalive.live.frames import DrivingFrame
 from personalive.live.stream import LiveStream, frame_live_portrait
+from personalive.vision.faces import find_detector
 from personalive.vision.keypoints import HeadPose
 from personalive.vision.one_euro import calm_poses
 from support.live_checks import turned
@@ -55,7 +56,8 @@ def test_a_portrait_that_was_framed_elsewhere_begins_the_same_stream(engine: Eng
     def first(framed: bool) -> np.ndarray:
         stream = LiveStream(engine, center_fallback=True, clock=lambda: 0.0, config=LiveConfig())
         photograph = np.pad(make_images(1, 1)[0], ((0, 24), (0, 0), (0, 0)))
-        elsewhere = frame_live_portrait(engine, photograph, center_fallback=True) if framed else None
+        detector = find_detector(engine.folder)
+        elsewhere = frame_live_portrait(engine, photograph, detector, center_fallback=True) if framed else None
         note = stream.set_portrait(photograph, LiveControls(), elsewhere)
         assert "no face" in note
         frames = [DrivingFrame(n + 1, 40_000 * (n + 1), 0.0, lambda: make_images(1, 7)[0]) for n in range(4)]

@@ -12,7 +12,7 @@ from personalive.live.controls import LiveControls
 from personalive.live.frames import DrivingFrame
 from personalive.live.metrics import SessionMetrics
 from personalive.live.stream import LiveStream
-from personalive.media import load_still
+from personalive.media.still import load_still
 from personalive.runtime.face import load_face_engine
 from personalive.vision.resize import shrink_to
 

@@ -14,9 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from personalive import __version__
 from personalive.errors import InputError, OutputError
-from personalive.media import VideoWriter, credentials, save_png, signer
+from personalive.media import credentials, signer
 from personalive.media.credentials import MP4, WEBM, Origin, check_signer, read_credentials, sidecar, sign_file
 from personalive.media.isolated import sign_isolated
+from personalive.media.still import save_png
+from personalive.media.writer import VideoWriter
 from support.c2pa_reader import read
 from support.clips import read_video
 

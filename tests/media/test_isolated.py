@@ -14,10 +14,13 @@ import pytest
 from PIL import Image
 
 from personalive.errors import InputError
-from personalive.media import VideoWriter, load_isolated_still, load_still, open_isolated_video, open_video
 from personalive.media.audio import AudioCut, SoundReader
 from personalive.media.config import MediaConfig
+from personalive.media.isolated import load_isolated_still, open_isolated_video
+from personalive.media.reader import open_video
+from personalive.media.still import load_still
 from personalive.media.worker import Worker
+from personalive.media.writer import VideoWriter
 from support.channel_orders import write_custom_order
 from support.processes import children, open_descriptors
 

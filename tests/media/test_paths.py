@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from personalive.errors import InputError, OutputError
-from personalive.media import check_input, check_output
-from personalive.media.paths import partial_beside, temporary_beside
+from personalive.media.paths import check_input, check_output, partial_beside, temporary_beside
 
 
 def _one_line(error: pytest.ExceptionInfo, *names: object) -> str:

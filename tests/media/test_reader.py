@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from personalive.errors import InputError
-from personalive.media import open_video
 from personalive.media.config import MediaConfig
+from personalive.media.reader import open_video
 
 NTSC = Fraction(1001, 30000)
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from personalive.errors import InputError, OutputError
-from personalive.media import is_still, load_still, save_png
 from personalive.media.config import MediaConfig
+from personalive.media.still import is_still, load_still, save_png
 
 GREY = MediaConfig().background_grey
 

@@ -18,7 +18,8 @@ from av.packet import Packet
 from PIL import Image, ImageCms, PngImagePlugin
 
 from personalive.errors import InputError
-from personalive.media import load_still, open_video
+from personalive.media.reader import open_video
+from personalive.media.still import load_still
 from support.tiled_heic import write_tiled_heic
 
 SIDE = 64

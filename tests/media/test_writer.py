@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from personalive.errors import OutputError
-from personalive.media import AudioCut, VideoWriter, open_video
+from personalive.media.audio import AudioCut
+from personalive.media.reader import open_video
+from personalive.media.writer import VideoWriter
 
 SIZE = (64, 48)
 

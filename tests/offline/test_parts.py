@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from personalive.errors import OutputError
-from personalive.media import load_still
 from personalive.media.paths import alone_in
+from personalive.media.still import load_still
 from personalive.offline import parts as module
 from personalive.offline.config import PartsConfig
 from personalive.offline.parts import unfinished_video

@@ -9,7 +9,7 @@ import pytest
 
 from personalive.engine.face_engine import FaceEngine
 from personalive.errors import CheckpointError
-from personalive.media import load_still
+from personalive.media.still import load_still
 from personalive.offline.motion_file import engine_motion_digest, weights_motion_digest
 from personalive.runtime import openvino
 from personalive.runtime.face import load_face_engine

@@ -20,14 +20,18 @@ from websockets.exceptions import ConnectionClosed
 from personalive.server.wire import DrivingHeader, pack_driving, unpack_finished
 from support.whip_client import SDP, Images
 
-PING_S = 0.2
+PING_S = 0.5
 
 
 class ClusterClient:
-    """Session with a portrait of the gallery, driven by a WebSocket; it reconnects as the page does."""
+    """Session with a portrait, driven by a WebSocket; it reconnects as the page does."""
 
-    def __init__(self, http: httpx2.AsyncClient, images: Sequence[np.ndarray], fps: float) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, images: Sequence[np.ndarray], fps: float, portrait: bytes | None = None
+    ) -> None:
+        """``portrait``: a file to upload; None: one of the gallery."""
         self.http, self.fps = http, fps
+        self._uploaded, self._gallery = portrait, {} if portrait else {"gallery": "portrait-1"}
         self._images = images
         self._jpegs = [simplejpeg.encode_jpeg(np.ascontiguousarray(image)) for image in images]
         self.session: dict[str, Any] = {}
@@ -57,7 +61,9 @@ class ClusterClient:
             answer = await self.http.post("/api/sessions", json={"ticket": ticket})
         assert answer.status_code == 201, answer.text
         self.session = answer.json()
-        answer = await self.http.put(f"{self.path}/portrait?gallery=portrait-1", headers=self.headers)
+        answer = await self.http.put(
+            f"{self.path}/portrait", params=self._gallery, content=self._uploaded, headers=self.headers
+        )
         assert answer.status_code == 200, answer.text
         answer = await self.http.patch(f"{self.path}/controls", json=controls, headers=self.headers)
         assert answer.status_code == 200, answer.text

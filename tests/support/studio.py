@@ -13,7 +13,7 @@ import numpy as np
 from personalive.engine.conditioning import PLAIN
 from personalive.engine.controls import Controls
 from personalive.engine.engine import Engine
-from personalive.media import VideoWriter
+from personalive.media.writer import VideoWriter
 from personalive.offline import parts as module
 from personalive.offline.animate import animate
 from personalive.offline.options import AnimateReport

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from personalive.media import load_still
+from personalive.media.still import load_still
 from personalive.runtime.face import load_face_reader
 from personalive.vision.face_cover import covered_parts
 from personalive.vision.face_landmarks import FaceReader

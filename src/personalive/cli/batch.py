@@ -143,7 +143,7 @@ def _make(
 
 
 def _summary_file(path: Path, batch: Batch) -> Path:
-    from personalive.media import check_output  # noqa: PLC0415
+    from personalive.media.paths import check_output  # noqa: PLC0415
 
     target = check_output(path, [], suffix=".json")
     if any(target in (row.portrait, row.driving, *row.writes) for row in batch.rows):

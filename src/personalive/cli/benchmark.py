@@ -34,7 +34,7 @@ def benchmark(
 ) -> None:
     """Measure frames per second and delay, by denoising steps and keyframes; without --steps for every number."""
     from personalive.evaluation.benchmark import Memory, measure_speed, report, table, write_report  # noqa: PLC0415
-    from personalive.media import check_output  # noqa: PLC0415
+    from personalive.media.paths import check_output  # noqa: PLC0415
     from personalive.runtime.load import choose_device, load_engine  # noqa: PLC0415 (imports torch)
     from personalive.runtime.memory import engine_oom_errors  # noqa: PLC0415
 

@@ -19,9 +19,11 @@ from typing import Literal, Protocol
 
 from personalive.errors import InputError, OutputError
 from personalive.evaluation.config import EvaluationConfig
-from personalive.media import VideoWriter, open_video, save_png
 from personalive.media.config import MediaConfig
 from personalive.media.paths import reason, temporary_beside
+from personalive.media.reader import open_video
+from personalive.media.still import save_png
+from personalive.media.writer import VideoWriter
 from personalive.synthetic import Identity, Motion, Performance, render
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector

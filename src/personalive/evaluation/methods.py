@@ -22,7 +22,7 @@ from personalive.errors import InputError
 from personalive.evaluation.config import EvaluationConfig
 from personalive.evaluation.datasets import Case, Sample, find_videos
 from personalive.evaluation.metrics.functional import fps, inter_chunk_latency_ms, motion_to_photon_ms, percentiles
-from personalive.media import open_video
+from personalive.media.reader import open_video
 from personalive.vision.config import FramingConfig
 from personalive.vision.framing import whole_square
 from personalive.vision.resize import ImageArray, crop_and_resize

@@ -23,8 +23,8 @@ from personalive.live.session import Session
 from personalive.live.sinks import Sink, open_sink
 from personalive.live.sources import LiveSource, is_camera
 from personalive.live.worker import Worker
-from personalive.media import load_still
 from personalive.media.credentials import check_signer
+from personalive.media.still import load_still
 from personalive.offline.motion_file import is_motion_file, load_motion_file
 from personalive.offline.provenance import origin_of
 from personalive.vision.resize import Square, crop_and_resize

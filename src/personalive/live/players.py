@@ -15,7 +15,8 @@ from personalive.live.config import LiveConfig
 from personalive.live.errors import RefusedError
 from personalive.live.frames import DrivingFrame
 from personalive.live.session import Driver, Session
-from personalive.media import VideoReader, open_isolated_video
+from personalive.media.isolated import open_isolated_video
+from personalive.media.reader import VideoReader
 from personalive.offline.motion_file import MotionClip
 from personalive.vision.resize import shrink_to
 

@@ -13,9 +13,9 @@ from av.error import FFmpegError
 
 from personalive.errors import DeviceError, OutputError
 from personalive.live.config import SinkConfig
-from personalive.media import VideoWriter
 from personalive.media.credentials import Origin
 from personalive.media.paths import reason
+from personalive.media.writer import VideoWriter
 
 VIRTUAL = "virtual"
 FORMATS = {"rtmp": "flv", "rtmps": "flv", "srt": "mpegts", "udp": "mpegts", "tcp": "mpegts"}  # by scheme

@@ -54,13 +54,14 @@ class _Encoded:
         return self.origin.capture_us / 1e6
 
 
-def frame_live_portrait(engine: BaseEngine, image: np.ndarray, *, center_fallback: bool) -> Framed:
-    """Crop a portrait as ``LiveStream`` does, on any thread: with a detector of its own.
+def frame_live_portrait(
+    engine: BaseEngine, image: np.ndarray, detector: FaceDetector, *, center_fallback: bool
+) -> Framed:
+    """Crop a portrait as ``LiveStream`` does, on any thread with a detector of its own.
 
     Raises:
         InputError: no face in it, or not a usable image.
     """
-    detector = find_detector(engine.folder)
     return frame_portrait(
         image, detector, "auto", allow_center_fallback=center_fallback, config=_framing_config(engine)
     )
@@ -86,7 +87,7 @@ class LiveStream:
         """
         Args:
             center_fallback: crop images without a face to the centre (for models of synthetic heads).
-            detector: of drivers' faces, shared with other streams of this thread; None: one of its own.
+            detector: of faces, shared with other streams of this thread; None: one of its own.
         """
         self._engine, self._fallback = engine, center_fallback
         self._clock, self._config = clock, config
@@ -141,7 +142,7 @@ class LiveStream:
         Raises:
             InputError: no face in it, not a usable image, or steps that the model lacks. The portrait before stays.
         """
-        framed = framed or frame_live_portrait(self._engine, image, center_fallback=self._fallback)
+        framed = framed or frame_live_portrait(self._engine, image, self._detector, center_fallback=self._fallback)
         self._start(framed.image, controls)
         self.image, self._framed, self._paste_back = image, framed, None
         self._portrait = resize_portrait(framed.image, self._engine.image_size)

@@ -24,6 +24,7 @@ from personalive.live.session import Session
 from personalive.live.stream import frame_live_portrait
 from personalive.runtime.live import choose_live_steps, live_decoder
 from personalive.runtime.load import AUTO, EngineOptions, load_engine_at_once, weights_name
+from personalive.vision.faces import FaceDetector, find_detector
 from personalive.vision.framing import Framed
 
 _LOG = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Worker:
         self._engine: BaseEngine | None = None
         self._faster: BaseEngine | None = None  # to change to
         self._serving = threading.Event()
+        self._framing = threading.Lock()
+        self._detector: FaceDetector | None = None  # of portraits; loading it takes as long as using it
         self.state: State = "loading"
         self.message = _LOADING  # why it is not ready; while it is, the last lack of memory
         self.progress: float | None = None  # of loading, 0 to 1
@@ -134,14 +137,19 @@ class Worker:
     def frame_portrait(self, image: np.ndarray) -> Framed | None:
         """Crop a portrait before a session's turn comes, so that it takes none of the others' time. Any thread.
 
+        One after the other: many at once, as after the loss of a replica, would hold up the streams.
+
         Returns:
             None before the model is loaded.
 
         Raises:
             InputError: no face in it, or not a usable image.
         """
-        engine = self._engine
-        return engine and frame_live_portrait(engine, image, center_fallback=self.center_fallback)
+        if (engine := self._engine) is None:
+            return None
+        with self._framing:
+            self._detector = self._detector or find_detector(engine.folder)
+            return frame_live_portrait(engine, image, self._detector, center_fallback=self.center_fallback)
 
     @property
     def step_s(self) -> float | None:

@@ -30,6 +30,7 @@ from personalive.media.worker import NEXT, REWIND, Link, RewindError, Worker
 
 _SLOTS = 3  # frames decoded ahead of the reader
 _CREDENTIALS_BYTES = 1_000_000  # more than those of one file take
+_SEND_STILL = "personalive.media.still:send_still"  # whose imports are few: they take most of the time
 _POSIX = os.name == "posix"
 
 
@@ -60,7 +61,7 @@ def load_isolated_still(path: str | os.PathLike[str], config: MediaConfig | None
         return load_still(path, config)
     with (
         _SharedFrames() as shared,
-        Worker(f"{__name__}:send_still", path, config, shared.descriptor, background=True) as worker,
+        Worker(_SEND_STILL, path, config, shared.descriptor, background=True) as worker,
     ):
         size = worker.receive()
         shared.allocate(path, size["width"], size["height"], 1, config)
@@ -296,17 +297,6 @@ def _send_frames(link: Link, reader: VideoReader, shared: mmap.mmap) -> None:
             told = message["warnings"] = warnings
         link.send(message)
     link.send({"warnings": reader.warnings})
-
-
-def send_still(link: Link) -> None:
-    link.on_progress()
-    image = load_still(link.path, link.config)
-    height, width = image.shape[:2]
-    link.send({"width": width, "height": height})
-    link.wait_for_slot()
-    shared = mmap.mmap(link.request["descriptor"], 0)
-    np.frombuffer(shared, np.uint8).reshape(image.shape)[:] = image
-    link.send({})
 
 
 def sign_one(link: Link) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import struct
 import warnings
@@ -19,6 +20,7 @@ from personalive.errors import InputError
 from personalive.media.config import MediaConfig
 from personalive.media.credentials import PNG, Origin, sign_bytes
 from personalive.media.paths import check_input, check_output, reason, write_whole
+from personalive.media.worker import Link
 
 # Named one by one: Pillow can also run Ghostscript and read things that are not photographs.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
@@ -265,3 +267,15 @@ def save_png(
     png = png_bytes(image)
     write_whole(target, png if origin is None else sign_bytes(png, PNG, origin))
     return target
+
+
+def send_still(link: Link) -> None:
+    """Answer ``load_isolated_still``, in a process that imports no more than images need."""
+    link.on_progress()
+    image = load_still(link.path, link.config)
+    height, width = image.shape[:2]
+    link.send({"width": width, "height": height})
+    link.wait_for_slot()
+    shared = mmap.mmap(link.request["descriptor"], 0)
+    np.frombuffer(shared, np.uint8).reshape(image.shape)[:] = image
+    link.send({})

@@ -20,8 +20,11 @@ from personalive.checkpoints.networks import LoadProgress
 from personalive.engine.base import BaseEngine
 from personalive.engine.state import Window
 from personalive.errors import InputError, OutputError
-from personalive.media import VideoReader, check_output, load_isolated_still, open_isolated_video, save_png
 from personalive.media.credentials import NO_CREDENTIALS, check_signer
+from personalive.media.isolated import load_isolated_still, open_isolated_video
+from personalive.media.paths import check_output
+from personalive.media.reader import VideoReader
+from personalive.media.still import save_png
 from personalive.offline.beginning import find_start, read_beginning
 from personalive.offline.composition import Composition, Marked, Panels, WholePhotograph
 from personalive.offline.config import BeginningConfig, PartsConfig

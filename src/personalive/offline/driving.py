@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from personalive.engine.state import Motion, Window
-from personalive.media import AudioCut, VideoReader
+from personalive.media.audio import AudioCut
+from personalive.media.reader import VideoReader
 from personalive.offline.motion_file import MotionClip
 from personalive.vision.framing import DrivingFramer, FramedFrame, FrameTime
 

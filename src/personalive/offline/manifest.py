@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from personalive.errors import InputError, PersonaLiveError
-from personalive.media import check_input
+from personalive.media.paths import check_input
 from personalive.offline.config import BatchConfig
 from personalive.offline.options import AnimateOptions
 from personalive.offline.storage import Place, Url, folder_of, place_of, read_place, resolved

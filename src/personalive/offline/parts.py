@@ -28,9 +28,10 @@ import personalive
 from personalive.engine.base import BaseEngine
 from personalive.engine.stored_state import pack_state, unpack_state
 from personalive.errors import OutputError
-from personalive.media import AudioCut, VideoWriter
+from personalive.media.audio import AudioCut
 from personalive.media.credentials import Origin
 from personalive.media.paths import alone_in, reason, remove, sample_digest, temporary_beside
+from personalive.media.writer import VideoWriter
 from personalive.offline.options import AnimateOptions, options_to_json
 from personalive.progress import clock
 

@@ -15,7 +15,9 @@ from personalive.checkpoints.networks import LoadProgress
 from personalive.engine.base import BaseEngine
 from personalive.engine.state import Motion
 from personalive.errors import InputError
-from personalive.media import VideoReader, check_output, open_isolated_video
+from personalive.media.isolated import open_isolated_video
+from personalive.media.paths import check_output
+from personalive.media.reader import VideoReader
 from personalive.offline.beginning import find_start
 from personalive.offline.config import MotionFileConfig
 from personalive.offline.driving import ClipDriving, DrivingFrame

@@ -18,7 +18,7 @@ from personalive.config import PHOTO, TAESD, default_decoder_folder
 from personalive.device import device_name
 from personalive.engine.base import BaseEngine
 from personalive.engine.engine import Engine
-from personalive.media import open_video
+from personalive.media.reader import open_video
 from personalive.runtime.autotune import AutotuneConfig
 from personalive.runtime.cache import ProgramCache, program_key
 from personalive.runtime.memory import engine_oom_errors

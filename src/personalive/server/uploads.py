@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from personalive.errors import InputError
 from personalive.live.errors import RefusedError
-from personalive.media import load_isolated_still
 from personalive.media.config import MediaConfig
+from personalive.media.isolated import load_isolated_still
 from personalive.server.config import ServerConfig
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from personalive.errors import InputError
-from personalive.media import load_still
+from personalive.media.still import load_still
 from personalive.synthetic.motion import EXPRESSION_NAMES, SIGNED_EXPRESSIONS, Motion
 from personalive.synthetic.performance import Performance, chance
 from personalive.synthetic.photo_head import PhotoHead

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from personalive.errors import TrainingError
-from personalive.media import save_png
+from personalive.media.still import save_png
 from personalive.progress import Progress
 from personalive.training.log import RunLog
 from personalive.training.losses import Output

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from personalive.live.errors import RefusedError
 from personalive.live.players import ClipPlayer, MotionPlayer
-from personalive.live.session import Session
 from personalive.media.credentials import MP4, NO_CREDENTIALS, PNG, WEBM
 from personalive.media.isolated import sign_isolated
+from personalive.media.still import load_still
 from personalive.offline.motion_file import motion_clip_from_bytes, motion_file_bytes
 from personalive.offline.provenance import origin_of
 from personalive.server.dependencies import AppSessions, OwnSession, require_token
@@ -63,7 +63,7 @@ async def gallery(sessions: AppSessions) -> list[GalleryItem]:
 @router.get("/gallery/{name}", tags=["Gallery"], response_class=FileResponse)
 async def gallery_file(name: str) -> FileResponse:
     """Return one of them."""
-    return FileResponse(_find_bundled(name)[1])
+    return FileResponse(_find_bundled(name))
 
 
 class _LastResponse(FileResponse):
@@ -111,8 +111,11 @@ async def put_portrait(
     request: Request, sessions: AppSessions, session: OwnSession, gallery: str | None = None
 ) -> PortraitAnswer:
     """Set the portrait to the body, or to one of the gallery; the next frames show it."""
-    path = await _receive(request, session, gallery, "portrait", sessions.server.portrait_bytes)
-    image = await read_image(path, sessions.server)
+    if gallery is not None:
+        image = await asyncio.to_thread(load_still, _find_bundled(gallery, "portrait"))
+    else:
+        path = await receive(request, session.folder, sessions.server.portrait_bytes, "portrait")
+        image = await read_image(path, sessions.server)
     framed = await asyncio.to_thread(sessions.worker.frame_portrait, image)
     note = await session.run_on_worker(lambda stream: stream.set_portrait(image, session.controls, framed))
     return PortraitAnswer(note=note, generation=session.state()["generation"])
@@ -123,7 +126,11 @@ async def put_clip(
     request: Request, sessions: AppSessions, session: OwnSession, gallery: str | None = None, loop: bool = True
 ) -> DriverAnswer:
     """Drive by the body, a video, or by a clip of the gallery, from now on."""
-    path = await _receive(request, session, gallery, "clip", sessions.server.clip_bytes)
+    if gallery is not None:  # the player removes its file
+        source = _find_bundled(gallery, "clip")
+        path = Path(shutil.copyfile(source, session.folder / f"{secrets.token_hex(8)}{source.suffix}"))
+    else:
+        path = await receive(request, session.folder, sessions.server.clip_bytes, "clip")
     try:
         player = await run_named(path, "the clip", lambda: ClipPlayer(path, session, loop=loop))
     except RefusedError:
@@ -170,17 +177,11 @@ async def get_template(session: OwnSession) -> Response:
     return Response(data, media_type=_MOTION_FILE, headers=headers)
 
 
-async def _receive(request: Request, session: Session, name: str | None, kind: str, limit_bytes: int) -> Path:
-    """Write the body, or a copy of a bundled file, into the session's folder."""
-    if name is None:
-        return await receive(request, session.folder, limit_bytes, kind)
-    item, source = _find_bundled(name)
-    if item.kind != kind:
-        raise RefusedError("unusable_input", f"{name!r} is a {item.kind}, not a {kind}")
-    return shutil.copyfile(source, session.folder / f"{secrets.token_hex(8)}{source.suffix}")
-
-
-def _find_bundled(name: str) -> tuple[GalleryItem, Path]:
+def _find_bundled(name: str, kind: str | None = None) -> Path:
+    """File of the gallery, of this kind where it matters."""
     if name not in _GALLERY:
         raise RefusedError("not_found", f"no {name[:40]!r} in the gallery: there are {', '.join(_GALLERY)}")
-    return _GALLERY[name]
+    item, path = _GALLERY[name]
+    if kind not in (None, item.kind):
+        raise RefusedError("unusable_input", f"{name!r} is a {item.kind}, not a {kind}")
+    return path

@@ -15,7 +15,7 @@ import simplejpeg
 
 from personalive.checkpoints.files import whole_folder
 from personalive.errors import InputError
-from personalive.media import is_still, load_still
+from personalive.media.still import is_still, load_still
 from personalive.runtime.face import load_face_reader
 from personalive.synthetic.photo_head import MODEL_UNIT, ORIGIN
 from personalive.synthetic.photo_heads import (

@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from personalive.media import save_png
 from personalive.media.paths import write_whole
+from personalive.media.still import save_png
 from personalive.offline.config import ContactSheetConfig
 from personalive.training.data.prepare.clip_file import SIZES, clip_files, read_image, read_tensors
 from personalive.training.data.prepare.config import PrepareConfig

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from personalive.errors import FaceNotFoundError
-from personalive.media import Frame
+from personalive.media.reader import Frame
 from personalive.training.data.prepare.config import PrepareConfig
 from personalive.vision.config import FramingConfig
 from personalive.vision.faces import FaceDetector

@@ -12,8 +12,9 @@ import numpy as np
 from av.error import FFmpegError
 
 from personalive.errors import InputError
-from personalive.media import Frame, VideoReader, open_isolated_video
+from personalive.media.isolated import open_isolated_video
 from personalive.media.paths import write_whole
+from personalive.media.reader import Frame, VideoReader
 from personalive.training.data.prepare.boxes import BOX_NAMES, fill_and_smooth, part_boxes
 from personalive.training.data.prepare.clip_file import CLIPS, SIZES, ClipWriter, clip_files, tensor_bytes
 from personalive.training.data.prepare.config import PrepareConfig
