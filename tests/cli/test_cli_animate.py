@@ -227,7 +227,7 @@ def test_choices_are_those_of_the_library():
     ],
 )
 def test_keyframe_flags_become_one_threshold(wanted, threshold, options):
-    found = command.ResultOptions(keyframes=wanted, keyframe_threshold=threshold).to_dict()
+    found = command.VideoOptions(keyframes=wanted, keyframe_threshold=threshold).to_dict()
     assert {name: value for name, value in found.items() if name == "keyframe_threshold"} == options
     assert KeyframeConfig.threshold < float("inf")
 

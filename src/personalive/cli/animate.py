@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -95,28 +95,11 @@ class _Model(ModelOptions):
 
 
 _SIDE_BY_SIDE = "Show portrait, driver and result beside each other; a motion file has no driver to show."
-SizeOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PIXELS",
-        help="Side of the video, an even number from "
-        f"{VideoSizeConfig.min_side_px} to {VideoSizeConfig.max_side_px}; the model's frames are resized to it.",
-        show_default="the model's own",
-    ),
-]
-NoFaceOption = Annotated[
-    NoFace,
-    typer.Option(
-        "--no-face",
-        help="While the clip shows no face: 'hold' the last pose, return to the portrait's 'neutral' one, or "
-        "stop with an 'error'.",
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoControls(ControlOptions):
-    """Motion controls of a whole video."""
+class VideoOptions(ControlOptions, ClipOptions):
+    """All that decides a video; for a batch, where a row does not."""
 
     pose: Annotated[
         Pose,
@@ -127,12 +110,23 @@ class VideoControls(ControlOptions):
             "so."
         ),
     ] = Pose.AUTO
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultOptions:
-    """Contents of a video."""
-
+    no_face: Annotated[
+        NoFace,
+        typer.Option(
+            "--no-face",
+            help="While the clip shows no face: 'hold' the last pose, return to the portrait's 'neutral' one, or "
+            "stop with an 'error'.",
+        ),
+    ] = NoFace.HOLD
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Side of the video, an even number from "
+            f"{VideoSizeConfig.min_side_px} to {VideoSizeConfig.max_side_px}; the model's frames are resized to it.",
+            show_default="the model's own",
+        ),
+    ] = None
     output_frame: Annotated[
         OutputFrame,
         typer.Option(
@@ -166,14 +160,16 @@ class ResultOptions:
             show_default=f"{KeyframeConfig.threshold:g}",
         ),
     ] = None
-
+    steps: StepsOption = None
+    seed: SeedOption = 0
     credentials: CredentialsOption = True
     visible_mark: VisibleMarkOption = False
 
-    def to_dict(self, *, side_by_side: bool = False) -> dict[str, Any]:
-        """Return the options of ``animate``.
+    def to_dict(self, default: Framing = Framing.AUTO, *, side_by_side: bool = False) -> dict[str, Any]:
+        """Return the fields as ``AnimateOptions`` names them.
 
         Args:
+            default: framing if none is asked for.
             side_by_side: if neither is asked for and the frame is the square.
         """
         if not self.keyframes and self.keyframe_threshold is not None:
@@ -181,6 +177,13 @@ class ResultOptions:
         panels = side_by_side and self.output_frame == OutputFrame.SQUARE
         threshold = self.keyframe_threshold if self.keyframes else math.inf
         return {
+            **super().to_dict(default),
+            **{field.name: getattr(self, field.name) for field in fields(ControlOptions)},
+            "pose": self.pose.value,
+            "no_face": self.no_face.value,
+            "size_px": self.size,
+            "steps": self.steps,
+            "seed": self.seed,
             "audio": self.audio,
             "output_frame": self.output_frame.value,
             "credentials": self.credentials,
@@ -191,8 +194,8 @@ class ResultOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Result(ResultOptions):
-    """Contents of the one video or the demo, and the image that is written beside it."""
+class _Video(VideoOptions):
+    """All that decides the one video or the demo, and the image that is written beside it."""
 
     side_by_side: Annotated[
         bool | None,
@@ -243,28 +246,15 @@ def animate(
         ),
     ] = False,
     model: _Model = _Model(),
-    seed: SeedOption = 0,
-    steps: StepsOption = None,
-    size: SizeOption = None,
-    clip: ClipOptions = ClipOptions(),
-    no_face: NoFaceOption = NoFace.HOLD,
-    controls: VideoControls = VideoControls(),
-    result: _Result = _Result(),
+    video: _Video = _Video(),
 ) -> None:
     """Make a video of PORTRAIT performing what DRIVING shows."""
     model = replace(model, weights=model.weights or (PHOTO if demo else AUTO))
-    drawn_demo = demo and model.knows_synthetic_heads  # whose clip is framed already
+    framed_demo = demo and model.knows_synthetic_heads  # its clip is framed already
     options: dict[str, Any] = {
-        "seed": seed,
-        "steps": steps,
-        "size_px": size,
-        "no_face": no_face.value,
-        "center_fallback": model.is_tiny or drawn_demo,
-        **clip.to_dict(Framing.NONE if drawn_demo else Framing.AUTO),
-        **asdict(controls),
-        "pose": controls.pose.value,
-        **result.to_dict(side_by_side=demo),
-        "contact_sheet": None if result.contact_sheet is None else str(result.contact_sheet),
+        **video.to_dict(Framing.NONE if framed_demo else Framing.AUTO, side_by_side=demo),
+        "center_fallback": model.is_tiny or framed_demo,
+        "contact_sheet": None if video.contact_sheet is None else str(video.contact_sheet),
     }
     if demo:
         if portrait is not None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.animate import NoFace, NoFaceOption, ResultOptions, SizeOption, VideoControls
+from personalive.cli.animate import VideoOptions
 from personalive.cli.console import clock, progress, show_rows
-from personalive.cli.options import ClipOptions, ModelOptions, OnCluster, SeedOption, StepsOption, with_groups
+from personalive.cli.options import ModelOptions, OnCluster, with_groups
 from personalive.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,29 +89,13 @@ def batch(
     written: _Written = _Written(),
     model: ModelOptions = ModelOptions(),
     cluster: OnCluster = OnCluster(),
-    seed: SeedOption = 0,
-    steps: StepsOption = None,
-    size: SizeOption = None,
-    clip: ClipOptions = ClipOptions(),
-    no_face: NoFaceOption = NoFace.HOLD,
-    controls: VideoControls = VideoControls(),
-    result: ResultOptions = ResultOptions(),
+    video: VideoOptions = VideoOptions(),
 ) -> None:
     """Make the videos of a manifest, or of every portrait with every clip, by one model."""
     on_cluster = cluster.to_options(model.device)
     from personalive.offline.manifest import pair_folders, read_manifest  # noqa: PLC0415 (imports torch)
 
-    defaults: dict[str, Any] = {
-        "seed": seed,
-        "steps": steps,
-        "size_px": size,
-        "no_face": no_face.value,
-        "center_fallback": model.is_tiny,
-        **clip.to_dict(),
-        **asdict(controls),
-        "pose": controls.pose.value,
-        **result.to_dict(),
-    }
+    defaults = {**video.to_dict(), "center_fallback": model.is_tiny}
     if driving is None:
         found = read_manifest(source, written.output, defaults)
     else:
