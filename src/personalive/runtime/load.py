@@ -118,14 +118,10 @@ def load_engine(
 def load_diffusion_engine(
     weights: str | os.PathLike[str] = AUTO,
     *,
-    device: str = AUTO,
-    dtype: str = AUTO,
-    vram: str | int = AUTO,
-    backend: str = AUTO,
-    decoder: str | os.PathLike[str] | None = None,
     frames: int | None = None,
     progress: LoadProgress | None = None,
     preparing: PrepareProgress | None = None,
+    **options: Unpack[EngineOptions],
 ) -> Engine:
     """As ``load_engine``, of a model with diffusion networks: "auto" is the released weights alone.
 
@@ -134,10 +130,8 @@ def load_diffusion_engine(
     """
     if str(weights) == PHOTO:
         raise CheckpointError(f"{PHOTO}: has no diffusion networks: use the released weights, or --weights tiny")
-    loader = _loader(
-        find_weights() if str(weights) == AUTO else weights, device, dtype, vram, decoder, progress, preparing
-    )
-    wanted = named_backend(backend)
+    wanted = named_backend(options.pop("backend", AUTO))
+    loader = _loader(find_weights() if str(weights) == AUTO else weights, progress, preparing, **options)
     return loader.fastest(frames) if wanted == AUTO else loader.open(wanted)
 
 
@@ -157,15 +151,7 @@ def load_engine_at_once(
     name = weights_name(weights)
     if name == PHOTO or named_backend(options.get("backend", AUTO)) != AUTO:
         return load_engine(name, progress=progress, preparing=preparing, **options), None
-    loader = _loader(
-        name,
-        options.get("device", AUTO),
-        options.get("dtype", AUTO),
-        options.get("vram", AUTO),
-        options.get("decoder"),
-        progress,
-        preparing,
-    )
+    loader = _loader(name, progress, preparing, **options)
     if loader.prepared:
         return loader.fastest(None), None
     return loader.open(EAGER), partial(loader.fastest, None)
@@ -173,12 +159,14 @@ def load_engine_at_once(
 
 def _loader(
     weights: str | os.PathLike[str],
-    device: str,
-    dtype: str,
-    vram: str | int,
-    decoder: str | os.PathLike[str] | None,
     progress: LoadProgress | None,
     preparing: PrepareProgress | None,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    vram: str | int = AUTO,
+    backend: str = AUTO,
+    decoder: str | os.PathLike[str] | None = None,
 ) -> _Loader:
     folder = CheckpointFolder.open(os.fspath(weights))
     chosen = choose_device(device)
