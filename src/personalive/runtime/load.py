@@ -168,6 +168,7 @@ def _loader(
     backend: str = AUTO,
     decoder: str | os.PathLike[str] | None = None,
 ) -> _Loader:
+    """Decide all but the backend."""
     folder = CheckpointFolder.open(os.fspath(weights))
     chosen = choose_device(device)
     precision = choose_dtype(dtype, chosen)
