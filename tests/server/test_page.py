@@ -440,6 +440,16 @@ def test_the_synthetic_performance_starts_by_one_button(visit: Callable[..., Per
     person.see_different(3)
 
 
+def test_the_performance_drives_the_portrait_that_was_chosen_before(
+    visit: Callable[..., Person], portraits: list[Path]
+):
+    person = visit()
+    person.find("portrait-input").set_input_files(portraits[0])
+    person.find("synthetic").get_by_role("button", name="Try the synthetic performance").click()
+    person.reach("live")
+    assert person.find("gallery-item").get_attribute("aria-pressed") == "false"
+
+
 # --- small windows -------------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,8 @@ for (const about of ["synthetic", "geometry"]) {
   onClick(`${about}-close`, () => { byId(about).hidden = true; });
   onClick(`${about}-try`, () => {
     byId(about).hidden = true;
-    for (const list of ["gallery", "clip-gallery"]) byId(list).querySelector("button")?.click();
+    const lists = app.portrait ? ["clip-gallery"] : ["gallery", "clip-gallery"];
+    for (const list of lists) byId(list).querySelector("button")?.click();
     start();
   });
 }
