@@ -280,7 +280,7 @@ def _audio(cut: AudioCut | None) -> dict[str, Any] | None:
 def _send_frames(link: Link, reader: VideoReader, shared: mmap.mmap) -> None:
     shape = (reader.info.height, reader.info.width, 3)
     slots = np.frombuffer(shared, np.uint8).reshape(_SLOTS, *shape)
-    told: list[str] = []
+    sent: list[str] = []
     for number, frame in enumerate(reader):
         if number:
             link.wait_for_slot()
@@ -293,8 +293,8 @@ def _send_frames(link: Link, reader: VideoReader, shared: mmap.mmap) -> None:
             "pts": frame.pts,
             "duration": str(frame.duration),
         }
-        if (warnings := reader.warnings) != told:
-            told = message["warnings"] = warnings
+        if (warnings := reader.warnings) != sent:
+            sent = message["warnings"] = warnings
         link.send(message)
     link.send({"warnings": reader.warnings})
 

@@ -118,8 +118,8 @@ def _check_settings(out: Path, wanted: dict[str, Any]) -> None:
         raise OutputError(f"{out}: holds a set of version {version}, not {VERSION}; choose a new folder")
     for name, value in wanted.items():
         if settings.get(name) != value:
-            told = f"{name.removesuffix('_px').replace('_', ' ')} {settings.get(name)}, not {value}"
-            raise OutputError(f"{out}: was begun with {told}; use the same options or a new folder")
+            begun = f"{name.removesuffix('_px').replace('_', ' ')} {settings.get(name)}, not {value}"
+            raise OutputError(f"{out}: was begun with {begun}; use the same options or a new folder")
 
 
 def remove_temporary(out: Path) -> None:

@@ -62,8 +62,8 @@ def read_landmarks(path: Path) -> Known:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: no file of landmarks ({error}); it needs names and landmarks_px") from None
     if points.shape != (len(names), LANDMARKS, 3) or len(masks) != len(names):
-        told = f"landmarks of shape {points.shape}, {len(masks)} masks"
-        raise InputError(f"{path}: {told}; give ({len(names)}, {LANDMARKS}, 3) and a mask for each, or none")
+        shapes = f"landmarks of shape {points.shape}, {len(masks)} masks"
+        raise InputError(f"{path}: {shapes}; give ({len(names)}, {LANDMARKS}, 3) and a mask for each, or none")
     return dict(zip(names, zip(points, masks, strict=True), strict=True))
 
 
@@ -106,8 +106,8 @@ def make_heads(
                 kept.append((path.name, *head[1:]))
             progress((done + 1) / len(files))
         if not kept:
-            told = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "no images"
-            raise InputError(f"{photos}: not one portrait could be kept ({told})")
+            reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "no images"
+            raise InputError(f"{photos}: not one portrait could be kept ({reasons})")
         names, points, masks = zip(*kept, strict=True)
         arrays = {"landmarks_px": np.stack(points).astype(np.float32), "person_masks": np.stack(masks)}
         np.savez_compressed(folder / ARRAYS_FILE, allow_pickle=False, **arrays)

@@ -44,8 +44,8 @@ class Report:
 
     def told_drops(self) -> str:
         """``3 too short, 1 unreadable``; ``nothing dropped``."""
-        told = [f"{counts['places']} {reason}" for reason, counts in self.dropped.items()]
-        return ", ".join(told) or "nothing dropped"
+        reasons = [f"{counts['places']} {reason}" for reason, counts in self.dropped.items()]
+        return ", ".join(reasons) or "nothing dropped"
 
 
 def write_report(out: Path, config: PrepareConfig, records: list[dict[str, Any]], others: int) -> Report:

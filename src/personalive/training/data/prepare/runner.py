@@ -192,20 +192,20 @@ class Meter:
         self._sizes = [max(video.size_bytes, 1) for video in job.todo]
         self._bytes = sum(max(video.size_bytes, 1) for video in found)
         self.videos, self.total = len(found) - len(job.todo), len(found)  # finished, earlier runs included
-        self._begun = self._told = time.monotonic()
+        self._begun = self._shown = time.monotonic()
 
     def finish(self) -> None:
         """Count a finished video."""
         self.videos += 1
-        self._told = 0.0
+        self._shown = 0.0
         self.tell()
 
     def tell(self) -> None:
         """Report, unless that was a moment ago."""
         now = time.monotonic()
-        if now - self._told < _POLL_S:
+        if now - self._shown < _POLL_S:
             return
-        self._told, seconds, frames = now, max(now - self._begun, 1e-9), sum(self._job.frames)
+        self._shown, seconds, frames = now, max(now - self._begun, 1e-9), sum(self._job.frames)
         left = sum((1 - share) * size for share, size in zip(self._job.shares, self._sizes, strict=True))
         made = sum(self._sizes) - left
         note = f"{self.videos} of {self.total} videos, {frames} frames, {frames / seconds:.0f} per second"

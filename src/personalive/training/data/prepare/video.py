@@ -51,7 +51,7 @@ def prepare_video(
     work = _Work(video, out, detector, config)
     try:
         with open_isolated_video(video.path) as reader:
-            for view in views(_told(reader, config.fps, advance), detector, config):
+            for view in views(_with_progress(reader, config.fps, advance), detector, config):
                 work.take(view)
             work.end_clip()
             work.warnings = [work.named(line) for line in reader.warnings]
@@ -63,7 +63,7 @@ def prepare_video(
     write_whole(out / RECORDS / f"{video.key}.json", json.dumps(work.record(), indent=1) + "\n")
 
 
-def _told(reader: VideoReader, fps: int, advance: Callable[[float, int], None]) -> Iterator[Frame]:
+def _with_progress(reader: VideoReader, fps: int, advance: Callable[[float, int], None]) -> Iterator[Frame]:
     length = max(float(reader.info.duration_s or 0), 1 / fps)
     for frame in reader:
         yield frame
