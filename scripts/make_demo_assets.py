@@ -30,7 +30,7 @@ from personalive.vision.keypoints import HeadPose
 
 ASSETS = Path(__file__).parents[1] / "src" / "personalive" / "assets"
 FPS = 25
-DRAWN_SIZE_PX, DRAWN_SECONDS = 256, 6
+SYNTHETIC_SIZE_PX, SYNTHETIC_SECONDS = 256, 6
 FIRST_SEED = EvaluationConfig.first_seed
 PORTRAIT, DRIVER, PERFORMANCE = FIRST_SEED + 89, FIRST_SEED + 93, FIRST_SEED + 247
 
@@ -41,11 +41,11 @@ SMILE_S, BROWS_S = 6.1, 5.9  # when
 
 def synthetic(folder: Path) -> None:
     """Write portrait.png and driving.mp4."""
-    portrait = render(Identity.sample(PORTRAIT), Performance.frontal_neutral(), DRAWN_SIZE_PX)
+    portrait = render(Identity.sample(PORTRAIT), Performance.frontal_neutral(), SYNTHETIC_SIZE_PX)
     save_png(folder / "portrait.png", portrait.image)
     driver, performance = Identity.sample(DRIVER), Performance.sample(PERFORMANCE, fps=FPS)
-    frames = (render(driver, performance.at(f), DRAWN_SIZE_PX).image for f in range(DRAWN_SECONDS * FPS))
-    _write(folder / "driving.mp4", frames, DRAWN_SIZE_PX)
+    frames = (render(driver, performance.at(f), SYNTHETIC_SIZE_PX).image for f in range(SYNTHETIC_SECONDS * FPS))
+    _write(folder / "driving.mp4", frames, SYNTHETIC_SIZE_PX)
 
 
 def photo(portrait: Path, tracks: Path, folder: Path) -> None:

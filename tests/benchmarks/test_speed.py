@@ -142,7 +142,7 @@ class Steps:
         self.looks = 0
 
     def read(self) -> int:
-        """How often it was looked at."""
+        """Number of looks at it."""
         self.looks += 1
         return self.looks
 

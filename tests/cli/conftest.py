@@ -18,7 +18,7 @@ from support.small_model import write_small_model
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command line did."""
+    """Outcome of one command line."""
 
     code: int
     out: str

@@ -93,7 +93,7 @@ def test_a_stored_stream_goes_on_bit_for_bit(detailed: Networks, make_images):
 
 @torch.no_grad()
 def test_half_precision_computes_fields_in_single(detailed: Networks, make_images):
-    """In bfloat16 a place in a image of 64 px would be off by a quarter of a pixel."""
+    """In bfloat16 a place in an image of 64 px would be off by a quarter of a pixel."""
     halves = {name: module.to(torch.bfloat16) for name, module in copied(detailed).items()}
     networks = Networks(config=detailed.config, unet_config=detailed.unet_config, **halves)
     engine, frames = Engine(networks), make_images(1 + CHUNK, 1)

@@ -1,4 +1,4 @@
-"""What the engine refuses, each in one line that names the thing and says what is needed."""
+"""Refusals of the engine, each in one line that names the thing and says what is needed."""
 
 from __future__ import annotations
 

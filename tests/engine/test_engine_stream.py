@@ -1,4 +1,4 @@
-"""What a stream does over time: warm-up, alignment, keyframes, flush, cuts, whole clip against windows."""
+"""A stream over time: warm-up, alignment, keyframes, flush, cuts, whole clip against windows."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_new_shot_reaches_the_engine(small_engine, moving):
 
 
 def test_speed_of_known_times():
-    """Calls of 1, 1, 2, 2, 4, 4 s; two are warm-up, and a image leaves three calls after its frames came."""
+    """Calls of 1, 1, 2, 2, 4, 4 s; two are warm-up, and an image leaves three calls after its frames came."""
     times = CallTimes()
     for seconds in (1, 1, 2, 2, 4, 4):
         times.add(seconds)

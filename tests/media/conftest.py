@@ -95,7 +95,7 @@ class Video:
         return self.audio_start + Fraction(len(self.samples), self.sample_rate)
 
     def beep_s(self) -> float:
-        """When the tone begins."""
+        """Time at which the tone begins."""
         loud = np.abs(self.samples) > 0.2
         return float(self.audio_start) + int(np.argmax(loud)) / self.sample_rate
 

@@ -85,7 +85,7 @@ def test_cuts_keep_the_frames_that_begin_inside(
 
 
 def test_browser_recording_without_duration_rate_or_index(tmp_path: Path) -> None:
-    """What a MediaRecorder saves: variable rate, nothing stated, no way to seek."""
+    """A file as MediaRecorder saves it: variable rate, nothing stated, no way to seek."""
     path = tmp_path / "live.webm"
     pts = np.cumsum(np.random.default_rng(0).integers(30, 38, 60)).tolist()
     with av.open(str(path), "w", container_options={"live": "1"}) as out:

@@ -39,7 +39,7 @@ def read(path: Path, start_s: float | None = None):
 
 
 def numbers(frames) -> list[int]:
-    """Which images they are."""
+    """Numbers of the images."""
     return [round((float(frame.image[-8:, -8:].mean()) - 16) / 7) for frame in frames]
 
 

@@ -51,7 +51,7 @@ def test_times_are_those_of_the_clip_also_at_a_variable_rate(studio: Studio, tic
 
 
 def test_frames_are_those_of_the_stream(studio: Studio):
-    """What is encoded against the engine called by hand: warm-up dropped, the tail padded, driven and cut off."""
+    """Encoded frames against the engine called by hand: warm-up dropped, the tail padded, driven and cut off."""
     engine = Noting(studio.engine.networks)
     _, encoded = studio.encoded(studio.clip(6), engine=engine, seed=5)
     driven = np.stack(engine.driven)

@@ -88,7 +88,7 @@ def test_frames_without_a_face_are_driven_as_asked(marker_studio: Studio, mode: 
     lost = corners[LOST.stop - 8 : LOST.stop]
     if mode == "hold":
         assert np.ptp(lost) == 0
-        assert lost[0] <= 60 + LOST.start + 2  # a image from when the face was there
+        assert lost[0] <= 60 + LOST.start + 2  # an image from when the face was there
     else:
         assert np.abs(lost - 200).max() <= 3  # the portrait itself
 

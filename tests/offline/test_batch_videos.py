@@ -1,4 +1,4 @@
-"""Which rows of a batch are made already, and the order of the others."""
+"""Rows of a batch that are made already, and the order of the others."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def resident_bytes() -> int:
 
 
 def drawn_frames() -> Iterator[np.ndarray]:
-    """A image that wanders, never the same twice in a row."""
+    """An image that wanders, never the same twice in a row."""
     ground = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     image = np.kron(ground, np.ones((4, 4, 1), np.uint8))
     for index in range(FRAMES):

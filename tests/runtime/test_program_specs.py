@@ -37,7 +37,7 @@ def given(spec: ProgramSpec, counts: dict[str, int], seed: int = 0) -> list[Tens
 
 
 def plainly(backend: Backend, name: str, inputs: list[Tensor]) -> list[Tensor]:
-    """What the backend's own method gives, as a list of tensors."""
+    """Result of the backend's own method, as a list of tensors."""
     if name == "denoise":
         latents, context, motion, pose, *tokens = inputs
         blocks = backend.networks.denoising_unet.spatial_transformers()

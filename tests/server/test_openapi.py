@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 from personalive.live.controls import LiveControls, control_ranges
 from personalive.server import schemas
 from personalive.server.config import ServerConfig
+from support import golden
 from support.clips import write_clip
 from support.live_checks import until_stats
 from support.live_server import LiveClient, LiveServer, Socket, png
@@ -70,6 +72,14 @@ def test_every_json_body_and_answer_is_typed(described: dict[str, Any]):
                 checked += 1
     assert checked > 40
     check_typed({"$ref": "#/components/schemas/StatsMessage"}, described, "message")
+
+
+def test_no_name_of_the_protocol_is_lost(described: dict[str, Any]):
+    """Clients of others rely on them: a rename breaks those, however well the page and its description follow."""
+    kept = json.loads((golden.FOLDER / "protocol_names.json").read_text(encoding="utf-8"))
+    schemas_now = described["components"]["schemas"]
+    now = {name: schemas_now.get(name, {}).get("properties", {}).keys() for name in kept}
+    assert [f"{name}.{field}" for name, fields in kept.items() for field in fields if field not in now[name]] == []
 
 
 def test_every_answer_is_described(described: dict[str, Any]):

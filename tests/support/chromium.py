@@ -1,4 +1,4 @@
-"""Which Chromium the tests of the page drive; run as a script, it sees to it that there is one.
+"""The Chromium that the tests of the page drive; run as a script, it sees to it that there is one.
 
 `make test` runs it. It says nothing where a Chromium is there already, installs Debian's where it may, and otherwise
 the one that playwright brings along.
@@ -43,7 +43,7 @@ def install_chromium() -> None:
 
 
 def _try(*command: str) -> None:
-    """Whether it worked is seen by what is there afterwards; its words are shown only where it did not."""
+    """Run a command and show its output only if it fails; success is seen by what is there afterwards."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

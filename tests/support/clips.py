@@ -18,7 +18,7 @@ NOISE_SIDE_PX, NOISE_FPS = 64, 25
 
 @dataclass(frozen=True)
 class Video:
-    """What a video holds once decoded."""
+    """Decoded contents of a video."""
 
     times: list[Fraction]
     images: np.ndarray  # (F, H, W, 3) uint8

@@ -102,7 +102,7 @@ class LiveClient:
         return self.server.http.request(method, self.path + path, headers=headers, **named)
 
     def put_portrait(self, image: np.ndarray) -> httpx2.Response:
-        """Upload a image."""
+        """Upload an image."""
         return self.request("PUT", "/portrait", content=png(image))
 
     def connect(self, key: str | None = None, query: str = "", **named: Any) -> Socket:

@@ -1,4 +1,4 @@
-"""Which parameters a stage changes: exactly those that its table names."""
+"""Parameters that a stage changes: exactly those that its table names."""
 
 from __future__ import annotations
 

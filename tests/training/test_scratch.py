@@ -1,4 +1,4 @@
-"""What freshly built networks do before anything is trained."""
+"""Freshly built networks before anything is trained."""
 
 from __future__ import annotations
 

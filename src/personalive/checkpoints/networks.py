@@ -38,7 +38,7 @@ class _EmptyIsMeta(TorchFunctionMode):
         if func is torch.empty and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         elif getattr(func, "__module__", None) == "torch.nn.init":
-            return next(iter((*args, *kwargs.values())))  # the tensor, as it was given
+            return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
 

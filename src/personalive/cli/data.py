@@ -137,7 +137,7 @@ def heads(
 ) -> None:
     """Turn the portraits in PHOTOS into heads at OUT that can give any performance.
 
-    They are a second kind of synthetic head for training, beside the synthetic ones: the same motion gives the same
+    They are a second kind of synthetic head for training, beside the rendered ones: the same motion gives the same
     ground truth. Portraits with an open mouth are left out. You must have the right to use the portraits.
     """
     from personalive.training.data.prepare.heads import make_heads  # noqa: PLC0415 (imports torch)

@@ -103,7 +103,7 @@ class Status(Answer):
     image_size_px: int | None
     chunk_frames: int | None
     warmup_frames: int | None
-    synthetic_heads_only: bool
+    drawn_heads_only: bool
     step_ms: float | None
     frames_per_s: float | None
     sessions: SessionCounts

@@ -1,4 +1,4 @@
-"""Talking heads, drawn or made from photographs, with ground truth: images, keypoints, pose, expression, masks."""
+"""Talking heads, rendered or made from photographs, with ground truth: images, keypoints, pose, expression, masks."""
 
 from personalive.synthetic.identity import HAIR_STYLES, IDENTITY_VECTOR_SIZE, Identity
 from personalive.synthetic.model import KEYPOINT_NAMES

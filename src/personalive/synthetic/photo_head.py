@@ -1,4 +1,4 @@
-"""Heads made from photographs, with the ground truth of the synthetic ones: same motion in, same ``Render`` out.
+"""Heads made from photographs, with the ground truth of the rendered ones: same motion in, same ``Render`` out.
 
 A photograph is fitted once and moved by geometry (``vision/face_move``). Its face at rest counts as neutral, as it
 does for whoever uses a photograph as a portrait.
@@ -39,7 +39,7 @@ _PLAIN = ("jawOpen", "jawLeft", "jawRight", "mouthPucker", "mouthFunnel")
 
 @lru_cache(maxsize=1)
 def _expression_map() -> np.ndarray:
-    """(E, synthetic heads' expressions) values of the morphable face from theirs."""
+    """(E, rendered heads' expressions) values of the morphable face from theirs."""
     model = face_model()
     table = np.zeros((len(model.expression_names), len(EXPRESSION_INDEX)), np.float32)
     for name in _PLAIN:
@@ -87,7 +87,7 @@ class PhotoHead:
 
     Attributes:
         portrait: prepared for moving.
-        canonical_keypoints: (21, 3) float32, as of a synthetic head; they depend on the person alone.
+        canonical_keypoints: (21, 3) float32, as of a rendered head; they depend on the person alone.
     """
 
     portrait: MovablePortrait

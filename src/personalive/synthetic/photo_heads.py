@@ -1,6 +1,6 @@
 """Sets of heads made from photographs: whose head and which performance a seed is (ours).
 
-A set's folder holds ``heads.json`` (format, names), ``images/NNNN.jpg`` (square, the head where a synthetic one is),
+A set's folder holds ``heads.json`` (format, names), ``images/NNNN.jpg`` (square, the head where a rendered one is),
 ``heads.npz`` (landmarks in pixels of those images, person masks) and, if there are any, ``tracks.npz``: expression
 values and head rotations of real people. ``personalive data heads`` writes it.
 """
@@ -36,7 +36,7 @@ class Track:
     """Motion of a real person; F frames.
 
     Attributes:
-        values: (F, E) expression values of the synthetic heads, from the person's own rest.
+        values: (F, E) expression values of the rendered heads, from the person's own rest.
         angles_deg: (F, 3) yaw, pitch, roll from the person's usual pose.
         fps: frames per second.
     """
@@ -52,13 +52,13 @@ class Track:
         neutral = driver_neutral(raw)
         u, _, vt = np.linalg.svd(poses[:, :3, :3].astype(np.float64).mean(0))
         usual = (u @ vt).T
-        values = np.stack([_drawn_values(row, neutral) for row in raw])
+        values = np.stack([_rendered_values(row, neutral) for row in raw])
         angles = np.stack([angles_deg(limited_turn(pose[:3, :3] @ usual)) for pose in poses])
         step_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.04
         return cls(values, angles, 1.0 / max(step_s, 1e-3))
 
 
-def _drawn_values(row: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+def _rendered_values(row: np.ndarray, neutral: np.ndarray) -> np.ndarray:
     """Values of ``EXPRESSION_NAMES`` from the face model's."""
     motion, model = transferred(row, neutral), face_model()
     found = {"eyeBlinkRight": motion.closing[0], "eyeBlinkLeft": motion.closing[1]}
@@ -136,7 +136,7 @@ class PhotoHeads:
         return self.head(int(chance(seed, _HEAD, 0) * len(self)))
 
     def performance(self, seed: int, fps: float = 25.0) -> Performance | RecordedPerformance:
-        """Performance of a seed: a recorded one in ``RECORDED_SHARE`` of cases, else as of the synthetic head."""
+        """Performance of a seed: a recorded one in ``RECORDED_SHARE`` of cases, else as of the rendered head."""
         if not self._tracks or chance(seed, _KIND, 0) >= RECORDED_SHARE:
             return Performance.sample(seed, fps)
         return RecordedPerformance(self._tracks[int(chance(seed, _TRACK, 0) * len(self._tracks))], seed, fps)

@@ -29,7 +29,7 @@ def synthetic_set(**options: Any) -> SyntheticSet:
 
 
 def check(source: TrainingSet, frames: int, stride: int) -> None:
-    """What both kinds promise."""
+    """Check the promises of both kinds."""
     size = source.size_px
     pair, again = source.pair(rng()), source.pair(rng())
     for name in ("reference", "driving", "target"):

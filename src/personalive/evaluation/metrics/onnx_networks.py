@@ -129,7 +129,7 @@ class I3d:
 
 
 def aligned(image: ImageArray, points: np.ndarray) -> ImageArray:
-    """Turn, scale and shift a image so that its five points (5, 2) come to ArcFace's; (112, 112, 3) uint8."""
+    """Turn, scale and shift an image so that its five points (5, 2) come to ArcFace's; (112, 112, 3) uint8."""
     matrix = similarity(points, ARCFACE_POINTS)
     side = (ARCFACE_SIDE_PX, ARCFACE_SIDE_PX)
     return cv2.warpAffine(image, matrix, side, flags=cv2.INTER_LINEAR)  # pyright: ignore[reportReturnType]

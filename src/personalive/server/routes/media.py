@@ -26,7 +26,7 @@ from personalive.server.uploads import binary_body, read_image, receive, run_nam
 
 _ASSETS = Path(str(resources.files("personalive"))) / "assets"
 _DEMO, _PORTRAITS = _ASSETS / "demo", _ASSETS / "photo" / "portraits"
-_DRAWN = {  # for the model that knows synthetic heads only
+_SYNTHETIC = {  # for the model that knows synthetic heads only
     "portrait": (GalleryItem(name="portrait", title="A synthetic portrait", kind="portrait"), _DEMO / "portrait.png"),
     "performance": (
         GalleryItem(name="performance", title="A synthetic performance", kind="clip"),
@@ -45,7 +45,7 @@ _GENERATED = {  # people who do not exist, for all others
         _ASSETS / "photo" / "demo" / "driving.mp4",
     )
 }
-_GALLERY = _DRAWN | _GENERATED
+_GALLERY = _SYNTHETIC | _GENERATED
 _MOTION_FILE = "application/octet-stream"
 _CREDENTIALS = "application/c2pa"
 _SIGNED = (PNG, MP4, WEBM)
@@ -56,7 +56,7 @@ router = APIRouter(prefix="/api")
 @router.get("/gallery", tags=["Gallery"])
 async def gallery(sessions: AppSessions) -> list[GalleryItem]:
     """List the bundled portraits and clips that suit the model."""
-    suited = _DRAWN if sessions.worker.center_fallback else _GENERATED
+    suited = _SYNTHETIC if sessions.worker.center_fallback else _GENERATED
     return [item for item, _ in suited.values()]
 
 

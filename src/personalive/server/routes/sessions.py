@@ -54,7 +54,7 @@ async def status(sessions: AppSessions) -> Status:
         image_size_px=engine and engine.image_size,
         chunk_frames=engine and engine.chunk_frames,
         warmup_frames=engine and engine.warmup_frames,
-        synthetic_heads_only=worker.center_fallback,
+        drawn_heads_only=worker.center_fallback,
         step_ms=None if step is None else round(1e3 * step, 1),
         frames_per_s=None if rate is None else round(rate, 2),
         sessions=SessionCounts(open=len(sessions), limit=worker.session_limit, waiting=sessions.waiting),

@@ -17,7 +17,7 @@ import { sleep } from "./dom.js";
  * @property {string|null} device
  * @property {string|null} backend
  * @property {number|null} image_size_px
- * @property {boolean} synthetic_heads_only
+ * @property {boolean} drawn_heads_only
  * @property {Record<string, number>} limits of uploads
  * @property {Record<string, ControlRange>} controls
  * @property {boolean} webrtc

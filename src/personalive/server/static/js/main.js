@@ -155,6 +155,6 @@ pollStatus(api, notices, (status) => {
   app.server = status;
   if (status.state === "ready" && !controls.fields.length) controls.build(status.controls);
   driving.showAddress(app.session, status.webrtc);
-  if (status.state === "ready" && status.synthetic_heads_only) gallery.then(() => { byId("synthetic").hidden = false; });
+  if (status.state === "ready" && status.drawn_heads_only) gallery.then(() => { byId("synthetic").hidden = false; });
   if (status.state === "ready" && status.backend === "geometry") gallery.then(() => { byId("geometry").hidden = false; });
 });

@@ -139,7 +139,7 @@ def _prepared(
 def framed(
     image: np.ndarray, landmarks_px: np.ndarray, mask: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Portrait cut and scaled so that its head lies where a synthetic head of scale 1 does.
+    """Portrait cut and scaled so that its head lies where a rendered head of scale 1 does.
 
     Args:
         image: (H, W, 3) uint8.
